@@ -1,0 +1,99 @@
+"""The errors of this project, one tree; each class exists because some caller treats it differently.
+
+CrawlerError
+├── SettingsError          the deployment is wrong: nothing was sent, mend it and start again
+├── RequestError           the caller is wrong: carries the HTTP status, a code and the field
+├── PageError              one page is not what was asked for: costs one attempt of one number
+├── StoppedError           a gather ended before its work did: says why, results so far are kept
+└── StoreError             the store cannot be used as asked
+    ├── StoreUnavailableError   it cannot be reached, or refuses us: try later, or mend the rights
+    ├── StoreConflictError      somebody else wrote first: read, merge, write again
+    ├── StoreMismatchError      it holds another host's, source's or schema's records
+    └── BlockFormatError        one object in it is broken: named, never silently dropped
+
+`Missing` is no error of ours: a step 1 function raises it to say that a number has no page.
+"""
+
+
+class CrawlerError(Exception):
+    """Anything this project raises on purpose."""
+
+
+class SettingsError(CrawlerError):
+    """A setting is absent or malformed.
+
+    Attributes:
+        code: A stable word for machines, such as `token_missing`.
+        field: The name of the environment variable.
+    """
+
+    def __init__(self, code: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+
+
+class RequestError(CrawlerError):
+    """The caller's request cannot be carried out as it stands.
+
+    Attributes:
+        status: The HTTP status to answer with, 400 to 499.
+        code: A stable word for machines, such as `body_empty`.
+        field: The parameter that is wrong, or None when it is the request as a whole.
+    """
+
+    def __init__(self, status: int, code: str, field: str | None, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
+
+
+class PageError(CrawlerError):
+    """A page is not what was asked for.
+
+    Attributes:
+        kind: One word of FAILURE_KINDS in `crawler.verdict`, such as `json` or `mismatch`.
+        detail: What came, for people; at most a line, never a secret.
+    """
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind = kind
+        self.detail = detail
+
+
+class StoppedError(CrawlerError):
+    """A gather ended before every item was done; what was collected so far is kept.
+
+    Attributes:
+        stopped_by: The reason, a word of `crawler.answer.STOPS`.
+    """
+
+    def __init__(self, stopped_by: str, message: str) -> None:
+        super().__init__(message)
+        self.stopped_by = stopped_by
+
+
+class StoreError(CrawlerError):
+    """The store cannot be used as asked; what it held before is unharmed."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached, is full, or refuses us."""
+
+
+class StoreConflictError(StoreError):
+    """The object changed since it was read, so nothing was written."""
+
+
+class StoreMismatchError(StoreError):
+    """The store holds records of another host, source, schema or newer format."""
+
+
+class BlockFormatError(StoreError):
+    """An object under `songs/` is not a block this version can read; the message names it."""
+
+
+class Missing(Exception):  # noqa: N818 - an answer a step 1 function gives, not an error
+    """Raise it in a step 1 function to say: the site has no page under this number."""

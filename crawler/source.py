@@ -1,0 +1,166 @@
+"""What a page is: its address, its headers, and how a body becomes `info`."""
+
+import json
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from crawler.errors import Missing, PageError
+from crawler.version import VERSION
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A site of numbered pages. Write a class with these names to crawl another one.
+
+    Attributes:
+        name: A word that the store remembers; records of two sources never mix.
+        schema: A word that changes when the meaning or the fields of `info` change.
+        asks_robots: Whether robots.txt is to be asked first (yes for web pages, RFC 9309).
+    """
+
+    name: str
+    schema: str
+    asks_robots: bool
+
+    def url(self, song_num: int) -> str:
+        """Say where the page lies; one host for all numbers."""
+
+    def headers(self) -> dict[str, str]:
+        """Say what to send beside `User-Agent` and `Accept-Encoding`."""
+
+    def info(self, song_num: int, body: bytes) -> Any:
+        """Take from a whole, decoded 200 body what is to be kept: something JSON can hold.
+
+        Raises:
+            PageError: The body is not what was asked for, or about another number.
+            Missing: The body says that there is no such page.
+        """
+
+
+class _Artist(msgspec.Struct):
+    id: int | None = None
+    name: str | None = None
+
+
+class _Album(msgspec.Struct):
+    name: str | None = None
+
+
+class _Stats(msgspec.Struct):
+    pageviews: int | None = None
+
+
+class _Song(msgspec.Struct):
+    id: int
+    title: str
+    url: str | None = None
+    primary_artist: _Artist | None = None
+    album: _Album | None = None
+    release_date: str | None = None
+    stats: _Stats | None = None
+
+
+class _Response(msgspec.Struct):
+    song: _Song
+
+
+class _Meta(msgspec.Struct):
+    status: int
+
+
+class _Page(msgspec.Struct):
+    meta: _Meta
+    response: _Response
+
+
+class _Head(msgspec.Struct):
+    meta: _Meta
+
+
+_decode_page = msgspec.json.Decoder(_Page).decode
+_NO_ARTIST, _NO_ALBUM, _NO_STATS = _Artist(), _Album(), _Stats()
+_BOM = b"\xef\xbb\xbf"
+
+
+class GeniusSource:
+    """The songs of the Genius API.
+
+    Source: docs.genius.com; the shape of a song: schemas.apis.io/schemas/genius/genius-song.
+    """
+
+    name = "genius"
+    schema = "song-1"
+    asks_robots = False  # an API used with a token under its own terms
+
+    def __init__(self, base_url: str, token: str) -> None:
+        self._prefix = f"{base_url.rstrip('/')}/songs/"
+        self._token = token
+
+    def url(self, song_num: int) -> str:
+        """Address of one song."""
+        return f"{self._prefix}{song_num}"
+
+    def headers(self) -> dict[str, str]:
+        """The token, and that JSON is wanted."""
+        return {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+
+    def info(self, song_num: int, body: bytes) -> dict[str, Any]:
+        """Take title, url, artist, artist_id, album, release_date and pageviews from a song.
+
+        Raises:
+            PageError: `json`, `schema` or `mismatch`.
+            Missing: The body's own `meta.status` is 404.
+        """
+        page = _read_page(body)
+        song = page.response.song
+        if page.meta.status != 200:
+            raise PageError("schema", f"meta.status is {page.meta.status}")
+        if song.id != song_num:
+            raise PageError("mismatch", f"asked for song {song_num}, got song {song.id}")
+        artist = song.primary_artist or _NO_ARTIST
+        return {
+            "title": song.title,
+            "url": song.url,
+            "artist": artist.name,
+            "artist_id": artist.id,
+            "album": (song.album or _NO_ALBUM).name,
+            "release_date": song.release_date,
+            "pageviews": (song.stats or _NO_STATS).pageviews,
+        }
+
+
+def _read_page(body: bytes) -> _Page:
+    """Decode straight into the typed page; what is not exactly that takes the slow way."""
+    try:
+        str(body, "utf-8")  # msgspec skips unknown fields without looking at their bytes
+        return _decode_page(body)
+    except UnicodeDecodeError:
+        raise PageError("json", "not UTF-8") from None
+    except RecursionError:
+        raise PageError("json", "nested too deep") from None
+    except (msgspec.DecodeError, ValueError):
+        return _read_odd_page(body)
+
+
+def _read_odd_page(body: bytes) -> _Page:
+    """Read what the fast decoder refuses: a BOM, half a surrogate pair, a 404 inside a 200."""
+    try:
+        page = json.loads(body.removeprefix(_BOM), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise PageError("json", "not JSON") from None
+    try:
+        if msgspec.convert(page, _Head).meta.status == 404:
+            raise Missing
+        return msgspec.convert(page, _Page)
+    except msgspec.ValidationError as error:
+        raise PageError("schema", str(error)) from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def user_agent(contact: str | None) -> str:
+    """Name the project, its version and whom to ask, as a site's owner would like to read it."""
+    return f"song-crawler/{VERSION}" + (f" (+{contact})" if contact else "")
