@@ -1,0 +1,89 @@
+# Everything a person does with this project, by name: `make` alone lists it.
+# Needs make and a Python of at least 3.11; everything else goes into .venv.
+
+VENV ?= .venv
+JOBS ?= 2
+BIN := $(VENV)/bin
+ARGS ?=
+
+# The first of these that is new enough and can make virtual environments; `make PYTHON=… setup`
+# takes another. Asked only when a virtual environment is made.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+SOURCES := crawler $(wildcard main.py) tests
+SCRIPTS := .ci/run $(wildcard deploy.sh)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run serve test check lint format coverage bench lock clean
+
+help: ## List what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+setup: $(VENV)/.dev-installed ## Make .venv with the pinned packages (once; then instant)
+	@echo "$(VENV) is ready"
+
+run: $(VENV)/.installed ## Crawl songs 1 to 2000 of the embedded site through the function
+	@$(BIN)/python -m crawler demo $(ARGS)
+
+serve: $(VENV)/.installed ## The same, and keep the site and the function up until Ctrl-C
+	@$(BIN)/python -m crawler demo --serve $(ARGS)
+
+test: $(VENV)/.dev-installed ## Run the tests (ARGS="-k pace" for some of them)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+check: lint test ## Lint, types, tests
+
+lint: $(VENV)/.dev-installed ## Lint, format and types, without the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/shfmt -i 2 -ci -d $(SCRIPTS)
+
+format: $(VENV)/.dev-installed ## Write the code as the formatter wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/shfmt -i 2 -ci -w $(SCRIPTS)
+
+coverage: $(VENV)/.dev-installed ## Run the tests and hold the coverage gate (pyproject.toml)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term $(ARGS)
+
+bench: $(VENV)/.dev-installed ## Measure, and write the tables of the README
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## Pin the newest versions of what requirements.in and requirements-dev.in list
+	@$(MAKE) --no-print-directory $(BIN)/python
+	@$(PIP) install --quiet uv==$(UV_VERSION)
+	@for name in requirements requirements-dev; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--upgrade --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
+	done
+
+clean: ## Remove what was made here, but no songs
+	rm -rf $(VENV) build dist artifacts htmlcov .coverage .coverage.* *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find crawler tests -name __pycache__ -type d -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python of at least 3.11 with venv found." \
+		"Name one: make PYTHON=/path/to/python3 setup" >&2; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+# Two stamps, so that `make run` waits for no tool of the tests. The lock is complete, so pip
+# need not resolve anything (--no-deps).
+$(VENV)/.installed: requirements.txt | $(BIN)/python
+	@echo "Installing the pinned packages"
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev-installed: requirements-dev.txt $(VENV)/.installed
+	@echo "Installing the pinned tools"
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements-dev.txt
+	@touch $@
