@@ -6,9 +6,10 @@
 import difflib
 import ipaddress
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -222,11 +223,9 @@ def _known(environ: Mapping[str, str]) -> dict[str, Any]:
             raise SettingsError(
                 "setting_unknown", name, f"{name} is not a setting; did you mean {nearest}?"
             )
-    given = {name: value for name, value in environ.items() if name in known and value}
-    given |= {
-        _TOKEN_NAMES[0]: environ[name] for name in reversed(_TOKEN_NAMES) if environ.get(name)
-    }
-    return given
+    given: dict[str, Any] = {name: environ[name] for name in known if environ.get(name)}
+    token = next((environ[name] for name in _TOKEN_NAMES if environ.get(name)), None)
+    return given if token is None else given | {_TOKEN_NAMES[0]: token}
 
 
 def _convert(given: dict[str, Any]) -> Settings:
@@ -243,7 +242,7 @@ def _convert(given: dict[str, Any]) -> Settings:
         raise _wanted(field, row.wanted, given[name]) from None
 
 
-def _decode_secret(wanted: type, value: Any) -> Any:
+def _decode_secret(_wanted: type, value: Any) -> Any:
     return value if isinstance(value, Secret) else Secret(str(value))
 
 
@@ -347,8 +346,7 @@ class SettingRow(NamedTuple):
 
 def settings_table() -> list[SettingRow]:
     """Describe every setting, in the struct's own order, from the struct itself."""
-    info = msgspec.inspect.type_info(Settings)
-    assert isinstance(info, msgspec.inspect.StructType)
+    info = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(Settings))
     return [_row(field) for field in info.fields]
 
 
@@ -423,4 +421,4 @@ def _bounds(kind: msgspec.inspect.Type) -> str:
 
 
 if __name__ == "__main__":
-    print(settings_page(), end="")
+    sys.stdout.write(settings_page())

@@ -1,0 +1,337 @@
+"""The request: an HTTP body or query becomes one checked `CrawlRequest`, or one clear error."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NoReturn
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from crawler.errors import RequestError
+from crawler.settings import MAX_SONG_NUM, SongNum
+
+MAX_BODY_BYTES = 64 * 1024
+"""A longer body is refused: the longest sensible one has 300 bytes."""
+
+_MAX_UNREAD_BYTES = 1024 * 1024  # a body said to be longer than this is refused without a look
+_MAX_DEPTH = 16  # brackets in brackets; a request needs one
+_MAX_DIGITS = 30  # more than any bound needs; int() is quadratic in the digits
+_MEDIA_TYPES = {"", "application/json", "application/octet-stream"}
+_UTF_8 = {"utf-8", "utf8"}
+_EXAMPLE = '{"start": 1, "stop": 2001} or {"mode": "next"}'
+
+
+class CrawlRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What one caller asks for; valid by itself and for this deployment.
+
+    Attributes:
+        start: First song number, included; None in modes `next` and `new`.
+        stop: Song number after the last, >= start; None in modes `next` and `new`.
+        mode: `range`, `next` or `new`.
+        limit: Numbers to look at, at most, >= 1; None: what fits the time budget. None for a range.
+        fan_out: Whether the range is handed to the task queue in shards.
+        refresh_older_than_days: Records older than this many days count as not settled.
+        recheck: `missing`: missing ones count as not settled.
+        max_rate: Requests per second for this run, above 0; None: the deployed rate.
+    """
+
+    start: int | None = None
+    stop: int | None = None
+    mode: Literal["range", "next", "new"] = "range"
+    limit: int | None = None
+    fan_out: bool = False
+    refresh_older_than_days: float | None = None
+    recheck: Literal["missing"] | None = None
+    max_rate: float | None = None
+
+
+class RequestFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a caller may write, in a body or a query; absent is not the same as null."""
+
+    start: Annotated[
+        SongNum | UnsetType, Meta(description="First song number of the range, included.")
+    ] = UNSET
+    stop: Annotated[
+        SongNum | UnsetType, Meta(description="Song number after the last of the range.")
+    ] = UNSET
+    mode: Annotated[
+        Literal["next", "new"] | UnsetType,
+        Meta(description="Instead of a range: go on where the store says, or look for new songs."),
+    ] = UNSET
+    limit: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_SONG_NUM)] | UnsetType,
+        Meta(description="With a mode: how many numbers at most; else what fits the time budget."),
+    ] = UNSET
+    fan_out: Annotated[
+        bool, Meta(description="Hand the range to the task queue in shards and answer 202.")
+    ] = False
+    refresh_older_than_days: Annotated[
+        Annotated[float, Meta(ge=0, le=36_500)] | UnsetType,
+        Meta(description="Ask again for records older than this many days."),
+    ] = UNSET
+    recheck: Annotated[
+        Literal["missing"] | UnsetType, Meta(description="Ask again for missing numbers.")
+    ] = UNSET
+    max_rate: Annotated[
+        Annotated[float, Meta(gt=0, le=10_000)] | UnsetType,
+        Meta(description="Requests per second of this run, at most the deployed rate."),
+    ] = UNSET
+
+
+_WANTED = {
+    "start": f"a whole number from 0 to {MAX_SONG_NUM}, written in plain digits",
+    "stop": f"a whole number from 0 to {MAX_SONG_NUM}, written in plain digits",
+    "mode": '"next" or "new"',
+    "limit": f"a whole number from 1 to {MAX_SONG_NUM}, written in plain digits",
+    "fan_out": "true or false",
+    "refresh_older_than_days": "a number of days from 0 to 36500",
+    "recheck": '"missing"',
+    "max_rate": "a number above 0, at most the deployed rate",
+}
+
+
+def parse_request(
+    method: str,
+    content_type: str | None,
+    content_encoding: str | None,
+    body_reader: Callable[[int], bytes],
+    content_length: int | None,
+    *,
+    query: str,
+    max_range: int,
+    deployed_rate: float,
+) -> CrawlRequest:
+    """Read what a caller asks for, from body, query or both where they agree.
+
+    Args:
+        method: `GET` or `POST`.
+        content_type: The header as received; None when absent, which means JSON.
+        content_encoding: The header as received.
+        body_reader: Called with a number of bytes, returns at most as many, b"" at the end.
+        content_length: Length of the body in bytes; 0: no body; None: not known beforehand.
+        query: The query as received, percent-encoded, without `?`.
+        max_range: Longest range, in songs, that is done without `fan_out`.
+        deployed_rate: Requests per second that `max_rate` may not exceed; 0: no limit.
+
+    Raises:
+        RequestError: 400, 413, 414 or 415 with a code, the field and what is wanted. Of a body
+            refused with 415, or with 413 for its stated length, nothing has been read.
+    """
+    in_query = _query_fields(query)
+    body = b""
+    if content_length != 0:
+        _check_media(content_type, content_encoding)
+        body = _read_body(body_reader, content_length)
+    in_body = _body_fields(body) if body else {}
+    if not body and not query:
+        where = "query" if method == "GET" else "body"
+        raise RequestError(
+            400, f"{where}_empty", where, f"the {where} is empty: ask for {_EXAMPLE}"
+        )
+    for name in in_query.keys() & in_body.keys():
+        if in_query[name] != in_body[name]:
+            _refuse(name, "conflict", f"{name} is one thing in the query and another in the body")
+    return _checked(_convert(in_query | in_body), max_range, deployed_rate)
+
+
+def _check_media(content_type: str | None, content_encoding: str | None) -> None:
+    media, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
+    if media not in _MEDIA_TYPES:
+        raise RequestError(
+            415, "media_type", "Content-Type", f"the body must be application/json, got {media!r}"
+        )
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset" and value.strip(' "') not in _UTF_8:
+            raise RequestError(
+                415, "charset", "Content-Type", f"the charset must be utf-8, got {parameter!r}"
+            )
+    if (content_encoding or "identity").strip().lower() != "identity":
+        raise RequestError(
+            415, "content_encoding", "Content-Encoding", "the body must not be compressed"
+        )
+
+
+def _read_body(body_reader: Callable[[int], bytes], content_length: int | None) -> bytes:
+    """Read a body of at most MAX_BODY_BYTES, never holding more than one byte above that.
+
+    A body that is too long but already nested too deep in what was read is told the second,
+    which mends more.
+    """
+    body = b""
+    if content_length is None or content_length <= _MAX_UNREAD_BYTES:
+        while len(body) <= MAX_BODY_BYTES:
+            piece = body_reader(MAX_BODY_BYTES + 1 - len(body))
+            if not piece:
+                return body
+            body += piece
+        _check_depth(body)
+    raise RequestError(
+        413, "body_too_large", "body", f"the body must not exceed {MAX_BODY_BYTES} bytes"
+    )
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse brackets in brackets before a parser recurses into them."""
+    depth = 0
+    for token in _TOKENS.finditer(body):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token.group(), 0)
+        if depth > _MAX_DEPTH:
+            raise RequestError(
+                400, "body_too_deep", "body", f"the body is nested too deep at byte {token.start()}"
+            )
+
+
+# a string, closed or not (so that no position is looked at twice), or a bracket
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+
+def _body_fields(body: bytes) -> dict[str, Any]:
+    """Read the body as one JSON object with each key once.
+
+    The standard parser, because it tells its hooks of duplicate keys, `-0`, NaN and long numbers,
+    which faster ones accept in silence.
+    """
+    _check_depth(body)
+    try:
+        fields = json.loads(
+            body.decode("utf-8-sig"),
+            object_pairs_hook=_unique,
+            parse_int=_number,
+            parse_float=_number,
+            parse_constant=_Malformed,
+        )
+    except UnicodeDecodeError as error:
+        message = f"the body is not UTF-8 at byte {error.start}"
+        raise RequestError(400, "body_not_utf8", "body", message) from None
+    except json.JSONDecodeError as error:
+        message = f"the body is not JSON: {error}"
+        raise RequestError(400, "body_not_json", "body", message) from None
+    if type(fields) is not dict:
+        message = f"the body must be one JSON object, such as {_EXAMPLE}"
+        raise RequestError(400, "body_not_object", "body", message)
+    return fields
+
+
+class _Malformed(str):
+    """A number as it was written, where its spelling already rules it out."""
+
+    __slots__ = ()
+
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+
+
+def _number(text: str) -> int | float | _Malformed:
+    """Read a number as JSON spells it; one that is too long, infinite or `-0` is kept as malformed."""
+    if len(text) > _MAX_DIGITS or text == "-0":
+        return _Malformed(text)
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    value = float(text)
+    return value if math.isfinite(value) else _Malformed(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            _refuse(name, "twice", f"{_short(name)} is given twice")
+        fields[name] = value
+    return fields
+
+
+def _query_fields(query: str) -> dict[str, Any]:
+    """Read a query as the fields a body would hold; numbers are canonical ASCII decimals."""
+    if len(query) > MAX_BODY_BYTES:
+        message = f"the query must not exceed {MAX_BODY_BYTES} bytes"
+        raise RequestError(414, "query_too_long", "query", message)
+    if not query:
+        return {}
+    try:
+        pairs = parse_qsl(query, True, True, errors="strict", max_num_fields=100)
+    except ValueError:
+        message = "the query must be name=value pairs in UTF-8, joined by &"
+        raise RequestError(400, "query_malformed", "query", message) from None
+    return _unique([(name, _query_value(text)) for name, text in pairs])
+
+
+def _query_value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    return _number(text) if _DECIMAL.fullmatch(text) else text
+
+
+def _convert(fields: dict[str, Any]) -> RequestFields:
+    for name in fields:
+        if name not in _WANTED:
+            known = ", ".join(_WANTED)
+            _refuse(name, "unknown", f"{_short(name)} is not a parameter; there are {known}")
+    try:
+        return msgspec.convert(fields, RequestFields)
+    except msgspec.ValidationError as error:
+        name = str(error).rpartition("$.")[2].rstrip("`")
+        got = _short(fields[name])
+        _refuse(name, "malformed", f"{name} must be {_WANTED[name]}, got {got}")
+
+
+def _checked(given: RequestFields, max_range: int, deployed_rate: float) -> CrawlRequest:
+    """Check what no single field can say, and put None for what is absent."""
+    if given.mode is UNSET:
+        _check_range(given, max_range)
+    else:
+        _check_mode(given)
+    if given.max_rate is not UNSET and 0 < deployed_rate < given.max_rate:
+        wanted = f"at most the deployed rate, {deployed_rate:g}"
+        _refuse("max_rate", "malformed", f"max_rate must be {wanted}, got {given.max_rate:g}")
+    present = {
+        name: value for name, value in msgspec.structs.asdict(given).items() if value is not UNSET
+    }
+    return CrawlRequest(**present)
+
+
+def _check_range(given: RequestFields, max_range: int) -> None:
+    start, stop = given.start, given.stop
+    if start is UNSET:
+        _refuse("start", "missing", f"start is missing: ask for {_EXAMPLE}")
+    if stop is UNSET:
+        _refuse("stop", "missing", f"stop is missing: ask for {_EXAMPLE}")
+    if stop < start:
+        _refuse(
+            "stop", "malformed", f"stop must not be less than start, got start={start} stop={stop}"
+        )
+    if given.limit is not UNSET:
+        _refuse("limit", "conflict", "limit goes with a mode; a range is limited by its stop")
+    if stop - start > max_range and not given.fan_out:
+        _refuse(
+            "stop",
+            "range_too_long",
+            f"the range holds {stop - start} songs, at most CRAWLER_MAX_RANGE={max_range} "
+            "are done by one request; set fan_out to hand a longer one to the task queue",
+        )
+
+
+def _check_mode(given: RequestFields) -> None:
+    for name in ("start", "stop"):
+        if getattr(given, name) is not UNSET:
+            _refuse("mode", "conflict", f"mode {given.mode} finds its own range: leave out {name}")
+    if given.fan_out:
+        _refuse("fan_out", "conflict", "fan_out needs a range: give start and stop, no mode")
+
+
+def _refuse(field: str, problem: str, message: str) -> NoReturn:
+    """Raise the error for one field; its code is the problem in a word, with the field's name."""
+    code = problem if problem == "range_too_long" else f"{field}_{problem}"
+    if field not in _WANTED:
+        field, code = field[:100], f"parameter_{problem}"
+    raise RequestError(400, code, field, message)
+
+
+def _short(value: Any) -> str:
+    """Show what came, short and on one line."""
+    text = str(value) if isinstance(value, _Malformed) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
