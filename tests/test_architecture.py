@@ -1,0 +1,273 @@
+"""How the house stands: imports go one way, modules are small, importing has no effects."""
+
+import ast
+import graphlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+ORDER = (
+    "version",
+    "errors",
+    "record",
+    "answer",
+    "settings",
+    "request",
+    "retry_after",
+    "body",
+    "source",
+    "verdict",
+    "pacer",
+    "circuit",
+    "work",
+    "backlog",
+    "ledger",
+    "frontier",
+    "engine",
+    "session",
+    "requests_engine",
+    "curl_engine",
+    "loops",
+    "steps",
+    "block",
+    "store",
+    "folder",
+    "bucket",
+    "open_store",
+    "identity",
+    "control",
+    "plan",
+    "writer",
+    "coverage",
+    "verify",
+    "housekeeping",
+    "crawl",
+    "logs",
+    "progress",
+    "__init__",
+    "demo_counts",
+    "demo_songs",
+    "demo_server",
+    "demo_site",
+    "cli_words",
+    "cli_options",
+    "cli_crawl",
+    "cli_store",
+    "cli_demo",
+    "cli",
+    "__main__",
+)
+"""Every module of the package; each imports only from those before it. A new one is put where it belongs."""
+
+MAX_LINES = 220  # a module longer than this has two duties
+
+HEAVY = ("dotenv", "google.cloud", "nest_asyncio", "nest_asyncio2", "pandas", "pyarrow", "tqdm")
+"""Libraries imported where first used, so that a cold start does not wait for them."""
+
+
+def modules() -> list[str]:
+    """Name the modules of the package that exist, in their order, strangers last."""
+    found = {path.stem for path in (ROOT / "crawler").glob("*.py")}
+    return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+
+
+def source_of(module: str) -> str:
+    """Read the text of a module of the package."""
+    return (ROOT / "crawler" / f"{module}.py").read_text(encoding="utf-8")
+
+
+def imports(source: str) -> Iterator[str]:
+    """Name the modules of this package that a text imports, at its top or anywhere inside."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, ["crawler" if node.level else "", node.module]))
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "crawler":
+                first = rest.split(".")[0]
+                yield first if (ROOT / "crawler" / f"{first}.py").exists() else "__init__"
+
+
+def backward(module: str, imported: Iterator[str]) -> list[str]:
+    """List what a module imports that does not come before it."""
+    return sorted({name for name in imported if ORDER.index(name) >= ORDER.index(module)})
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return one circle of imports, or nothing."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_every_module_has_its_place_in_the_order():
+    """No module stands outside the order, and none twice."""
+    assert set(modules()) <= set(ORDER)
+    assert len(set(ORDER)) == len(ORDER)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_one_way(module):
+    """A module imports only from those before it."""
+    assert backward(module, imports(source_of(module))) == []
+
+
+def test_imports_go_in_no_circle():
+    """No module needs itself, by whatever way round."""
+    assert circle({module: set(imports(source_of(module))) for module in modules()}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import crawler.crawl", ["crawl"]),
+        ("from crawler.crawl import run", ["crawl"]),
+        ("from crawler import crawl", ["crawl"]),
+        ("from . import cli", ["cli"]),
+        ("from .cli import main", ["cli"]),
+        ("from crawler import no_module_but_a_name", ["__init__"]),
+        ("def late():\n    from crawler.crawl import run", ["crawl"]),
+        ("import json, crawlers", []),
+    ],
+)
+def test_imports_are_seen_in_every_spelling(text, found):
+    """Neither a late nor a relative import hides."""
+    existing = [
+        name if (ROOT / "crawler" / f"{name}.py").exists() else "__init__" for name in found
+    ]
+    assert list(imports(text)) == existing
+
+
+def test_a_circle_is_named():
+    """The check for circles finds one that there is."""
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+
+
+def test_a_step_back_is_named():
+    """The check of the order finds a module that imports from a later one."""
+    assert backward("errors", iter(["version", "cli"])) == ["cli"]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_says_its_duty_in_its_first_line(module):
+    """The first line of a module is a sentence on what it is for."""
+    docstring = ast.get_docstring(ast.parse(source_of(module))) or ""
+    first = docstring.split("\n")[0]
+    assert len(first) >= 20
+    assert source_of(module).startswith(('"""', "#!"))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_has_one_duty(module):
+    """No module is longer than one duty needs."""
+    assert len(source_of(module).splitlines()) <= MAX_LINES
+
+
+AUDIT = """
+import importlib, json, os, sys, threading
+
+effects, seen = [], {}
+OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+WATCHED = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn",
+           "os.mkdir", "os.remove", "os.rename", "os.putenv", "os.unsetenv", "signal.",
+           "shutil.", "tempfile.", "urllib.Request")
+HARMLESS = ("socket.gethostname", "socket.__new__")  # libraries ask and try; nothing is sent
+
+
+class Environment(type(os.environ)):
+    def __getitem__(self, key):
+        frame = sys._getframe(1)
+        while frame.f_globals.get("__name__") in ("os", "_collections_abc", "collections.abc"):
+            frame = frame.f_back
+        reader = frame.f_globals.get("__name__", "")
+        if reader.partition(".")[0] in ("crawler", "main"):
+            effects.append(f"{reader} reads {key} from the environment")
+        return super().__getitem__(key)
+
+
+def audit(event, args):
+    if event == "open":
+        path, mode, flags = args
+        if flags & OPEN_TO_WRITE and "__pycache__" not in str(path):
+            effects.append(f"open {path} to write")
+    elif event.startswith(WATCHED) and event not in HARMLESS:
+        effects.append(f"{event} {args!r:.200}")
+
+
+def start(thread):  # Python 3.11 has no audit event for it
+    effects.append(f"start {thread.name}")
+
+
+threading.Thread.start = start
+os.environ.__class__ = Environment
+sys.dont_write_bytecode = True
+sys.addaudithook(audit)
+for name in sys.argv[1:]:
+    before, heard = set(sys.modules), len(effects)
+    importlib.import_module(name)
+    seen[name] = {"effects": effects[heard:], "loaded": sorted(set(sys.modules) - before)}
+sys.stdout.write(json.dumps(seen))
+"""
+
+
+def import_in_turn(names: list[str], folder: Path) -> dict[str, dict[str, list[str]]]:
+    """Import modules in a fresh process; report of each its effects and what it was first to load."""
+    done = subprocess.run(
+        [sys.executable, "-c", AUDIT, *names],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def importable() -> list[str]:
+    """Name what can be imported: the modules but `__main__`, which runs, and `main`."""
+    names = [f"crawler.{module}" for module in modules() if module[0] != "_"]
+    return [*names, "main"] if (ROOT / "main.py").exists() else names
+
+
+def test_importing_has_no_effects():
+    """Importing a module opens nothing, starts nothing and reads no environment."""
+    seen = import_in_turn(importable(), ROOT)
+    assert {name: report["effects"] for name, report in seen.items() if report["effects"]} == {}
+
+
+def test_importing_waits_for_no_heavy_library():
+    """What only some runs need is imported by them."""
+    seen = import_in_turn(importable(), ROOT)
+    heavy = {name: sorted({*report["loaded"]} & {*HEAVY}) for name, report in seen.items()}
+    assert {name: libraries for name, libraries in heavy.items() if libraries} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "effect"),
+    [
+        ("import os; os.environ.get('HOME')", "reads HOME"),
+        ("import os; os.getenv('HOME')", "reads HOME"),
+        ("open('written', 'w')", "to write"),
+        ("import socket; socket.create_connection(('127.0.0.1', 9), 0.1)", "socket.connect"),
+        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
+        ("import threading; threading.Thread(target=int).start()", "start Thread"),
+    ],
+)
+def test_an_effect_at_import_is_seen(text, effect, tmp_path):
+    """The audit notices each kind of effect."""
+    (tmp_path / "main.py").write_text(f"try:\n    {text}\nexcept OSError:\n    pass\n")
+    assert effect in str(import_in_turn(["main"], tmp_path)["main"]["effects"])
