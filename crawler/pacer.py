@@ -45,13 +45,12 @@ class Pacer:
         """When the latest shared pause ends; in the past where there is none."""
         return self._resume_at
 
-    def grant(self, wanted: int, now: float, ceiling: float = math.inf) -> tuple[int, float]:
+    def grant(self, wanted: int, now: float) -> tuple[int, float]:
         """Say how many of the wanted attempts may start now, and when to ask again.
 
         Args:
             wanted: Attempts the caller could start, >= 1.
             now: Monotonic seconds.
-            ceiling: A lower rate that one caller sets itself.
 
         Returns:
             `(granted, wait)`: 0 <= granted <= wanted; seconds until more will be granted.
@@ -59,7 +58,7 @@ class Pacer:
         with self._lock:
             if now < self._resume_at:
                 return 0, self._resume_at - now
-            limit = min(self._limit, ceiling)
+            limit = self._limit
             if limit == math.inf:
                 self._count(wanted, now)
                 return wanted, 0.0
@@ -94,8 +93,12 @@ class Pacer:
             if sent_at <= self._cut_at:
                 return
             if self._full == math.inf:
-                self._full = max(1.0, self._measured, self._counted / max(now - self._counted_from, 0.1))
-            self._limit = max(1.0, min(self._limit, self._full) / 2) if self._full > 1 else self._full
+                self._full = max(
+                    1.0, self._measured, self._counted / max(now - self._counted_from, 0.1)
+                )
+            self._limit = (
+                max(1.0, min(self._limit, self._full) / 2) if self._full > 1 else self._full
+            )
             self._cut_at = now
             self._recovered_at = max(now, self._resume_at)
             self._credit = min(self._credit, 1.0)

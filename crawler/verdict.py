@@ -41,6 +41,7 @@ class Reply(msgspec.Struct, gc=False):
         detail: A line for people.
         retry_after: The header as received.
         date: The answer's `Date` header as received.
+        is_reused: Whether the connection had served an earlier request.
     """
 
     attempt: Any
@@ -51,6 +52,7 @@ class Reply(msgspec.Struct, gc=False):
     detail: str = ""
     retry_after: str | None = None
     date: str | None = None
+    is_reused: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -62,6 +64,7 @@ class Verdict(msgspec.Struct, frozen=True):
         is_counted: Whether the attempt counts towards the number's limit of attempts.
         is_overload: Whether the site told us to slow down.
         is_setup: Whether the fault lies between us and the site rather than in the page.
+        is_excused: Whether an idle connection had simply been closed: try once more, at no cost.
     """
 
     action: Action
@@ -69,6 +72,7 @@ class Verdict(msgspec.Struct, frozen=True):
     is_counted: bool = True
     is_overload: bool = False
     is_setup: bool = False
+    is_excused: bool = False
 
 
 _MISSING = Verdict("missing")
@@ -87,7 +91,8 @@ def judge(reply: Reply) -> Verdict:
         return Verdict("retry", f"http_{status}", is_counted=status != 429, is_overload=True)
     if error is not None:
         action: Action = "failed" if error in _HOPELESS else "retry"
-        return Verdict(action, error, is_setup=error in _SETUP_KINDS)
+        is_excused = reply.is_reused and error == "connection" and status is None
+        return Verdict(action, error, is_setup=error in _SETUP_KINDS, is_excused=is_excused)
     if status in _RETRIED_STATUS:
         return Verdict("retry", f"http_{status}")
     if status is not None and 300 <= status < 400 and status != 304:

@@ -1,0 +1,129 @@
+"""Three watches that end a run early: failures in a row, refusals, and far too many missing."""
+
+from collections import deque
+from typing import Any
+
+FAILURES_TO_OPEN = 100
+PROBES = 60
+"""Once open, one probe a second, and this many until the run ends."""
+
+SETUP_FAILURES = 10
+"""A name or certificate that is wrong from the start is wrong for every number."""
+
+MISSING_WINDOW = 1000
+MISSING_SHARE = 0.6
+
+
+class Circuit:
+    """Counts failures in a row, and lets one probe a second through when there are too many."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.is_open = False
+        self.has_succeeded = False
+        self._setup_failures = 0
+        self._opened_at = self._next_probe_at = 0.0
+        self._probes = 0
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nothing but faults of name or certificate was ever seen."""
+        return (
+            not self.has_succeeded
+            and self.failures == self._setup_failures
+            and self.failures >= SETUP_FAILURES
+        )
+
+    def note_failure(self, is_setup: bool, now: float) -> None:
+        """Count one failure."""
+        self.failures += 1
+        self._setup_failures += is_setup
+        if self.failures >= FAILURES_TO_OPEN and not self.is_open:
+            self.is_open, self._opened_at = True, now
+            self._next_probe_at, self._probes = now + 1.0, 0
+
+    def note_good(self) -> None:
+        """Begin to count anew."""
+        self.failures = self._setup_failures = 0
+        self.is_open, self.has_succeeded = False, True
+
+    def seconds_open(self, now: float) -> float:
+        """How long the circuit has been open; 0 while it is closed."""
+        return max(0.0, now - self._opened_at) if self.is_open else 0.0
+
+    def seconds_to_probe(self, now: float) -> float:
+        """Say how long to wait before the next probe; 0: it may start."""
+        if self._probes >= PROBES:
+            return 0.5  # the last ones are still under way
+        return max(0.0, self._next_probe_at - now)
+
+    def start_probe(self, now: float) -> None:
+        """Count a probe that was handed out."""
+        self._probes += 1
+        self._next_probe_at = now + 1.0
+
+    def is_spent(self, in_flight: int) -> bool:
+        """Whether every probe was made, none is under way, and none succeeded."""
+        return self._probes >= PROBES and in_flight == 0
+
+
+class Refusals:
+    """Tells one forbidden page from a token that is refused altogether.
+
+    The first 401 or 403 of a run that has seen good answers is only suspicious: nothing more is
+    asked until what is in flight has come back. A second one in a row is proof. So a run ends
+    within the requests in flight and one more, and one forbidden page costs that page alone.
+    """
+
+    def __init__(self) -> None:
+        self.has_succeeded = False
+        self._waiting: list[tuple[Any, Any]] = []
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether a refusal waits to be confirmed."""
+        return bool(self._waiting)
+
+    def confirm(self, attempt: Any, reply: Any) -> bool:
+        """Take one refusal; say whether it proves that we are not wanted."""
+        is_proof = not self.has_succeeded or bool(self._waiting)
+        self._waiting.append((attempt, reply))
+        return is_proof
+
+    def clear(self) -> list[tuple[Any, Any]]:
+        """After a good answer: give the refused attempts, which were about their page alone."""
+        cleared, self._waiting = self._waiting, []
+        return cleared
+
+
+class MissingWatch:
+    """Watches the share of missing numbers below the last song that was known before the run.
+
+    A site in trouble, or a wrong address, answers 404 for everything; believing it would empty
+    the catalogue.
+    """
+
+    def __init__(self, last_known: int) -> None:
+        self._last_known = last_known
+        self._answers: deque[bool] = deque(maxlen=MISSING_WINDOW)
+        self._missing = 0
+
+    def note(self, song_num: int, is_missing: bool) -> None:
+        """Count one answer; numbers beyond the last known song may be missing."""
+        if song_num > self._last_known:
+            return
+        if len(self._answers) == MISSING_WINDOW:
+            self._missing -= self._answers[0]
+        self._answers.append(is_missing)
+        self._missing += is_missing
+
+    @property
+    def is_alarmed(self) -> bool:
+        """Whether the share over the last answers is beyond belief."""
+        is_full = len(self._answers) == MISSING_WINDOW
+        return is_full and self._missing > MISSING_SHARE * MISSING_WINDOW
+
+    @property
+    def alarm(self) -> str:
+        """The alarm in words."""
+        return f"{self._missing} of the last {len(self._answers)} known numbers answered as missing"

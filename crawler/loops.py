@@ -1,0 +1,89 @@
+"""Running a coroutine to its end wherever one is called: no loop, a running loop, or uvloop."""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run_anywhere(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run the coroutine that `make` makes, and return what it returns.
+
+    Where no loop runs (a script, a function's worker thread) it gets a fresh one, closed
+    afterwards. Inside a running loop (Jupyter) nest_asyncio makes that loop re-entrant; it changes
+    asyncio for the whole process, so it is applied nowhere else. A loop that it cannot change
+    (uvloop) is left alone: the work gets a thread with a loop of its own.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return _run_fresh(make)
+    if _make_reentrant(loop):
+        return loop.run_until_complete(make())
+    with concurrent.futures.ThreadPoolExecutor(1, "crawl") as executor:
+        context = contextvars.copy_context()
+        return executor.submit(context.run, _run_fresh, make).result()
+
+
+def _run_fresh(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    with asyncio.Runner() as runner:
+        return runner.run(make())
+
+
+def _make_reentrant(loop: asyncio.AbstractEventLoop) -> bool:
+    # Imported here alone: it is needed in notebooks only. The original is archived and breaks
+    # asyncio on 3.14; there its maintained fork takes its place
+    # (github.com/ipython/ipykernel/pull/1499).
+    if sys.version_info >= (3, 14):
+        import nest_asyncio2 as nest_asyncio
+    else:
+        import nest_asyncio
+    try:
+        nest_asyncio.apply(loop)
+    except ValueError:  # "Can't patch loop of type ..."
+        return False
+    return True
+
+
+class LaneExecutor(concurrent.futures.Executor):
+    """Runs each task in a daemon thread of its own.
+
+    A lane lives as long as the run, so a pool would reuse nothing; and a thread stuck in somebody
+    else's code must not keep the process from ending, as pool threads do.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[tuple[threading.Thread, concurrent.futures.Future[Any]]] = []
+
+    def submit(  # type: ignore[override]
+        self, task: Callable[..., T], /, *args: Any
+    ) -> concurrent.futures.Future[T]:
+        """Start a thread; it sees the caller's context variables."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        run = contextvars.copy_context().run
+        thread = threading.Thread(
+            target=_fulfil, args=(future, run, task, *args), name="lane", daemon=True
+        )
+        self._threads.append((thread, future))
+        thread.start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Join the threads whose work is done; one that is stuck is left behind."""
+        for thread, future in self._threads:
+            if wait and future.done():
+                thread.join(1.0)
+
+
+def _fulfil(future: concurrent.futures.Future[Any], run: Callable[..., Any], *task: Any) -> None:
+    try:
+        result = run(*task)
+    except BaseException as error:  # noqa: BLE001 - handed to whoever awaits the lane
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,257 @@
+"""The three steps: one request, tasks gathered in an executor, an event loop that runs anywhere.
+
+1. `request_song_info` asks for one song. Swap it for a function of your own.
+2. `get_data_asynchronous` turns numbers into lanes, run in an executor and gathered.
+3. `execute_async_event_loop` runs step 2 to its end wherever it is called.
+"""
+
+import asyncio
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import requests
+
+from crawler.engine import Engine, Lane
+from crawler.errors import Missing, PageError, SettingsError, StoppedError
+from crawler.frontier import Frontier
+from crawler.loops import LaneExecutor, run_anywhere
+from crawler.pacer import Pacer
+from crawler.requests_engine import RequestsEngine
+from crawler.source import GeniusSource, Source, user_agent
+from crawler.work import IterableSupply, Job, Policy, Results, Supply
+
+_WATCH_SECONDS = 0.25
+_STUCK_SECONDS = 0.5
+"""How long after its deadline an attempt counts as stuck in code that cannot be interrupted."""
+
+Step1 = Callable[[Any, Any, list[Any]], Any]
+
+
+def request_song_info(
+    session: requests.Session,
+    song_num: int,
+    song_urls: Results,
+    *,
+    source: Source | None = None,
+) -> None:
+    """Step 1: ask for one song, and append `(song_num, info)`.
+
+    Args:
+        session: What to send the request with.
+        song_num: The number of the song.
+        song_urls: Gets one tuple when the song is found, and none otherwise.
+        source: What a page is; by default the Genius API as the environment describes it.
+
+    Raises:
+        Missing: The site has no song under this number.
+        PageError: The answer is not a song; the status or the reason is in `kind`.
+        requests.RequestException: No whole answer came.
+    """
+    source = source or default_source()
+    url, headers = source.url(song_num), source.headers()
+    response = session.get(url, headers=headers, allow_redirects=False, timeout=15)
+    if response.status_code in (404, 410):
+        raise Missing
+    if response.status_code != 200:
+        raise PageError(f"http_{response.status_code}")
+    song_urls.append((song_num, source.info(song_num, response.content)))
+
+
+async def get_data_asynchronous(
+    song_nums: Iterable[Any] = (),
+    song_urls: Results | None = None,
+    *,
+    function: Step1 | Source = request_song_info,
+    jobs: Sequence[tuple[Step1 | Source, Iterable[Any], Results]] = (),
+    connections: int = 64,
+    rate: float = 100.0,
+    engine: Engine | str | None = None,
+    frontier: Frontier | None = None,
+) -> None:
+    """Step 2: run lanes in an executor, gather them, and append tuples as pages arrive.
+
+    Lanes take numbers from one frontier, so there is no task per number, and the pace, the
+    retries and the pauses are the same for all of them.
+
+    Args:
+        song_nums: Numbers, or any other items the function takes; any iterable.
+        song_urls: Anything with `append`; gets `(song_num, info)` in the order pages arrive.
+        function: Step 1, or a source.
+        jobs: More work for the same gather: `(function, items, results)` each.
+        connections: Requests under way at once.
+        rate: Attempts per second over everything, retries included; 0 for no limit.
+        engine: `curl`, `requests` or an engine; by default `curl` where every function is a
+            source, else `requests`.
+        frontier: A prepared frontier, for callers who want its counts; it brings its own rate.
+
+    Raises:
+        StoppedError: The run ended early, for instance because the token was refused; what was
+            collected is in `song_urls`. Not raised when a `frontier` was given: it knows.
+    """
+    own_frontier = frontier is None
+    frontier = frontier or Frontier(pacer=Pacer(rate))
+    pairs = list(jobs)
+    if song_urls is not None:
+        pairs.insert(0, (function, song_nums, song_urls))
+    made = [make_job(*pair, is_recorded=frontier.is_recording) for pair in pairs]
+    for job in made:
+        frontier.add_job(job)
+    if engine is None or isinstance(engine, str):
+        engine = open_engine(engine, made, connections, frontier.policy)
+    await _gather_lanes(engine, frontier)
+    if own_frontier:
+        _report(frontier)
+
+
+def execute_async_event_loop(
+    song_nums: Iterable[Any] = (),
+    song_urls: Results | None = None,
+    **options: Any,
+) -> Any:
+    """Step 3: run step 2 to its end, in a script, a worker thread, a notebook or under uvloop.
+
+    Args:
+        song_nums: As in `get_data_asynchronous`.
+        song_urls: As there; a new list where none is given.
+        options: All other arguments of `get_data_asynchronous`.
+
+    Returns:
+        `song_urls`, filled.
+    """
+    if song_urls is None:
+        song_urls = []
+    run_anywhere(lambda: get_data_asynchronous(song_nums, song_urls, **options))
+    return song_urls
+
+
+def default_source() -> GeniusSource:
+    """Make the Genius source that the environment describes.
+
+    Raises:
+        SettingsError: The token is missing or malformed.
+    """
+    from crawler.settings import read_settings  # only where nobody handed a source in
+
+    settings = read_settings(os.environ)
+    return GeniusSource(settings.base_url, settings.genius_token.reveal())
+
+
+def make_job(
+    function: Step1 | Source, items: Iterable[Any], results: Results, *, is_recorded: bool = False
+) -> Job:
+    """Make a job of a step 1 function or a source; numbers may come as a `Supply`."""
+    supply: Supply = items if hasattr(items, "take") else IterableSupply(items)  # type: ignore[assignment]
+    source = default_source() if function is request_song_info else function
+    if isinstance(source, Source):
+        step1 = functools.partial(request_song_info, source=source)
+        return Job(step1, supply, results, source, is_recorded)
+    if not callable(function):
+        raise TypeError(f"step 1 must be a function or a source, not {function!r}")
+    return Job(function, supply, results, None, is_recorded)
+
+
+def open_engine(
+    name: str | None,
+    jobs: Sequence[Job],
+    connections: int,
+    policy: Policy,
+    *,
+    contact: str | None = None,
+    ca_file: str | None = None,
+) -> Engine:
+    """Choose the engine: `curl` where every job has a source, else `requests`.
+
+    Raises:
+        SettingsError: `curl` was asked for, which cannot run a step 1 function.
+    """
+    if any(job.source is None for job in jobs):
+        if name == "curl":
+            raise SettingsError(
+                "engine_unfit", "CRAWLER_ENGINE", "curl cannot run a step 1 function: use requests"
+            )
+        name = "requests"
+    return RequestsEngine(
+        connections,
+        user_agent=user_agent(contact),
+        attempt_seconds=policy.attempt_seconds,
+        ca_file=ca_file,
+    )
+
+
+async def _gather_lanes(engine: Engine, frontier: Frontier) -> None:
+    loop = asyncio.get_running_loop()
+    posts = [_Post(engine.open_lane()) for _ in range(engine.lane_count)]
+    watch = loop.create_task(_watch(posts, frontier))
+    executor = LaneExecutor()
+    tasks = [_keep_lane(loop, executor, engine, post, frontier) for post in posts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        watch.cancel()
+        frontier.finish()
+        executor.shutdown()
+
+
+class _Post:
+    """The place of one lane, which is replaced when it gets stuck."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.given_up: asyncio.Future[None] | None = None
+
+    def give_up(self) -> None:
+        if self.given_up is not None and not self.given_up.done():
+            self.given_up.set_result(None)
+
+
+async def _keep_lane(
+    loop: asyncio.AbstractEventLoop,
+    executor: LaneExecutor,
+    engine: Engine,
+    post: _Post,
+    frontier: Frontier,
+) -> None:
+    """Run one lane to its end; put another in its place when it is given up."""
+    while True:
+        running = loop.run_in_executor(executor, post.lane.run, frontier)
+        post.given_up = loop.create_future()
+        await asyncio.wait({running, post.given_up}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            try:
+                return running.result()
+            finally:
+                post.given_up.cancel()
+        running.add_done_callback(_forget)
+        if frontier.stopped_by is not None:
+            return None
+        post.lane = engine.open_lane()
+
+
+async def _watch(posts: list[_Post], frontier: Frontier) -> None:
+    """Look after the lanes: give up those that are stuck, and all when the grace time is over."""
+    limit = frontier.policy.attempt_seconds + _STUCK_SECONDS
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        is_over = frontier.grace_left() <= 0
+        for post in posts:
+            attempt = post.lane.blocked_on
+            if attempt is None or attempt.is_abandoned:
+                continue
+            if time.monotonic() - attempt.sent_at > limit:
+                frontier.abandon(attempt)
+                post.give_up()
+            elif is_over:
+                post.give_up()
+
+
+def _forget(running: "asyncio.Future[None]") -> None:
+    if not running.cancelled():
+        running.exception()
+
+
+def _report(frontier: Frontier) -> None:
+    if frontier.stopped_by != "done":
+        raise StoppedError(str(frontier.stopped_by), frontier.stop_detail)

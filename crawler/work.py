@@ -1,0 +1,105 @@
+"""What the frontier deals in: the limits of a run, jobs, and attempts."""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, Protocol
+
+import msgspec
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of one run.
+
+    Attributes:
+        max_attempts: Requests for one number, the first included.
+        retry_seconds: No number is tried again when this long has passed since its first attempt.
+        backoff_seconds: Mean wait before the second attempt is half of this; it doubles each time.
+        max_backoff_seconds: The wait never grows beyond this.
+        attempt_seconds: Deadline of one attempt: connect, headers, body and decoding.
+        grace_seconds: How long attempts in flight may go on after the run was told to end.
+        max_pause_seconds: A longer pause than this ends the run even without a time budget.
+        max_requests: Attempts this run may make at most, None for no limit.
+    """
+
+    max_attempts: int = 5
+    retry_seconds: float = 120.0
+    backoff_seconds: float = 1.0
+    max_backoff_seconds: float = 30.0
+    attempt_seconds: float = 15.0
+    grace_seconds: float = 5.0
+    max_pause_seconds: float = 3600.0
+    max_requests: int | None = None
+
+
+class Supply(Protocol):
+    """Where fresh numbers come from; called under the frontier's lock, so it must not wait.
+
+    Attributes:
+        exhausted: Whether no number will ever come again.
+    """
+
+    exhausted: bool
+
+    def take(self, wanted: int) -> list[Any]:
+        """Give at most so many numbers; fewer, or none, when they are not at hand yet."""
+
+
+class IterableSupply:
+    """A supply over any iterable; a generator is asked only for what is due."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = iter(items)
+        self.exhausted = False
+
+    def take(self, wanted: int) -> list[Any]:
+        """Give the next items, in order."""
+        chunk = list(islice(self._items, wanted))
+        self.exhausted = len(chunk) < wanted
+        return chunk
+
+
+class Results(Protocol):
+    """Anything tuples can be appended to."""
+
+    def append(self, item: Any, /) -> None:
+        """Take one `(song_num, info)`."""
+
+
+class Job(msgspec.Struct, eq=False):
+    """One function over one list: what to call for each item, and where its tuples go.
+
+    Attributes:
+        function: Step 1: `function(session, item, results)`.
+        supply: The items.
+        results: Gets what each call appended, once, when the item is found.
+        source: The source behind a built-in step 1; None for a function of the user's own.
+        is_recorded: Whether info will be stored, so that it must be something JSON can hold.
+    """
+
+    function: Callable[..., Any]
+    supply: Supply
+    results: Results
+    source: Any = None
+    is_recorded: bool = False
+
+
+class Attempt(msgspec.Struct, eq=False, gc=False):
+    """One HTTP request for one number.
+
+    Attributes:
+        song_num: The number, or whatever item the user's function takes.
+        job: The job it belongs to.
+        number: Requests made for it before this one that count towards the limit.
+        requests: All requests made for it before this one.
+        first_at: When it was first handed out, monotonic seconds less all shared pauses; -1 before.
+        sent_at: When it was handed out this time, monotonic seconds.
+        is_abandoned: Whether it was given up while its lane still worked on it.
+    """
+
+    song_num: Any
+    job: Job
+    number: int = 0
+    requests: int = 0
+    first_at: float = -1.0
+    sent_at: float = 0.0
+    is_abandoned: bool = False
