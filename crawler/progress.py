@@ -92,7 +92,6 @@ class _Bar:
     def close(self) -> None:
         """Draw the last state and end its line."""
         if self._bar is not None:
-            self._bar.refresh()
             self._bar.close()
 
 
