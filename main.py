@@ -1,0 +1,198 @@
+"""The function's entry point: HTTP in, one run or one look at the store, JSON out."""
+
+import functools
+import json
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import functions_framework
+import msgspec
+from flask import Request, Response
+from werkzeug.exceptions import ClientDisconnected
+
+from crawler.answer import STOPS
+from crawler.errors import RequestError, SettingsError, StoreError
+from crawler.logs import configure_logging, log_context, trace_id
+from crawler.request import CrawlRequest, parse_request
+from crawler.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from crawler.pacer import Pacer
+
+logger = logging.getLogger(__name__)
+
+_ENV_FILE = Path(__file__).with_name("crawler.env")
+_STATUS_SECONDS = 30.0  # a listing of 20,000 blocks takes 2
+_METHODS = {
+    "/": ("GET", "HEAD", "OPTIONS", "POST"),
+    "/status": ("GET", "HEAD", "OPTIONS"),
+    "/health": ("GET", "HEAD", "OPTIONS"),
+}
+
+
+@functions_framework.http
+def crawl_songs(request: Request) -> Response:
+    """Answer one request: `/` runs a crawl, `/status` looks at the store, `/health` says we live."""
+    with log_context(trace_id(dict(request.headers))):
+        try:
+            return _route(request)
+        except RequestError as error:
+            if error.status == 413:
+                _drain(request)
+            return _error(error.status, error.code, error.field, str(error))
+        except SettingsError as error:
+            logger.error("the deployment is wrong: %s", error)  # noqa: TRY400 - it names its cause
+            return _error(500, error.code, error.field, str(error))
+        except StoreError as error:
+            logger.exception("the store cannot be used")
+            return _error(503, "store", None, str(error))
+        except Exception:  # noqa: BLE001 - the framework would answer with the error's own text
+            error_id = secrets.token_hex(8)
+            logger.exception("unforeseen error %s", error_id)
+            return _unforeseen(error_id)
+
+
+def _route(request: Request) -> Response:
+    methods = _METHODS.get(request.path)
+    if methods is None:
+        paths = ", ".join(_METHODS)
+        return _error(404, "not_found", None, f"there is nothing here; there are {paths}")
+    allow = {"Allow": ", ".join(methods)}
+    if request.method == "OPTIONS":
+        return Response(status=204, headers=allow)
+    if request.method not in methods:
+        message = f"{request.path} takes {', '.join(methods)}"
+        return _error(405, "method_not_allowed", None, message, allow)
+    if request.method == "HEAD":  # starts nothing and looks at nothing
+        return _json(200, b"{}")
+    return {"/": _crawl, "/status": _status, "/health": _health}[request.path](request)
+
+
+def _crawl(request: Request) -> Response:
+    deployment = _deployment()
+    crawl_request = _read_request(request, deployment.settings)
+    if crawl_request.fan_out:
+        message = "fan_out needs a task queue, and none is deployed"
+        raise RequestError(400, "fan_out_unavailable", "fan_out", message)
+    from crawler.crawl import run  # with it comes the engine: not needed to refuse a request
+
+    answer = run(crawl_request, deployment.settings, pacer=deployment.pacer)
+    return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))
+
+
+def _status(_request: Request) -> Response:
+    from crawler.coverage import coverage  # with them comes the storage client, 0.2 to 0.6 s
+    from crawler.open_store import open_store
+
+    store = open_store(_deployment().settings.store)
+    return _json(200, msgspec.json.encode(coverage(store, timeout=_STATUS_SECONDS)))
+
+
+def _health(_request: Request) -> Response:
+    return _json(200, b'{"status":"ok"}')
+
+
+class _Deployment(NamedTuple):
+    """What all requests of this process share."""
+
+    settings: Settings
+    pacer: "Pacer"
+
+
+_first_request = threading.Lock()  # two at once must not make two pacers
+
+
+def _deployment() -> _Deployment:
+    with _first_request:
+        return _read_deployment()
+
+
+@functools.cache  # an exception is not kept: a wrong deployment says so to every request
+def _read_deployment() -> _Deployment:
+    """Read the settings at the first request, so that wrong ones are answered, not a crash loop."""
+    from crawler.pacer import Pacer
+
+    configure_logging(os.environ)
+    settings = read_settings(os.environ, env_file=_ENV_FILE)
+    token = settings.genius_token
+    configure_logging(os.environ, secrets=[token.reveal()] if token else [])
+    return _Deployment(settings, Pacer(settings.rate))
+
+
+def _read_request(request: Request, settings: Settings) -> CrawlRequest:
+    chunked = "Transfer-Encoding" in request.headers
+    return parse_request(
+        request.method,
+        request.headers.get("Content-Type"),
+        request.headers.get("Content-Encoding"),
+        _body_reader(request),
+        None if chunked else request.content_length or 0,
+        query=request.query_string.decode("latin-1"),
+        max_range=settings.max_range,
+        deployed_rate=settings.rate,
+    )
+
+
+def _body_reader(request: Request) -> Callable[[int], bytes]:
+    def read(size: int) -> bytes:
+        try:
+            return request.stream.read(size)
+        except (OSError, ClientDisconnected):  # cut off, or chunks that are none
+            message = "the body ended before it was complete"
+            raise RequestError(400, "body_incomplete", "body", message) from None
+
+    return read
+
+
+def _drain(request: Request) -> None:
+    """Read and drop the rest of a body that is too long, so that its sender can read the answer.
+
+    A server that answers and closes while bytes still come in resets the connection, and the
+    answer may be lost with it. Ends after 32 MiB (the platform's own limit), or when nothing
+    came for a second.
+    """
+    connection = request.environ.get("gunicorn.socket")
+    try:
+        if connection is not None:
+            connection.settimeout(1.0)
+        for _ in range(512):
+            if not request.stream.read(64 * 1024):
+                break
+    except (OSError, ClientDisconnected):
+        pass  # gone, or silent: the answer goes out all the same
+    finally:
+        if connection is not None:
+            connection.settimeout(None)
+
+
+def _unforeseen(error_id: str) -> Response:
+    message = f"an error nobody foresaw; the log tells more under {error_id}"
+    return _json(500, _error_body("unforeseen", None, message, id=error_id))
+
+
+def _error(
+    status: int, code: str, field: str | None, message: str, headers: dict[str, str] | None = None
+) -> Response:
+    return _json(status, _error_body(code, field, message), headers)
+
+
+def _error_body(code: str, field: str | None, message: str, **more: str) -> bytes:
+    error = {"code": code, "field": field, "message": message, **more}
+    return json.dumps({"error": error}).encode()  # ASCII: carries half a surrogate pair, too
+
+
+def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:
+    """Answer JSON, as a stream of one piece.
+
+    Of an answer that is no stream the framework first reads the whole request body into memory
+    (`read_request` in functions_framework 3.10), which a refused body must not get.
+    """
+    length = {"Content-Length": str(len(body))}
+    return Response(
+        iter((body,)), status, {**length, **(headers or {})}, mimetype="application/json"
+    )
