@@ -16,10 +16,11 @@ from flask import Request, Response
 from werkzeug.exceptions import ClientDisconnected
 
 from crawler.answer import STOPS
-from crawler.errors import RequestError, SettingsError, StoreError
+from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatchError
 from crawler.logs import configure_logging, log_context, trace_id
 from crawler.request import CrawlRequest, parse_request
 from crawler.settings import Settings, read_settings
+from crawler.version import VERSION
 
 if TYPE_CHECKING:
     from crawler.pacer import Pacer
@@ -48,10 +49,13 @@ def crawl_songs(request: Request) -> Response:
         except SettingsError as error:
             logger.error("the deployment is wrong: %s", error)  # noqa: TRY400 - it names its cause
             return _error(500, error.code, error.field, str(error))
+        except StoreMismatchError as error:
+            logger.error("the store is another's: %s", error)  # noqa: TRY400 - it names its cause
+            return _error(500, "store_mismatch", None, str(error))
         except StoreError as error:
             logger.exception("the store cannot be used")
-            return _error(503, "store", None, str(error))
-        except Exception:  # noqa: BLE001 - the framework would answer with the error's own text
+            return _error(503, "store_unavailable", None, str(error))
+        except Exception:  # the last door: the framework would answer with the error's own text
             error_id = secrets.token_hex(8)
             logger.exception("unforeseen error %s", error_id)
             return _unforeseen(error_id)
@@ -94,7 +98,7 @@ def _status(_request: Request) -> Response:
 
 
 def _health(_request: Request) -> Response:
-    return _json(200, b'{"status":"ok"}')
+    return _json(200, json.dumps({"status": "ok", "version": VERSION}).encode())
 
 
 class _Deployment(NamedTuple):
@@ -142,11 +146,20 @@ def _body_reader(request: Request) -> Callable[[int], bytes]:
     def read(size: int) -> bytes:
         try:
             return request.stream.read(size)
-        except (OSError, ClientDisconnected):  # cut off, or chunks that are none
+        except _cut_off():
             message = "the body ended before it was complete"
             raise RequestError(400, "body_incomplete", "body", message) from None
 
     return read
+
+
+def _cut_off() -> tuple[type[Exception], ...]:
+    """Name the errors with which a body ends too early, or in chunks that are none."""
+    try:
+        from gunicorn.http.errors import ParseException  # where gunicorn runs it is loaded already
+    except ImportError:  # Windows, where the framework runs Flask's own server
+        return OSError, ClientDisconnected
+    return OSError, ClientDisconnected, ParseException
 
 
 def _drain(request: Request) -> None:
@@ -163,7 +176,7 @@ def _drain(request: Request) -> None:
         for _ in range(512):
             if not request.stream.read(64 * 1024):
                 break
-    except (OSError, ClientDisconnected):
+    except _cut_off():
         pass  # gone, or silent: the answer goes out all the same
     finally:
         if connection is not None:

@@ -1,0 +1,312 @@
+"""Settings: read once from environment, file and options, typed, and refused in clear words."""
+
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from crawler.errors import SettingsError
+from crawler.settings import (
+    Secret,
+    Settings,
+    is_loopback,
+    read_settings,
+    settings_page,
+    settings_table,
+)
+
+ROOT = Path(__file__).parent.parent
+GOOD = {"GENIUS_TOKEN": "tok-123", "CRAWLER_CONTACT": "me@example.org"}
+
+
+def refusal(environ, **more) -> SettingsError:
+    """Read settings that must be refused."""
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environ, **more)
+    return caught.value
+
+
+def test_defaults_are_those_of_the_table():
+    """With a token and a contact alone, everything else has its default."""
+    settings = read_settings(GOOD)
+    assert settings == Settings(genius_token=Secret("tok-123"), contact="me@example.org")
+    assert (settings.store, settings.rate, settings.connections) == ("data/genius", 100.0, 64)
+    assert (settings.engine, settings.time_budget_seconds) == (None, 1680.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("CRAWLER_RATE", "0", "rate", 0.0),
+        ("CRAWLER_RATE", "0.5", "rate", 0.5),
+        ("CRAWLER_RATE", "10000", "rate", 10_000.0),
+        ("CRAWLER_CONNECTIONS", "1", "connections", 1),
+        ("CRAWLER_CONNECTIONS", "900", "connections", 900),
+        ("CRAWLER_ENGINE", "requests", "engine", "requests"),
+        ("CRAWLER_FUNCTION", "my.module:step", "function", "my.module:step"),
+        ("CRAWLER_STORE", "gs://my-bucket/genius", "store", "gs://my-bucket/genius"),
+        ("CRAWLER_STORE", "/var/songs", "store", "/var/songs"),
+        ("CRAWLER_BASE_URL", "http://127.8.9.1:80", "base_url", "http://127.8.9.1:80"),
+        ("CRAWLER_BASE_URL", "http://[::1]:8080", "base_url", "http://[::1]:8080"),
+        ("CRAWLER_CONTACT", "https://example.org/me", "contact", "https://example.org/me"),
+        ("CRAWLER_KEEP_RAW", "1", "keep_raw", True),
+        ("CRAWLER_KEEP_RAW", "0", "keep_raw", False),
+        ("CRAWLER_FIELDS", "title, album.name", "fields", ("title", "album.name")),
+        ("CRAWLER_FIRST_SONG", "0", "first_song", 0),
+        ("CRAWLER_SHARD_SONGS", "1000", "shard_songs", 1000),
+        ("CRAWLER_ROBOTS", "obey", "robots", "obey"),
+        ("GENIUS_ACCESS_TOKEN", "other", "genius_token", Secret("tok-123")),
+    ],
+)
+def test_a_variable_becomes_a_typed_field(name, text, field, value):
+    """The text of a variable arrives as a value of its field's type."""
+    assert getattr(read_settings({**GOOD, name: text}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CRAWLER_RATE", "fast"),
+        ("CRAWLER_RATE", "-1"),
+        ("CRAWLER_RATE", "nan"),
+        ("CRAWLER_RATE", "10001"),
+        ("CRAWLER_CONNECTIONS", "0"),
+        ("CRAWLER_CONNECTIONS", "901"),
+        ("CRAWLER_CONNECTIONS", "1.5"),
+        ("CRAWLER_CONNECTIONS", "٦٤"),
+        ("CRAWLER_ENGINE", "Curl"),
+        ("CRAWLER_FUNCTION", "module"),
+        ("CRAWLER_FUNCTION", "module:name\n"),
+        ("CRAWLER_STORE", "s3://bucket"),
+        ("CRAWLER_STORE", "gs://B"),
+        ("CRAWLER_STORE", "a\nb"),
+        ("CRAWLER_CONTACT", "nobody"),
+        ("CRAWLER_CONTACT", "me@example.org\r\nX: y"),
+        ("CRAWLER_TIME_BUDGET_SECONDS", "0"),
+        ("CRAWLER_MAX_RANGE", "0"),
+        ("CRAWLER_FIRST_SONG", "-1"),
+        ("CRAWLER_LAST_SONG", "1000000000001"),
+        ("CRAWLER_LAST_SONG", "0"),
+        ("CRAWLER_ROBOTS", "yes"),
+        ("CRAWLER_MAX_REQUESTS_PER_DAY", "0"),
+        ("CRAWLER_FIELDS", "title,,url"),
+        ("CRAWLER_KEEP_RAW", "2"),
+        ("CRAWLER_QUEUE", "my-queue"),
+        ("CRAWLER_INVOKER", "somebody"),
+        ("CRAWLER_SHARD_SONGS", "1500"),
+        ("CRAWLER_BASE_URL", "ftp://example.org"),
+        ("CRAWLER_BASE_URL", "https://"),
+        ("CRAWLER_BASE_URL", "https://user:pw@example.org"),
+        ("CRAWLER_BASE_URL", "https://example.org?x=1"),
+        ("CRAWLER_BASE_URL", "https://example.org#x"),
+        ("CRAWLER_BASE_URL", "https://example.org:99999"),
+        ("CRAWLER_BASE_URL", "https://exa mple.org"),
+        ("CRAWLER_URL", "https://x@example.org"),
+    ],
+)
+def test_a_malformed_value_is_refused_by_name(name, text):
+    """A value out of its bounds is refused with the variable's name in code, field and message."""
+    error = refusal({**GOOD, name: text})
+    assert error.field == name
+    assert error.code == f"{name.removeprefix('CRAWLER_').lower()}_malformed"
+    assert str(error).startswith(f"{name} must be ")
+
+
+def test_a_message_says_what_came_and_what_was_wanted():
+    """Field, bounds and value stand in one sentence."""
+    error = refusal({**GOOD, "CRAWLER_RATE": "10001"})
+    assert str(error) == ("CRAWLER_RATE must be a number, at least 0, at most 10,000, got '10001'")
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_known_one():
+    """A misspelt setting is an error, not a silent default."""
+    error = refusal({**GOOD, "CRAWLER_RATES": "5"})
+    assert (error.code, error.field) == ("setting_unknown", "CRAWLER_RATES")
+    assert "did you mean CRAWLER_RATE?" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [
+        (None, "token_missing"),
+        ("", "token_missing"),
+        ("  ", "token_missing"),
+        ("to\nken", "token_malformed"),
+        ("token\n", "token_malformed"),
+        ("to\0ken", "token_malformed"),
+        ("tökén-value", "token_malformed"),
+        ("two words", "token_malformed"),
+    ],
+    ids=repr,
+)
+def test_G2_a_token_that_no_header_can_carry_is_refused(token, code):
+    """A missing, empty or unsendable token stops the start, and is not shown."""
+    environ = {"CRAWLER_CONTACT": "me@example.org"}
+    error = refusal(environ if token is None else {**environ, "GENIUS_TOKEN": token})
+    assert (error.code, error.field) == (code, "GENIUS_TOKEN")
+    assert not (token or "").strip() or token not in str(error)
+
+
+def test_the_second_name_of_the_token_is_read_too():
+    """`GENIUS_ACCESS_TOKEN`, the name other tools use, serves as well."""
+    environ = {"CRAWLER_CONTACT": "me@example.org", "GENIUS_ACCESS_TOKEN": "abc"}
+    assert read_settings(environ).genius_token == Secret("abc")
+
+
+def test_a_function_of_ones_own_needs_no_token():
+    """The token belongs to the built-in source alone."""
+    environ = {"CRAWLER_CONTACT": "me@example.org", "CRAWLER_FUNCTION": "mine:step"}
+    assert read_settings(environ).genius_token is None
+
+
+def test_looking_at_the_store_needs_neither_token_nor_contact():
+    """Commands that send nothing to the site do without what the site wants."""
+    assert read_settings({}, for_site=False).contact is None
+
+
+def test_a_contact_is_required_unless_the_site_is_on_loopback():
+    """Whoever is crawled must be able to reach somebody."""
+    assert refusal({"GENIUS_TOKEN": "t"}).code == "contact_missing"
+    at_home = {"GENIUS_TOKEN": "t", "CRAWLER_BASE_URL": "http://localhost:8000"}
+    assert read_settings(at_home).contact is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://api.genius.com", "http://127.0.0.1.example.org", "http://10.0.0.1", "http://127.1"],
+)
+def test_plain_http_is_for_loopback_only(url):
+    """No token travels in the clear."""
+    assert refusal({**GOOD, "CRAWLER_BASE_URL": url}).code == "base_url_insecure"
+
+
+def test_a_password_in_an_address_is_not_repeated():
+    """The message about a URL with a user name in it does not show it."""
+    error = refusal({**GOOD, "CRAWLER_BASE_URL": "https://me:hunter2@example.org"})
+    assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://127.0.0.1:80", True),
+        ("http://127.255.255.254", True),
+        ("http://[::1]", True),
+        ("http://LOCALHOST", True),
+        ("https://api.genius.com", False),
+        ("http://[::2]", False),
+        ("http://localhost.example.org", False),
+    ],
+)
+def test_loopback_is_this_machine_only(url, loopback):
+    """Only addresses that cannot leave the machine count as loopback."""
+    assert is_loopback(url) is loopback
+
+
+def test_the_store_is_required_in_the_cloud():
+    """A folder that vanishes with the instance is nobody's wish."""
+    error = refusal({**GOOD, "K_SERVICE": "songs"})
+    assert (error.code, error.field) == ("store_missing", "CRAWLER_STORE")
+    assert read_settings({**GOOD, "K_SERVICE": "songs", "CRAWLER_STORE": "gs://bucket"}).store
+
+
+def test_a_queue_needs_to_know_where_to_call_and_as_whom():
+    """A queue without an address or an account is refused, except on loopback."""
+    queue = {**GOOD, "CRAWLER_QUEUE": "projects/p/locations/l/queues/q"}
+    assert refusal(queue).code == "url_missing"
+    assert refusal({**queue, "CRAWLER_URL": "https://songs.run.app"}).code == "invoker_missing"
+    assert read_settings({**queue, "CRAWLER_URL": "http://127.0.0.1:8080"}).invoker is None
+    complete = {"CRAWLER_URL": "https://songs.run.app", "CRAWLER_INVOKER": "a@b.example"}
+    assert read_settings(queue | complete).queue
+
+
+def test_environment_wins_over_the_file_and_options_over_both(tmp_path):
+    """Of three places the nearest to the user decides."""
+    env_file = tmp_path / "crawler.env"
+    env_file.write_text(
+        "# mine\nGENIUS_TOKEN='from-$HOME'\nCRAWLER_RATE=1\nexport CRAWLER_CONNECTIONS=2\n"
+        "CRAWLER_CONTACT=file@example.org\n"
+    )
+    environ = {"CRAWLER_RATE": "3", "HOME": "/root", "CRAWLER_CONTACT": ""}
+    settings = read_settings(environ, env_file=env_file, connections=7)
+    assert (settings.rate, settings.connections) == (3.0, 7)
+    assert settings.contact == "file@example.org"
+    assert settings.genius_token == Secret("from-$HOME")
+
+
+def test_the_process_s_token_wins_under_either_name(tmp_path):
+    """A token in the environment is not overruled by the file's, whatever it is called there."""
+    env_file = tmp_path / "crawler.env"
+    env_file.write_text("GENIUS_TOKEN=file\nCRAWLER_CONTACT=file@example.org\n")
+    settings = read_settings({"GENIUS_ACCESS_TOKEN": "process"}, env_file=env_file)
+    assert settings.genius_token == Secret("process")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    """Broken bytes in the file are said to be in the file."""
+    env_file = tmp_path / "crawler.env"
+    env_file.write_bytes(b"CRAWLER_RATE=\xff\n")
+    assert refusal(GOOD, env_file=env_file).code == "env_file_unreadable"
+
+
+def test_a_misspelt_name_in_the_file_is_refused(tmp_path):
+    """The file is held to the same names."""
+    env_file = tmp_path / "crawler.env"
+    env_file.write_text("CRAWLER_CONECTIONS=5\n")
+    assert refusal(GOOD, env_file=env_file).code == "setting_unknown"
+
+
+def test_an_option_may_take_a_limit_away():
+    """None as an option means none: the command line runs without a time budget."""
+    assert read_settings(GOOD, time_budget_seconds=None).time_budget_seconds is None
+    assert refusal(GOOD, rate=-1).code == "rate_malformed"
+
+
+def test_G1_the_token_is_shown_by_nothing():
+    """No repr, text, JSON or table of settings holds the token."""
+    settings = read_settings(GOOD)
+    shown = f"{settings} {settings!r} {settings.genius_token} {vars(Settings)} {settings_page()}"
+    assert "tok-123" not in shown
+    assert "***" in shown
+    with pytest.raises(TypeError):
+        msgspec.json.encode(settings)
+    with pytest.raises(TypeError):
+        json.dumps(settings.genius_token)
+    assert settings.genius_token is not None
+    assert settings.genius_token.reveal() == "tok-123"
+    assert {settings.genius_token} == {Secret("tok-123")}
+
+
+def test_settings_cannot_be_changed():
+    """What was read at the edge stays as it was read."""
+    with pytest.raises(AttributeError):
+        read_settings(GOOD).rate = 5  # type: ignore[misc]
+
+
+def test_every_setting_has_its_row():
+    """The table names every field once, with a meaning."""
+    rows = settings_table()
+    assert len(rows) == len(Settings.__struct_fields__)
+    assert all(row.meaning.endswith(".") and row.type for row in rows)
+    rate = next(row for row in rows if row.name == "CRAWLER_RATE")
+    assert rate[:5] == (
+        "CRAWLER_RATE",
+        "a number",
+        "requests/s",
+        "100",
+        "at least 0, at most 10,000",
+    )
+
+
+def test_the_page_of_settings_is_current():
+    """`docs/settings.md` is what `python -m crawler.settings` prints."""
+    printed = subprocess.run(
+        [sys.executable, "-m", "crawler.settings"], cwd=ROOT, capture_output=True, check=True
+    )
+    assert printed.stdout.decode() == settings_page()
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_page()
