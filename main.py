@@ -83,7 +83,7 @@ def _crawl(request: Request) -> Response:
     if crawl_request.fan_out:
         message = "fan_out needs a task queue, and none is deployed"
         raise RequestError(400, "fan_out_unavailable", "fan_out", message)
-    from crawler.crawl import run  # with it comes the engine: not needed to refuse a request
+    from crawler.run import run  # with it comes the engine: not needed to refuse a request
 
     answer = run(crawl_request, deployment.settings, pacer=deployment.pacer)
     return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))

@@ -17,7 +17,8 @@ from typing import Any, TextIO
 NOTICE = 25
 """Between INFO and WARNING, as Cloud Logging has it: worth a look, nothing wrong."""
 
-_MAX_TEXT = 60_000  # characters of message or stack trace; an entry holds at most 256 KiB
+_MAX_MESSAGE = 4_000  # characters, told twice with an error; an entry holds at most 256 KiB,
+_MAX_STACK = 10_000  # and a character may take twelve bytes as JSON
 _REPORTED_ERROR = (
     "type.googleapis.com/google.devtools.clouderrorreporting.v1beta1.ReportedErrorEvent"
 )
@@ -76,9 +77,12 @@ def trace_id(headers: Mapping[str, str]) -> str | None:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Replace each secret by `***`, as it is and as JSON and Python write it inside a string."""
+    """Replace each secret by `***`, as it is and as JSON and Python write it, once or twice over."""
     for secret in secrets:
-        for form in {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}:
+        forms = {secret}
+        for _ in range(2):
+            forms |= {write(form)[1:-1] for form in forms for write in (json.dumps, repr)}
+        for form in sorted(forms, key=len, reverse=True):
             text = text.replace(form, "***")
     return text
 
@@ -115,7 +119,7 @@ class _JsonFormatter(logging.Formatter):
         self._project = project
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()[:_MAX_TEXT]
+        message = record.getMessage()[:_MAX_MESSAGE]
         line = {
             **_fields(record),
             "severity": _severity(record.levelno),
@@ -125,7 +129,7 @@ class _JsonFormatter(logging.Formatter):
             **self._context(),
         }
         if record.exc_info:
-            stack_trace = self.formatException(record.exc_info)[-_MAX_TEXT:]
+            stack_trace = self.formatException(record.exc_info)[-_MAX_STACK:]
             line |= {"stack_trace": f"{message}\n{stack_trace}", "@type": _REPORTED_ERROR}
         return json.dumps(line, default=str)
 
