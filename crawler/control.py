@@ -1,0 +1,133 @@
+"""The control object: what all runs on one store are told while they work: stop, or hold back.
+
+A run remembers the `stop_id` that it sees at its start, and ends when another one stands there. So
+an order ends the runs that are at work when it is given, and none that begin later: nobody needs to
+take it back. A pause binds everyone until it is over. Runs look every 5 s.
+"""
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from crawler.errors import BlockFormatError, StoreConflictError
+from crawler.store import Deadline, Store
+
+NAME = "control.json"
+
+
+class Control(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `control.json` holds; times are aware.
+
+    Attributes:
+        stop_id: Names the latest stop order, None where there never was one.
+        stop_ordered_at: When that order was given.
+        stop_ordered_by: Who gave it, for people.
+        pause_until: No request may start before this time; it may have passed long since.
+        pause_reason: Why, for people.
+    """
+
+    stop_id: str | None = None
+    stop_ordered_at: datetime | None = None
+    stop_ordered_by: str = ""
+    pause_until: datetime | None = None
+    pause_reason: str = ""
+
+
+def read_control(store: Store, *, timeout: float) -> tuple[Control, int]:
+    """Read what stands, and its generation; an empty `Control` and 0 where nobody ordered anything.
+
+    Raises:
+        BlockFormatError: The object cannot be read.
+    """
+    stored = store.read(NAME, timeout=timeout)
+    if stored is None:
+        return Control(), 0
+    try:
+        control = msgspec.json.decode(stored.data, type=Control)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _broken(store, str(error)) from error
+    for moment in (control.stop_ordered_at, control.pause_until):
+        if moment is not None and moment.tzinfo is None:
+            raise _broken(store, "a time has no zone")
+    return control, stored.generation
+
+
+def order_stop(
+    store: Store,
+    *,
+    now: datetime,
+    by: str,
+    timeout: float = 10.0,
+    new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+) -> Control:
+    """Tell every run at work on this store to stop; what stands otherwise is kept.
+
+    A control object that cannot be read is replaced: stopping must always work.
+    """
+    stop_id = new_id()
+
+    def add_stop(control: Control) -> Control:
+        return msgspec.structs.replace(
+            control, stop_id=stop_id, stop_ordered_at=now, stop_ordered_by=by
+        )
+
+    return _change(store, add_stop, timeout)
+
+
+def order_pause(
+    store: Store, until: datetime, *, now: datetime, reason: str = "", timeout: float = 10.0
+) -> Control:
+    """Hold back every run on this store until then; a longer pause that stands is never shortened.
+
+    Args:
+        store: Where.
+        until: End of the pause, aware; nothing is written if it has passed.
+        now: The time, aware.
+        reason: Why, for people.
+        timeout: Seconds.
+    """
+
+    def add_pause(control: Control) -> Control:
+        if until <= max(now, control.pause_until or now):
+            return control
+        return msgspec.structs.replace(control, pause_until=until, pause_reason=reason)
+
+    return _change(store, add_pause, timeout)
+
+
+def _change(store: Store, change: Callable[[Control], Control], timeout: float) -> Control:
+    """Read, change and write back, until nobody came in between."""
+    deadline = Deadline(timeout)
+    while True:
+        left = deadline.left(f"changing {NAME} in {store.location}")
+        known, generation = _read_or_replace(store, left)
+        wanted = change(known)
+        if wanted == known:
+            return known
+        try:
+            store.write(
+                NAME,
+                msgspec.json.encode(wanted),
+                generation=generation,
+                content_type="application/json",
+                timeout=deadline.left(f"changing {NAME} in {store.location}"),
+            )
+            return wanted
+        except StoreConflictError:
+            continue
+
+
+def _read_or_replace(store: Store, timeout: float) -> tuple[Control, int | None]:
+    try:
+        return read_control(store, timeout=timeout)
+    except BlockFormatError:
+        return Control(), None
+
+
+def _broken(store: Store, why: str) -> BlockFormatError:
+    return BlockFormatError(
+        f"{NAME} in {store.location} cannot be read ({why}): delete it, or order a stop, which "
+        f"replaces it"
+    )
