@@ -124,8 +124,14 @@ async def _answer_until(stopped: asyncio.Event, site: Site, listener: socket.soc
         await stopped.wait()
     finally:
         server.close()
+        await _let_the_loop_turn()  # whoever was just accepted shows up
         shared.cut()
-        await asyncio.sleep(0)  # lets the loop tell the connections that they are over
+        await _let_the_loop_turn()  # sockets are closed a turn later
+
+
+async def _let_the_loop_turn() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def _listen(port: int) -> socket.socket:
