@@ -1,4 +1,4 @@
-"""The block: a thousand numbers in one gzip file of JSON lines, its name, and its counts.
+"""The block: a thousand numbers in one gzip file of JSON lines.
 
 A block is one ordinary gzip member (RFC 1952). Its header carries the counts as compact JSON in an
 extra field, so that a listing reads 2 KiB of a file and unpacks nothing; `zcat`, Python's `gzip`
@@ -6,21 +6,48 @@ and DuckDB skip the field (DuckDB refuses a comment field instead). No time stam
 same records give the same bytes.
 """
 
-import re
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from itertools import pairwise
-from typing import Annotated
 
 import msgspec
 
+from crawler.block_info import (
+    BLOCK_SIZE,
+    FORMAT_VERSION,
+    BlockInfo,
+    block_first,
+    block_name,
+    broken_block,
+    format_block_info,
+    last_asked_at,
+    parse_block_info,
+    parse_block_name,
+    summarise,
+)
 from crawler.errors import BlockFormatError
-from crawler.record import Record, decode_record, encode_record, is_settled, merge_records
+from crawler.record import Record, decode_record, encode_record, merge_records
 
-BLOCK_SIZE = 1000
-FORMAT_VERSION = 1
+__all__ = [
+    "BLOCK_SIZE",
+    "FORMAT_VERSION",
+    "HEAD_BYTES",
+    "MAX_BLOCK_BYTES",
+    "MAX_TEXT_BYTES",
+    "BlockInfo",
+    "block_first",
+    "block_name",
+    "decode_block",
+    "encode_block",
+    "format_block_info",
+    "last_asked_at",
+    "merge_blocks",
+    "parse_block_info",
+    "parse_block_name",
+    "read_block_info",
+    "summarise",
+]
+
 HEAD_BYTES = 2048
 """So many first bytes of a block always hold its whole `BlockInfo`."""
 MAX_BLOCK_BYTES = 8 * 2**20 - 2**16
@@ -28,118 +55,11 @@ MAX_BLOCK_BYTES = 8 * 2**20 - 2**16
 MAX_TEXT_BYTES = 64 * 2**20
 """Unpacked; bounds the memory that one damaged or hostile object can cost."""
 
-_NAME = re.compile(r"songs/([0-9]{9}000)\.jsonl\.gz")
 _HEADER = bytes([0x1F, 0x8B, 8, 4, 0, 0, 0, 0, 0, 255])  # deflate, extra field, no time, any system
 _FIELD_ID = b"SC"
 # Measured on 300 bytes a record: level 1 costs 1.5 us and 63 bytes a record, 6 costs 4.0 and 57,
 # 9 costs 10.9 and 55; a page has 40 us in all at 26,000 pages/s.
 _LEVEL = 1
-_COMMON_REASONS = 5
-
-_Count = Annotated[int, msgspec.Meta(ge=0)]
-_Time = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class BlockInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a listing tells about one block without reading its records.
-
-    Attributes:
-        format: Format version of the block.
-        source: Name of the source whose records it holds, printable ASCII, at most 100 characters.
-        first: First number of the block, a multiple of 1000.
-        generation: Generation of the object in its store; 0: not from a store.
-        found: Records that are found.
-        missing: Records that are missing.
-        failed: Records that are failed.
-        first_num: Lowest number that has a record.
-        last_num: Highest number that has a record.
-        last_found: Highest number that is found, None where none is.
-        oldest_fetched_at: When the settled record that waited longest was last asked for
-            (`last_asked_at`), None where none is settled.
-        next_try_at: Earliest time at which a failed one is worth asking again; None where none
-            failed, or where one may be asked at any time.
-        reasons: The five commonest kinds of failure and how many records failed so, most first.
-    """
-
-    format: _Count
-    source: str
-    first: _Count
-    generation: _Count = 0
-    found: _Count
-    missing: _Count
-    failed: _Count
-    first_num: _Count
-    last_num: _Count
-    last_found: _Count | None = None
-    oldest_fetched_at: _Time | None = None
-    next_try_at: _Time | None = None
-    reasons: dict[str, _Count] = {}
-
-    @property
-    def settled(self) -> int:
-        """Numbers for which the site has answered for good: found or missing."""
-        return self.found + self.missing
-
-
-_encode_info = msgspec.json.Encoder().encode
-_decode_info = msgspec.json.Decoder(BlockInfo).decode
-
-
-def block_first(song_num: int) -> int:
-    """Say with which number the block of `song_num` begins."""
-    return song_num - song_num % BLOCK_SIZE
-
-
-def block_name(first: int) -> str:
-    """Name the object of the block that begins with `first`, as in `songs/000000378000.jsonl.gz`.
-
-    Raises:
-        ValueError: No block begins there.
-    """
-    if first % BLOCK_SIZE or not 0 <= first < 10**12:
-        raise ValueError(
-            f"first must be a multiple of {BLOCK_SIZE} from 0 below 10^12, got {first}"
-        )
-    return f"songs/{first:012}.jsonl.gz"
-
-
-def parse_block_name(name: str) -> int | None:
-    """Read the first number back from a block's name; None for any other object."""
-    match = _NAME.fullmatch(name)
-    return int(match[1]) if match else None
-
-
-def last_asked_at(record: Record) -> datetime:
-    """Say when the site last told us about this number: a found one may since have been denied."""
-    return max(record.fetched_at, record.gone_since or record.fetched_at)
-
-
-def summarise(records: Iterable[Record], *, source: str) -> BlockInfo:
-    """Count the records of one block.
-
-    Raises:
-        ValueError: No records.
-    """
-    records = list(records)
-    nums = [record.song_num for record in records]
-    if not nums:
-        raise ValueError("a block needs at least one record")
-    outcomes = Counter(record.outcome for record in records)
-    failed = [record for record in records if record.outcome == "failed"]
-    return BlockInfo(
-        format=FORMAT_VERSION,
-        source=_plain(source, 100),
-        first=block_first(nums[0]),
-        found=outcomes["found"],
-        missing=outcomes["missing"],
-        failed=len(failed),
-        first_num=min(nums),
-        last_num=max(nums),
-        last_found=max((r.song_num for r in records if r.outcome == "found"), default=None),
-        oldest_fetched_at=min((last_asked_at(r) for r in records if is_settled(r)), default=None),
-        next_try_at=_next_try_at(failed),
-        reasons=_reasons(failed),
-    )
 
 
 def encode_block(records: Iterable[Record], *, source: str) -> tuple[bytes, BlockInfo]:
@@ -153,7 +73,7 @@ def encode_block(records: Iterable[Record], *, source: str) -> tuple[bytes, Bloc
     info = summarise(ordered, source=source)
     _check_numbers(ordered, info.first)
     text = b"\n".join([encode_record(record) for record in ordered]) + b"\n"
-    data = _pack(text, _encode_info(info))
+    data = _pack(text, format_block_info(info).encode())
     if len(text) > MAX_TEXT_BYTES or len(data) > MAX_BLOCK_BYTES:
         raise BlockFormatError(
             f"{block_name(info.first)} would hold {len(text)} bytes, packed {len(data)}; at most "
@@ -171,22 +91,24 @@ def decode_block(data: bytes, name: str) -> dict[int, Record]:
     """
     first = parse_block_name(name)
     if first is None:
-        raise _broken(name, "its name is not a block's")
+        raise broken_block(name, "its name is not a block's")
     if read_block_info(data[:HEAD_BYTES], name).first != first:
-        raise _broken(name, "its header is about another block")
+        raise broken_block(name, "its header is about another block")
     lines = _unpack(data, name).split(b"\n")
     if lines.pop() != b"":
-        raise _broken(name, "its last line is cut")
+        raise broken_block(name, "its last line is cut")
     records: dict[int, Record] = {}
     before = first - 1
     for line in lines:
         record = _read_line(line, name)
         if not before < record.song_num < first + BLOCK_SIZE:
-            raise _broken(name, f"number {record.song_num} is twice, out of order or out of place")
+            raise broken_block(
+                name, f"number {record.song_num} is twice, out of order or out of place"
+            )
         before = record.song_num
         records[before] = record
     if not records:
-        raise _broken(name, "it holds no record")
+        raise broken_block(name, "it holds no record")
     return records
 
 
@@ -197,36 +119,11 @@ def read_block_info(head: bytes, name: str = "the block") -> BlockInfo:
         BlockFormatError: These are not the first bytes of a block this version can read.
     """
     if not head.startswith(_HEADER):
-        raise _broken(name, "it does not begin as a block does" if head else "it is empty")
+        raise broken_block(name, "it does not begin as a block does" if head else "it is empty")
     length = int.from_bytes(head[14:16], "little")
     if head[12:14] != _FIELD_ID or len(head) < 16 + length:
-        raise _broken(name, "its header is cut or not a block's")
+        raise broken_block(name, "its header is cut or not a block's")
     return parse_block_info(head[16 : 16 + length], name)
-
-
-def parse_block_info(text: bytes | str, name: str) -> BlockInfo:
-    """Read a block's counts from their JSON, as the header and an object's metadata carry it.
-
-    Raises:
-        BlockFormatError: It is not a block's, or from a newer version.
-    """
-    try:
-        info = _decode_info(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise _broken(name, f"its counts cannot be read ({error})") from error
-    if info.format > FORMAT_VERSION:
-        raise BlockFormatError(
-            f"{name} has format version {info.format}, this crawler reads up to {FORMAT_VERSION}: "
-            f"use the newer version of the crawler"
-        )
-    if not info.first <= info.first_num <= info.last_num < info.first + BLOCK_SIZE:
-        raise _broken(name, "its counts contradict each other")
-    return info
-
-
-def format_block_info(info: BlockInfo) -> str:
-    """Write a block's counts as compact JSON, ASCII, without the generation."""
-    return _encode_info(msgspec.structs.replace(info, generation=0)).decode("ascii")
 
 
 def merge_blocks(a: Mapping[int, Record], b: Mapping[int, Record]) -> dict[int, Record]:
@@ -238,21 +135,6 @@ def merge_blocks(a: Mapping[int, Record], b: Mapping[int, Record]) -> dict[int, 
     for num in a.keys() & b.keys():
         merged[num] = merge_records(a[num], b[num])
     return dict(sorted(merged.items()))
-
-
-def _next_try_at(failed: list[Record]) -> datetime | None:
-    times = [record.next_try_at for record in failed if record.next_try_at is not None]
-    return min(times) if failed and len(times) == len(failed) else None
-
-
-def _reasons(failed: list[Record]) -> dict[str, int]:
-    kinds = Counter(_plain(record.error or "unknown", 40) for record in failed)
-    return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:_COMMON_REASONS])
-
-
-def _plain(text: str, longest: int) -> str:
-    """Keep the header small and ASCII, whatever a user's own function is called."""
-    return re.sub(r"[^ !#-\[\]-~]", "?", text[:longest])
 
 
 def _check_numbers(ordered: list[Record], first: int) -> None:
@@ -279,11 +161,11 @@ def _unpack(data: bytes, name: str) -> bytes:
     try:
         text = inflate.decompress(data, MAX_TEXT_BYTES)
     except zlib.error as error:
-        raise _broken(name, f"it is damaged ({error})") from error
+        raise broken_block(name, f"it is damaged ({error})") from error
     if not inflate.eof:
-        raise _broken(name, "it is cut" if len(text) < MAX_TEXT_BYTES else "it is too large")
+        raise broken_block(name, "it is cut" if len(text) < MAX_TEXT_BYTES else "it is too large")
     if inflate.unused_data:
-        raise _broken(name, "something follows its end")
+        raise broken_block(name, "something follows its end")
     return text
 
 
@@ -291,15 +173,8 @@ def _read_line(line: bytes, name: str) -> Record:
     try:
         record = decode_record(line)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise _broken(name, f"a line is not a record ({error})") from error
+        raise broken_block(name, f"a line is not a record ({error})") from error
     for moment in (record.fetched_at, record.next_try_at, record.gone_since):
         if moment is not None and moment.tzinfo is None:
-            raise _broken(name, f"a time of number {record.song_num} has no zone")
+            raise broken_block(name, f"a time of number {record.song_num} has no zone")
     return record
-
-
-def _broken(name: str, why: str) -> BlockFormatError:
-    return BlockFormatError(
-        f"{name} cannot be read: {why}. Restore an earlier version of it, or move it out of the "
-        f"store: its numbers are then asked again"
-    )

@@ -16,7 +16,6 @@ from crawler.store import Deadline, Stored
 
 LOCK_FILE = ".lock"
 PARTIAL_FILE = ".partial"
-_OWN_FILES = {LOCK_FILE, PARTIAL_FILE}
 # How often a process that waits for another one looks again, seconds; filelock's own 0.05 would let
 # sixteen writers wait for most of their time.
 _POLL_SECONDS = 0.005
@@ -106,7 +105,11 @@ class FolderStore:
         for folder, _, files in os.walk(self._root / os.path.dirname(prefix)):  # noqa: PTH120 - "runs/" is a prefix, not a path
             deadline.left(doing)
             inside = Path(folder).relative_to(self._root)
-            names += [(inside / file).as_posix() for file in files if file not in _OWN_FILES]
+            names += [
+                (inside / file).as_posix()
+                for file in files
+                if file not in (LOCK_FILE, PARTIAL_FILE)
+            ]
         return sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str, *, timeout: float) -> None:
@@ -214,10 +217,9 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Make the rename itself survive a loss of power; Windows has no such call."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,171 @@
+"""What is known of a block without unpacking it: its name, its numbers, its counts."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from crawler.errors import BlockFormatError
+from crawler.record import Record, is_settled
+
+BLOCK_SIZE = 1000
+FORMAT_VERSION = 1
+
+_NAME = re.compile(r"songs/([0-9]{9}000)\.jsonl\.gz")
+_COMMON_REASONS = 5
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class BlockInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a listing tells about one block without reading its records.
+
+    Attributes:
+        format: Format version of the block.
+        source: Name of the source whose records it holds, printable ASCII, at most 100 characters.
+        first: First number of the block, a multiple of 1000.
+        generation: Generation of the object in its store; 0: not from a store.
+        found: Records that are found.
+        missing: Records that are missing.
+        failed: Records that are failed.
+        first_num: Lowest number that has a record.
+        last_num: Highest number that has a record.
+        last_found: Highest number that is found, None where none is.
+        oldest_fetched_at: When the settled record that waited longest was last asked for
+            (`last_asked_at`), None where none is settled.
+        next_try_at: Earliest time at which a failed one is worth asking again; None where none
+            failed, or where one may be asked at any time.
+        reasons: The five commonest kinds of failure and how many records failed so, most first.
+    """
+
+    format: _Count
+    source: str
+    first: _Count
+    generation: _Count = 0
+    found: _Count
+    missing: _Count
+    failed: _Count
+    first_num: _Count
+    last_num: _Count
+    last_found: _Count | None = None
+    oldest_fetched_at: _Time | None = None
+    next_try_at: _Time | None = None
+    reasons: dict[str, _Count] = {}
+
+    @property
+    def settled(self) -> int:
+        """Numbers for which the site has answered for good: found or missing."""
+        return self.found + self.missing
+
+
+_encode_info = msgspec.json.Encoder().encode
+_decode_info = msgspec.json.Decoder(BlockInfo).decode
+
+
+def block_first(song_num: int) -> int:
+    """Say with which number the block of `song_num` begins."""
+    return song_num - song_num % BLOCK_SIZE
+
+
+def block_name(first: int) -> str:
+    """Name the object of the block that begins with `first`, as in `songs/000000378000.jsonl.gz`.
+
+    Raises:
+        ValueError: No block begins there.
+    """
+    if first % BLOCK_SIZE or not 0 <= first < 10**12:
+        raise ValueError(
+            f"first must be a multiple of {BLOCK_SIZE} from 0 below 10^12, got {first}"
+        )
+    return f"songs/{first:012}.jsonl.gz"
+
+
+def parse_block_name(name: str) -> int | None:
+    """Read the first number back from a block's name; None for any other object."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def last_asked_at(record: Record) -> datetime:
+    """Say when the site last told us about this number: a found one may since have been denied."""
+    return max(record.fetched_at, record.gone_since or record.fetched_at)
+
+
+def summarise(records: Iterable[Record], *, source: str) -> BlockInfo:
+    """Count the records of one block.
+
+    Raises:
+        ValueError: No records.
+    """
+    records = list(records)
+    nums = [record.song_num for record in records]
+    if not nums:
+        raise ValueError("a block needs at least one record")
+    outcomes = Counter(record.outcome for record in records)
+    failed = [record for record in records if record.outcome == "failed"]
+    return BlockInfo(
+        format=FORMAT_VERSION,
+        source=_plain(source, 100),
+        first=block_first(nums[0]),
+        found=outcomes["found"],
+        missing=outcomes["missing"],
+        failed=len(failed),
+        first_num=min(nums),
+        last_num=max(nums),
+        last_found=max((r.song_num for r in records if r.outcome == "found"), default=None),
+        oldest_fetched_at=min((last_asked_at(r) for r in records if is_settled(r)), default=None),
+        next_try_at=_next_try_at(failed),
+        reasons=_reasons(failed),
+    )
+
+
+def parse_block_info(text: bytes | str, name: str) -> BlockInfo:
+    """Read a block's counts from their JSON, as the header and an object's metadata carry it.
+
+    Raises:
+        BlockFormatError: It is not a block's, or from a newer version.
+    """
+    try:
+        info = _decode_info(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise broken_block(name, f"its counts cannot be read ({error})") from error
+    if info.format > FORMAT_VERSION:
+        raise BlockFormatError(
+            f"{name} has format version {info.format}, this crawler reads up to {FORMAT_VERSION}: "
+            f"use the newer version of the crawler"
+        )
+    if not info.first <= info.first_num <= info.last_num < info.first + BLOCK_SIZE:
+        raise broken_block(name, "its counts contradict each other")
+    return info
+
+
+def format_block_info(info: BlockInfo) -> str:
+    """Write a block's counts as compact JSON, ASCII, without the generation."""
+    return _encode_info(msgspec.structs.replace(info, generation=0)).decode("ascii")
+
+
+def broken_block(name: str, why: str) -> BlockFormatError:
+    """Word the error for an object that is not what its name says, with what to do."""
+    return BlockFormatError(
+        f"{name} cannot be read: {why}. Restore an earlier version of it, or move it out of the "
+        f"store: its numbers are then asked again"
+    )
+
+
+def _next_try_at(failed: list[Record]) -> datetime | None:
+    times = [record.next_try_at for record in failed if record.next_try_at is not None]
+    return min(times) if failed and len(times) == len(failed) else None
+
+
+def _reasons(failed: list[Record]) -> dict[str, int]:
+    kinds = Counter(_plain(record.error or "unknown", 40) for record in failed)
+    return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:_COMMON_REASONS])
+
+
+def _plain(text: str, longest: int) -> str:
+    """Keep the header small and ASCII, whatever a user's own function is called."""
+    return re.sub(r"[^ !#-\[\]-~]", "?", text[:longest])
