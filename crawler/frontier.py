@@ -159,18 +159,26 @@ class Frontier:
                     return None
                 self._wait(wait)
 
+    def rest(self, seconds: float) -> None:
+        """Wait until something changes, or so long; for a lane with nothing under way."""
+        with self._lock:
+            if self.stopped_by is None:
+                self._due.wait(seconds)
+
     def hand_back(self, replies: list[Reply]) -> None:
         """Judge what came of attempts; each attempt is to be handed back exactly once."""
         with self._lock:
             if self._is_finished:
                 return
-            moment, good = self._wall(), 0
+            moment, now, good = self._wall(), self._clock(), 0
+            waited = 0.0
             for reply in replies:
                 attempt = reply.attempt
                 if attempt.is_abandoned:
                     continue
                 self._in_flight -= 1
                 attempt.requests += 1
+                waited += now - attempt.sent_at
                 if reply.found:
                     good += 1
                     self._ledger.found(attempt, reply, moment)
@@ -178,6 +186,7 @@ class Frontier:
                         self._watch_missing(attempt, False)
                 else:
                     good += self._judge(attempt, reply, moment)
+            self.tally.latency_seconds += waited
             if good:
                 self._note_good(moment)
             self._due.notify()

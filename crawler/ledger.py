@@ -16,13 +16,17 @@ logger = logging.getLogger("crawler")
 
 
 class Tally(msgspec.Struct):
-    """Counts of one run: numbers by outcome, requests, repeats, failed attempts by kind."""
+    """Counts of one run: numbers by outcome, requests, repeats, failed attempts by kind.
+
+    `latency_seconds` is the time from handing out to handing back, summed over all attempts.
+    """
 
     found: int = 0
     missing: int = 0
     failed: int = 0
     requests: int = 0
     retries: int = 0
+    latency_seconds: float = 0.0
     kinds: Counter[str] = msgspec.field(default_factory=Counter)
 
 

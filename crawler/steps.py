@@ -7,6 +7,7 @@
 
 import asyncio
 import functools
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,8 @@ from crawler.pacer import Pacer
 from crawler.requests_engine import RequestsEngine
 from crawler.source import GeniusSource, Source, user_agent
 from crawler.work import IterableSupply, Job, Policy, Results, Supply
+
+logger = logging.getLogger("crawler")
 
 _WATCH_SECONDS = 0.25
 _STUCK_SECONDS = 0.5
@@ -100,7 +103,10 @@ async def get_data_asynchronous(
     for job in made:
         frontier.add_job(job)
     if engine is None or isinstance(engine, str):
-        engine = open_engine(engine, made, connections, frontier.policy)
+        runs_step1 = any(job.source is None for job in made)
+        engine = open_engine(
+            engine, runs_step1=runs_step1, connections=connections, policy=frontier.policy
+        )
     await _gather_lanes(engine, frontier)
     if own_frontier:
         _report(frontier)
@@ -136,7 +142,8 @@ def default_source() -> GeniusSource:
     from crawler.settings import read_settings  # only where nobody handed a source in
 
     settings = read_settings(os.environ)
-    return GeniusSource(settings.base_url, settings.genius_token.reveal())
+    token = settings.genius_token
+    return GeniusSource(settings.base_url, token.reveal() if token else "")
 
 
 def make_job(
@@ -155,24 +162,44 @@ def make_job(
 
 def open_engine(
     name: str | None,
-    jobs: Sequence[Job],
+    *,
+    runs_step1: bool,
     connections: int,
     policy: Policy,
-    *,
     contact: str | None = None,
     ca_file: str | None = None,
 ) -> Engine:
     """Choose the engine: `curl` where every job has a source, else `requests`.
 
+    Args:
+        name: `curl`, `requests`, or None for the default.
+        runs_step1: Whether a function of the user's own is to be run.
+        connections: Requests under way at once.
+        policy: The limits of the run; engines take their deadline from it.
+        contact: Whom the site may ask, for `User-Agent`.
+        ca_file: A file of certificate authorities to trust instead of the usual ones.
+
     Raises:
         SettingsError: `curl` was asked for, which cannot run a step 1 function.
     """
-    if any(job.source is None for job in jobs):
-        if name == "curl":
-            raise SettingsError(
-                "engine_unfit", "CRAWLER_ENGINE", "curl cannot run a step 1 function: use requests"
+    if runs_step1 and name == "curl":
+        raise SettingsError(
+            "engine_unfit", "CRAWLER_ENGINE", "curl cannot run a step 1 function: use requests"
+        )
+    if name != "requests" and not runs_step1:
+        try:
+            from crawler.curl_engine import CurlEngine  # pycurl has no wheel for every platform
+        except ImportError:
+            if name == "curl":
+                raise
+            logger.warning("pycurl cannot be imported; the requests engine takes its place")
+        else:
+            return CurlEngine(
+                connections,
+                user_agent=user_agent(contact),
+                attempt_seconds=policy.attempt_seconds,
+                ca_file=ca_file,
             )
-        name = "requests"
     return RequestsEngine(
         connections,
         user_agent=user_agent(contact),

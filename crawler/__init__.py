@@ -1,0 +1,42 @@
+"""Crawls numbered song pages and keeps `(song_num, info)` in a bucket or a folder.
+
+    from crawler import crawl
+    crawl(1, 2001, store="data/songs")
+
+The three steps can be used by themselves: `request_song_info`, `get_data_asynchronous`,
+`execute_async_event_loop`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from crawler.errors import CrawlerError, Missing
+from crawler.version import VERSION
+
+if TYPE_CHECKING:
+    from crawler.run import crawl
+    from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
+
+__version__ = VERSION
+__all__ = [
+    "CrawlerError",
+    "Missing",
+    "crawl",
+    "execute_async_event_loop",
+    "get_data_asynchronous",
+    "request_song_info",
+]
+
+_HOMES = {
+    "crawl": "crawler.run",
+    "execute_async_event_loop": "crawler.steps",
+    "get_data_asynchronous": "crawler.steps",
+    "request_song_info": "crawler.steps",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used, so that `import crawler` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'crawler' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,56 @@
+"""Finding the user's own step 1 function or source by the name `module:name`."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from crawler.errors import SettingsError
+from crawler.identity import Identity
+from crawler.block import FORMAT_VERSION
+from crawler.source import Source
+
+
+def load_function(name: str) -> Any:
+    """Import `module:name`: a step 1 function, a source, or a source class without arguments.
+
+    The module may lie in the working directory, where it lies in the cloud too.
+
+    Raises:
+        SettingsError: It cannot be imported, or is neither.
+    """
+    module_name, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        target = getattr(importlib.import_module(module_name), attribute)
+        if isinstance(target, type):
+            target = target()
+    except Exception as error:
+        raise SettingsError(
+            "function_unloadable",
+            "CRAWLER_FUNCTION",
+            f"{name} cannot be loaded: {type(error).__name__}: {error}",
+        ) from error
+    if not (isinstance(target, Source) or callable(target)):
+        raise SettingsError(
+            "function_unfit",
+            "CRAWLER_FUNCTION",
+            f"{name} is neither a function of (session, song_num, song_urls) nor a source",
+        )
+    return target
+
+
+def identify(target: Any, base_url: str) -> Identity:
+    """Say whose records a run makes, so that a store never mixes two.
+
+    A step 1 function is known by its qualified name, and by an attribute `version` that its
+    author raises when the meaning of its info changes.
+    """
+    if isinstance(target, Source):
+        host = urlsplit(target.url(0)).netloc
+        return Identity(target.name, host, target.schema, FORMAT_VERSION)
+    name = f"{target.__module__}.{target.__qualname__}"
+    schema = str(getattr(target, "version", "1"))
+    return Identity(name, urlsplit(base_url).netloc, schema, FORMAT_VERSION)

@@ -1,0 +1,104 @@
+"""What a run leaves beside the blocks: one small object a run, and the status of the whole."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from crawler.answer import Answer
+from crawler.block import BlockInfo
+from crawler.coverage import coverage_of
+from crawler.errors import StoreError
+from crawler.store import Store
+
+logger = logging.getLogger("crawler")
+
+PREFIX = "runs/"
+KEPT_RUNS = 200
+RUN_SECONDS = 20.0
+"""Time for one of these objects; they are worth having, not worth waiting for."""
+
+
+class RunObject(msgspec.Struct, kw_only=True):
+    """One run, as the status page shows it.
+
+    Attributes:
+        started_at: When it began, UTC.
+        answer: What it answered.
+        kinds: Failed attempts by kind.
+        rate: The pace that was set, requests per second; 0 for no limit.
+        connections: Requests under way at most.
+        engine: How they were sent.
+        samples: Its course: `[seconds, requests, found, missing, failed, retries,
+            latency_seconds, paused]`, counts and the sum of latencies since the start.
+    """
+
+    started_at: datetime
+    answer: Answer
+    kinds: dict[str, int]
+    rate: float
+    connections: int
+    engine: str
+    samples: list[Any]
+
+
+def run_name(started_at: datetime, run_id: str) -> str:
+    """Name the object of a run; names sort by time."""
+    return f"{PREFIX}{started_at:%Y%m%dT%H%M%SZ}-{run_id}.json"
+
+
+def leave_run_object(store: Store, run: RunObject, run_id: str) -> None:
+    """Write a run's object, and remove those beyond the latest 200; trouble is only logged."""
+    try:
+        store.write(
+            run_name(run.started_at, run_id),
+            msgspec.json.encode(run),
+            generation=None,
+            content_type="application/json",
+            timeout=RUN_SECONDS,
+        )
+        for name in store.list_names(PREFIX, timeout=RUN_SECONDS)[:-KEPT_RUNS]:
+            store.delete(name, timeout=RUN_SECONDS)
+    except StoreError as error:
+        logger.warning("the run's object could not be written: %s", error)
+
+
+def read_runs(store: Store, *, latest: int, timeout: float) -> list[RunObject]:
+    """Read the latest runs, the newest first; unreadable ones are left out, with a log line."""
+    runs = []
+    for name in reversed(store.list_names(PREFIX, timeout=timeout)[-latest:]):
+        stored = store.read(name, timeout=timeout)
+        try:
+            if stored is not None:
+                runs.append(msgspec.json.decode(stored.data, type=RunObject))
+        except msgspec.MsgspecError as error:
+            logger.warning("%s cannot be read: %s", name, error)
+    return runs
+
+
+def requests_today(store: Store, now: datetime, *, timeout: float) -> int:
+    """Sum the requests of the runs that began on this day, UTC."""
+    prefix = f"{PREFIX}{now.astimezone(UTC):%Y%m%d}"
+    count = 0
+    for name in store.list_names(prefix, timeout=timeout):
+        stored = store.read(name, timeout=timeout)
+        if stored is not None:
+            count += msgspec.json.decode(stored.data, type=RunObject).answer.requests
+    return count
+
+
+def write_status(store: Store, listing: Mapping[int, BlockInfo]) -> None:
+    """Write `status.json` from what the run knows of the blocks; trouble is only logged."""
+    blocks: Iterable[BlockInfo] = [listing[first] for first in sorted(listing)]
+    try:
+        store.write(
+            "status.json",
+            msgspec.json.encode(coverage_of(blocks)),
+            generation=None,
+            content_type="application/json",
+            timeout=RUN_SECONDS,
+        )
+    except StoreError as error:
+        logger.warning("status.json could not be written: %s", error)
