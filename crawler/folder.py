@@ -58,8 +58,10 @@ class FolderStore:
         """Yield the counts in the headers of the blocks, ascending; see `Store`."""
         doing = f"listing the folder {self.location}"
         deadline = Deadline(timeout)
-        with _explained(doing):
-            found = ((parse_block_name(f"songs/{name}"), name) for name in self._files("songs"))
+        firsts: list[tuple[int, str]] = []
+        with _explained(doing), suppress(FileNotFoundError):
+            names = os.listdir(self._root / "songs")  # noqa: PTH208 - names only, 20,000 of them
+            found = ((parse_block_name(f"songs/{name}"), name) for name in names)
             firsts = sorted((first, name) for first, name in found if first is not None)
         for first, name in firsts:
             if first >= block_first(start) and (stop is None or first < stop):
@@ -73,12 +75,10 @@ class FolderStore:
         """Read a file whole; see `Store`."""
         doing = f"reading {name} in {self.location}"
         Deadline(timeout).left(doing)
-        with _explained(doing):
-            try:
-                data = (self._root / name).read_bytes()
-            except FileNotFoundError:
-                return None
-        return Stored(data, _generation(name, io.BytesIO(data)))
+        with _explained(doing), suppress(FileNotFoundError):
+            data = (self._root / name).read_bytes()
+            return Stored(data, _generation(name, io.BytesIO(data)))
+        return None
 
     def write(
         self,
@@ -116,12 +116,6 @@ class FolderStore:
         """Delete a file; see `Store`."""
         with self._writing(f"deleting {name} in {self.location}", Deadline(timeout)):
             (self._root / name).unlink(missing_ok=True)
-
-    def _files(self, folder: str) -> list[str]:
-        try:
-            return os.listdir(self._root / folder)  # noqa: PTH208 - names only, 20,000 of them
-        except FileNotFoundError:
-            return []
 
     def _read_info(self, first: int, name: str) -> BlockInfo | None:
         try:

@@ -1,11 +1,16 @@
 """Real parts for the tests, each on a free loopback port and gone when its test is over."""
 
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from crawler.demo_site import DemoSite
+from crawler.open_store import open_store
+from crawler.store import Store
 from tests.faulty_site import FaultySite
+from tests.storage_server import StorageServer
 
 
 @pytest.fixture
@@ -27,3 +32,27 @@ def faulty_site_tls() -> Iterator[FaultySite]:
     """The same over TLS, with an authority of its own at `ca_path`."""
     with FaultySite(tls=True) as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def storage_server() -> Iterator[StorageServer]:
+    """A storage server that honours generations, one for each process that runs tests."""
+    with StorageServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket_url(storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new, empty bucket, as a store's location; processes that a test starts reach it too."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url)
+    name = f"bucket-{uuid.uuid4().hex}"
+    storage_server.make_bucket(name)
+    return f"gs://{name}/a/prefix"
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A new, empty store of either kind."""
+    if request.param == "folder":
+        return open_store(str(tmp_path / "store"))
+    return open_store(request.getfixturevalue("bucket_url"))
