@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from crawler.block import FORMAT_VERSION
 from crawler.errors import SettingsError
 from crawler.identity import Identity
-from crawler.block import FORMAT_VERSION
+from crawler.settings import is_loopback
 from crawler.source import Source
 
 
@@ -49,8 +50,12 @@ def identify(target: Any, base_url: str) -> Identity:
     author raises when the meaning of its info changes.
     """
     if isinstance(target, Source):
-        host = urlsplit(target.url(0)).netloc
-        return Identity(target.name, host, target.schema, FORMAT_VERSION)
+        return Identity(target.name, _host(target.url(0)), target.schema, FORMAT_VERSION)
     name = f"{target.__module__}.{target.__qualname__}"
     schema = str(getattr(target, "version", "1"))
-    return Identity(name, urlsplit(base_url).netloc, schema, FORMAT_VERSION)
+    return Identity(name, _host(base_url), schema, FORMAT_VERSION)
+
+
+def _host(url: str) -> str:
+    """Name the host; a site on this machine gets another port each time, and is the same."""
+    return "localhost" if is_loopback(url) else urlsplit(url).netloc
