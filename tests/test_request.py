@@ -132,6 +132,11 @@ def test_A6_a_body_over_64_kib_is_read_no_further(length):
     assert parse(GOOD.ljust(MAX_BODY_BYTES)) == CrawlRequest(start=1, stop=2001)
 
 
+def test_a_body_shorter_than_its_length_is_refused():
+    """What was cut off on its way is not taken for a whole request, even if it reads like one."""
+    assert refusal(GOOD, length=len(GOOD) + 2).code == "body_incomplete"
+
+
 def test_A6_a_length_of_10_mb_is_refused_unread():
     """A body that is said to be far too long is believed."""
     assert refusal(reader=never, length=10_000_000).status == 413

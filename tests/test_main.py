@@ -1,0 +1,368 @@
+"""The function over real HTTP: routes, refusals and faults, in the real functions-framework."""
+
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crawler.coverage import coverage
+from crawler.demo_site import DemoSite
+from crawler.open_store import open_store
+from tests.function_process import ROOT, FunctionProcess, read_reply
+
+TOKEN = "tok-marked-4711"  # looked for in every answer and log line
+DEPLOYMENT = {"GENIUS_TOKEN": TOKEN, "CRAWLER_CONTACT": "me@example.org"}
+BACKWARD = b'{"start": 9, "stop": 5}'  # refused only once it has been read and understood
+
+
+@pytest.fixture(scope="module")
+def function() -> Iterator[FunctionProcess]:
+    """The function, deployed rightly, with a site that is never asked."""
+    with FunctionProcess(DEPLOYMENT) as process:
+        yield process
+
+
+def deployed_for(site: DemoSite, store: Path, **settings: str) -> FunctionProcess:
+    """The function with an embedded site and a folder."""
+    environ = {
+        "GENIUS_TOKEN": site.token,
+        "CRAWLER_BASE_URL": site.base_url,
+        "CRAWLER_STORE": str(store),
+    }
+    return FunctionProcess(environ | settings)
+
+
+def source_with(tmp_path: Path, broken: str) -> Path:
+    """Write a function whose look at the store ends as told."""
+    source = tmp_path / "function.py"
+    source.write_text(
+        "import main\nfrom main import crawl_songs\nfrom crawler.errors import *\n"
+        f"def broken(request):\n    {broken}\nmain._status = broken\n"
+    )
+    return source
+
+
+def error_of(reply) -> dict[str, str]:
+    """Read the error of an answer, which has this shape always."""
+    assert reply.headers["content-type"] == "application/json"
+    error = reply.json()["error"]
+    assert {"code", "field", "message"} <= error.keys()
+    return error
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json; charset=utf-8", "application/octet-stream", None],
+)
+def test_A1_json_is_read_under_any_of_its_names(function, content_type):
+    """What a scheduler sends is read as JSON, and so is a body without a type."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    reply = function.ask("/", "POST", BACKWARD, headers)
+    assert (reply.status, error_of(reply)["code"]) == (400, "stop_malformed")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Content-Type: text/plain",
+        "Content-Type: application/x-www-form-urlencoded",
+        "Content-Type: application/json; charset=utf-16",
+        "Content-Encoding: gzip",
+    ],
+)
+def test_A2_what_is_no_json_is_refused_before_it_arrives(function, header):
+    """The refusal comes although not a byte of the body was sent."""
+    head = f"POST / HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: 1000\r\n\r\n"
+    reply = function.send_raw(head.encode())
+    assert reply.status == 415
+    assert error_of(reply)["field"] == header.partition(":")[0]
+
+
+def test_A3_an_empty_body_without_query_is_refused(function):
+    """Neither POST nor GET without anything starts a run; each is shown an example."""
+    posted, got = function.post(b""), function.ask("/")
+    assert (posted.status, error_of(posted)["code"]) == (400, "body_empty")
+    assert (got.status, error_of(got)["code"]) == (400, "query_empty")
+    assert '"start": 1' in error_of(got)["message"]
+
+
+def test_A3_a_post_without_any_length_is_empty(function):
+    """No length and no chunks mean no body; the answer does not wait for one."""
+    reply = function.send_raw(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert error_of(reply)["code"] == "body_empty"
+
+
+@pytest.mark.parametrize("body", [b"{'start': 1}", b'{"start": 007}', b'{"start": \xff}'])
+def test_A4_broken_json_is_refused_with_the_place(function, body):
+    """The message says where."""
+    reply = function.post(body)
+    assert reply.status == 400
+    assert any(word in error_of(reply)["message"] for word in ("column", "byte"))
+
+
+def test_A5_a_byte_order_mark_is_accepted(function):
+    """A BOM before the JSON changes nothing."""
+    assert error_of(function.post(b"\xef\xbb\xbf" + BACKWARD))["code"] == "stop_malformed"
+
+
+def test_A6_10_mb_are_refused_and_memory_stays_flat(function):
+    """With a length, in chunks, and as a form: refused, readable, and never held in memory."""
+    function.post(b"x")
+    before = function.memory_bytes()
+    for _ in range(3):
+        with_length = function.post(b"x" * 10_000_000)
+        in_chunks = function.post(iter([b"y" * 65_536] * 160))
+        assert (with_length.status, in_chunks.status) == (413, 413)
+        assert error_of(with_length)["code"] == "body_too_large"
+    assert function.memory_bytes() - before < 5_000_000
+
+
+def test_A6_a_long_body_that_never_comes_is_refused_all_the_same(function):
+    """A client that announces 10 MB and sends none gets its answer within seconds."""
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n"
+    assert function.send_raw(head).status == 413
+
+
+def test_A7_100_000_brackets_are_refused(function):
+    """Depth is no match for the parser."""
+    assert function.post(b"[" * 100_000).status == 400
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/health"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "SONG"])
+def test_A8_other_methods_are_refused_with_allow(function, path, method):
+    """405 names the methods that there are."""
+    reply = function.ask(path, method)
+    allowed = "GET, HEAD, OPTIONS" + (", POST" if path == "/" else "")
+    assert (reply.status, reply.headers["allow"]) == (405, allowed)
+    assert error_of(reply)["code"] == "method_not_allowed"
+
+
+def test_A8_head_and_options_start_nothing(function):
+    """Both answer at once, without a body, whatever the query says."""
+    head = function.ask("/?start=1&stop=5", "HEAD")
+    options = function.ask("/?start=1&stop=5", "OPTIONS")
+    assert (head.status, head.body) == (200, b"")
+    assert (options.status, options.body) == (204, b"")
+    assert options.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    assert "run started" not in function.log()
+
+
+@pytest.mark.parametrize("path", ["/crawl", "/status/", "/healthz", "/robots.txt", "/%00"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_A8_unknown_paths_are_not_found(function, path, method):
+    """There is nothing beside the three paths."""
+    assert function.ask(path, method).status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "code"),
+    [
+        (b'{"start": null, "stop": 5}', "", "start_malformed"),
+        (b'{"start": 1e400, "stop": 5}', "", "start_malformed"),
+        (b"[1, 2]", "", "body_not_object"),
+        (b"", "?start=+5&stop=9", "start_malformed"),
+        (b"", "?start=%EF%BC%90%EF%BC%95&stop=9", "start_malformed"),
+        (b"", "?start=1&start=1&stop=9", "parameter_twice"),
+        (b'{"start": -0, "stop": 5}', "", "start_malformed"),
+        (b'{"start": 0, "stop": ' + b"9" * 5000 + b"}", "", "stop_malformed"),
+        (b'{"start": 9, "stop": 5}', "", "stop_malformed"),
+        (b'{"start": 0, "stop": 1000001}', "", "range_too_long"),
+        (b'{"start": 0, "stop": 5, "url": "http://x"}', "", "parameter_unknown"),
+        (b'{"start": 0, "stop": 5}', "?stop=6", "stop_conflict"),
+        (b'{"mode": "all"}', "", "mode_malformed"),
+        (b'{"mode": "next", "max_rate": 101}', "", "max_rate_malformed"),
+        (b'{"start": 0, "stop": 5, "fan_out": true}', "", "fan_out_unavailable"),
+        (b'{"\\ud800": 1}', "", "parameter_unknown"),
+    ],
+    ids=[
+        "A9null",
+        "A9huge",
+        "A9list",
+        "A10plus",
+        "A10wide",
+        "A10twice",
+        "A11minus",
+        "A11digits",
+        "A12",
+        "A13",
+        "A14key",
+        "A14differ",
+        "A15mode",
+        "A15rate",
+        "fan_out",
+        "surrogate",
+    ],
+)
+def test_A9_to_A15_a_wrong_request_gets_one_clear_error(function, body, query, code):
+    """400 with a code, in well under the time a run would take."""
+    reply = function.ask(f"/{query}", "POST", body)
+    assert (reply.status, error_of(reply)["code"]) == (400, code)
+
+
+def test_A12_an_empty_range_is_complete_and_asks_nothing(demo_site, tmp_path):
+    """`stop == start` answers 200, complete, without a request to the site."""
+    with deployed_for(demo_site, tmp_path) as function:
+        reply = function.post(b'{"start": 5, "stop": 5}')
+    assert (reply.status, reply.json()["complete"]) == (200, True)
+    assert reply.json()["requests"] == 0
+    assert demo_site.stats()["requests"] == 0
+
+
+def test_A16_slow_clients_hold_up_nobody(function):
+    """While bodies trickle in, and one client has sent half a head, others are answered."""
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 23\r\n\r\n"
+    slow = [function.connect() for _ in range(4)]
+    for sent, connection in enumerate(slow):
+        connection.sendall(head[:30] if sent == 0 else head + BACKWARD[:sent])
+    assert function.ask("/health", timeout_seconds=5).status == 200
+    assert function.post(BACKWARD).status == 400
+    for byte in BACKWARD[3:]:
+        slow[3].sendall(bytes([byte]))
+    assert error_of(read_reply(slow[3]))["code"] == "stop_malformed"
+    for connection in slow:
+        connection.close()
+    assert function.ask("/health", timeout_seconds=5).status == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Content-Length: 23\r\n\r\n{",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+    ],
+    ids=["short", "no chunk", "half a chunk"],
+)
+def test_A16_a_body_cut_off_is_no_error_of_ours(function, data):
+    """A client that stops sending gets 400, if it still listens; the log has no stack trace."""
+    with function.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + data)
+        connection.shutdown(1)  # socket.SHUT_WR: we have said all
+        reply = read_reply(connection)
+    assert (reply.status, error_of(reply)["code"]) == (400, "body_incomplete")
+    assert "Traceback" not in function.log()
+
+
+def test_A16_who_hangs_up_in_mid_run_loses_nothing(tmp_path):
+    """The run goes on without its caller, and its blocks are stored."""
+    with DemoSite(latency_seconds=0.02) as site, deployed_for(site, tmp_path) as function:
+        with function.connect() as connection:
+            connection.sendall(b"GET /?start=1&stop=301 HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_for(lambda: site.stats()["requests"] >= 20)
+        wait_for(lambda: "run finished" in function.log())
+    held = coverage(open_store(str(tmp_path)), timeout=10)
+    assert (held.settled, held.first_num, held.last_num) == (300, 1, 300)
+
+
+def test_A17_two_requests_at_once_keep_one_pace(tmp_path):
+    """Both are right, and the site sees the deployed rate, not twice that."""
+    ranges = [(1, 101), (5001, 5101)]
+    with DemoSite() as site, deployed_for(site, tmp_path, CRAWLER_RATE="100") as function:
+        replies = []
+        threads = [
+            threading.Thread(
+                target=lambda r=r: replies.append(function.ask(f"/?start={r[0]}&stop={r[1]}"))
+            )
+            for r in ranges
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        arrivals = sorted(site.stats()["arrivals"])
+    assert [reply.status for reply in replies] == [200, 200]
+    assert all(reply.json()["complete"] for reply in replies)
+    assert sorted(reply.json()["start"] for reply in replies) == [1, 5001]
+    assert max(sum(a <= b < a + 1 for b in arrivals) for a in arrivals) <= 106
+
+
+def test_A18_an_error_nobody_foresaw_keeps_its_secrets(tmp_path):
+    """500 with an id that the log knows; neither shows the token or can be forged."""
+    source = source_with(tmp_path, f"raise RuntimeError('{TOKEN}\\r\\nERROR forged')")
+    with FunctionProcess(DEPLOYMENT, source=source) as function:
+        function.ask("/")
+        reply = function.ask("/status")
+        log = function.log()
+    error = error_of(reply)
+    assert (reply.status, error["code"]) == (500, "unforeseen")
+    assert error["id"] in error["message"]
+    assert f"unforeseen error {error['id']}" in log
+    assert "RuntimeError: ***" in log
+    assert TOKEN not in log + reply.body.decode()
+    assert not any(line.startswith("ERROR forged") for line in log.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "code"),
+    [
+        ("StoreUnavailableError('no bucket')", 503, "store_unavailable"),
+        ("BlockFormatError('songs/1 is broken')", 503, "store_unavailable"),
+        ("StoreMismatchError('another host')", 500, "store_mismatch"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_told_apart(tmp_path, raised, status, code):
+    """What a repeat can mend answers 503, what it cannot answers 500."""
+    with FunctionProcess(DEPLOYMENT, source=source_with(tmp_path, f"raise {raised}")) as function:
+        reply = function.ask("/status")
+    assert (reply.status, error_of(reply)["code"]) == (status, code)
+
+
+def test_G2_a_wrong_deployment_lives_and_says_what_is_wrong():
+    """Without a token the process starts, is healthy, and answers its code to every request."""
+    with FunctionProcess({"CRAWLER_CONTACT": "me@example.org"}) as function:
+        assert function.ask("/health").status == 200
+        for _ in range(2):
+            reply = function.post(BACKWARD)
+            assert (reply.status, error_of(reply)["code"]) == (500, "token_missing")
+            assert error_of(reply)["field"] == "GENIUS_TOKEN"
+
+
+def test_in_the_cloud_the_log_is_json_with_the_request_s_trace(tmp_path):
+    """Every line is an object, and belongs to the trace of the request that caused it."""
+    trace = "0123456789abcdef0123456789abcdef"
+    cloud = {"K_SERVICE": "songs", "CRAWLER_STORE": "gs://b-ucket", "GOOGLE_CLOUD_PROJECT": "proj"}
+    source = source_with(tmp_path, f"raise ValueError('{TOKEN}')")
+    with FunctionProcess(DEPLOYMENT | cloud, source=source) as function:
+        function.ask("/")
+        function.ask("/status", headers={"X-Cloud-Trace-Context": f"{trace}/1;o=1"})
+        lines = [json.loads(line) for line in function.log().splitlines()]
+    assert [line["severity"] for line in lines] == ["ERROR"]
+    assert lines[0]["logging.googleapis.com/trace"] == f"projects/proj/traces/{trace}"
+    assert "ValueError: ***" in lines[0]["stack_trace"]
+
+
+def test_status_answers_what_the_store_holds(demo_site, tmp_path):
+    """`GET /status` is JSON, before and after a run."""
+    with deployed_for(demo_site, tmp_path) as function:
+        before = function.ask("/status")
+        function.post(b'{"start": 1, "stop": 11}')
+        after = function.ask("/status")
+    assert (before.status, after.status) == (200, 200)
+    assert before.json() != after.json()
+
+
+def test_importing_main_loads_nothing_heavy():
+    """A cold start does not wait for what a first request may not need."""
+    heavy = ["google.cloud.storage", "google.cloud.tasks_v2", "grpc", "tqdm", "pandas", "dotenv"]
+    heavy += ["pycurl", "requests", "nest_asyncio", "filelock", "crawler.run"]
+    script = f"import sys, main; print(sorted(set({heavy}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def wait_for(condition) -> None:
+    """Wait until something is so, at most 30 seconds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
