@@ -14,13 +14,13 @@ _OPEN = "{desc}: {n_fmt} [{elapsed}{postfix}]"  # how many there will be is not 
 
 
 class Counts(Protocol):
-    """What a bar shows of a run; `crawler.crawl.Progress` has it all.
+    """What a bar shows of a run; `crawler.housekeeping.Progress` has it all.
 
     Attributes:
         found, missing, failed, skipped: Song numbers so far.
         total: Song numbers the run is about, skipped ones included; None: not known beforehand.
         rate: Requests per second of late.
-        paused: Whether the site asked everybody to wait.
+        paused: Seconds for which the site asked everybody to wait, 0: nobody waits.
     """
 
     @property
@@ -36,7 +36,7 @@ class Counts(Protocol):
     @property
     def rate(self) -> float: ...  # noqa: D102
     @property
-    def paused(self) -> bool: ...  # noqa: D102
+    def paused(self) -> float: ...  # noqa: D102
 
 
 @contextlib.contextmanager
@@ -96,7 +96,7 @@ class _Bar:
 
 
 def _postfix(counts: Counts) -> str:
-    pace = "paused" if counts.paused else f"{counts.rate:.0f}/s"
+    pace = f"paused {counts.paused:.0f} s" if counts.paused > 0 else f"{counts.rate:.0f}/s"
     outcomes = f"found {counts.found}, missing {counts.missing}, failed {counts.failed}"
     return f"{pace}, {outcomes}"
 

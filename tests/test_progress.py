@@ -22,7 +22,7 @@ class Counts:
     skipped: int = 0
     total: int | None = 2000
     rate: float = 98.4
-    paused: bool = False
+    paused: float = 0.0
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def test_skipped_numbers_count_as_done(terminal):
 def test_a_pause_is_shown_in_place_of_the_rate(terminal):
     """Who waits sees that the site asked for it."""
     stream, shown = terminal
-    show_all(stream, [Counts(found=1), Counts(found=1, paused=True)])
-    assert "paused, found 1" in last_line(shown())
+    show_all(stream, [Counts(found=1), Counts(found=1, paused=12.3)])
+    assert "paused 12 s, found 1" in last_line(shown())
 
 
 def test_a_run_of_unknown_length_shows_no_share(terminal):

@@ -1,0 +1,71 @@
+"""What the command line says to people: songs, answers, errors, and how to go on."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from crawler.answer import STOPS, Answer
+from crawler.errors import CrawlerError, SettingsError
+
+
+def program() -> str:
+    """Say how this program was called, so that what is printed can be pasted."""
+    called = Path(sys.argv[0]).name
+    return "python -m crawler" if called.startswith("__main__") else called
+
+
+def command(arguments: Sequence[str]) -> str:
+    """Write a command line that a shell reads as it stands."""
+    return f"{program()} {shlex.join(arguments)}"
+
+
+def songs(start: int, stop: int) -> str:
+    """Name a range as people do: "songs 1 to 2000" for `range(1, 2001)`."""
+    if stop <= start:
+        return "no songs"
+    return f"song {start}" if stop == start + 1 else f"songs {start} to {stop - 1}"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things: "1 request", "2,000 requests"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def answer_lines(answer: Answer, repeat: str) -> list[str]:
+    """Tell what a run did, why it ended, and the command that goes on where it stopped.
+
+    Args:
+        answer: What the run reported.
+        repeat: The command line that was run.
+    """
+    here = songs(answer.start, answer.stop)
+    lines = [
+        f"{here[0].upper()}{here[1:]}: {answer.found:,} found, {answer.missing:,} missing, "
+        f"{answer.failed:,} failed; {answer.skipped:,} were settled before.",
+        f"{count(answer.requests, 'request')} in {answer.seconds:.1f} s, "
+        f"{answer.mean_rate:.1f} a second; {count(answer.blocks_written, 'block')} written.",
+    ]
+    if answer.complete:
+        return [*lines, "Complete: every number is settled."]
+    left = f"{answer.remaining:,} not asked, {answer.failed:,} failed"
+    return [*lines, f"Not complete: {left}. {_why(answer)}", f"To go on: {repeat}"]
+
+
+def _why(answer: Answer) -> str:
+    if answer.stopped_by == "done":
+        return "What failed is worth asking again later."
+    return STOPS[answer.stopped_by].meaning
+
+
+def error_line(error: CrawlerError, given: dict[str, str]) -> str:
+    """Write an error as one line that names what the caller wrote.
+
+    Args:
+        error: What went wrong.
+        given: Option by setting name for those on the command line: `CRAWLER_RATE` to `--rate`.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, SettingsError) and error.field in given:
+        text = text.replace(error.field, given[error.field])
+    return f"{program()}: {text}"
