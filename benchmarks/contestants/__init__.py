@@ -1,0 +1,1 @@
+"""One short file per contestant, each written as its own documentation recommends."""
