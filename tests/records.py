@@ -54,19 +54,18 @@ def mixed(nums: range, at: datetime = NOON) -> dict[int, Record]:
     return {n: found(n, f"Song {n}", at) if n % 11 else missing(n, at) for n in nums}
 
 
+def _found_and_perhaps_denied(
+    song_num: int, info: object, attempts: int, at: datetime, hours: int
+) -> Record:
+    gone_since = at + timedelta(hours=hours) if hours else None
+    return Record(song_num, "found", 200, info, None, attempts, at, gone_since=gone_since)
+
+
 def records_of(nums: st.SearchStrategy[int]) -> st.SearchStrategy[Record]:
     """Draw any record of any of these numbers."""
     return st.one_of(
         st.builds(
-            Record,
-            nums,
-            st.just("found"),
-            st.just(200),
-            infos,
-            st.none(),
-            st.integers(1, 5),
-            moments,
-            gone_since=st.none() | moments,
+            _found_and_perhaps_denied, nums, infos, st.integers(1, 5), moments, st.integers(0, 4)
         ),
         st.builds(
             Record,

@@ -1,0 +1,369 @@
+"""Blocks: what goes in comes out, what is broken is named, and the counts are true."""
+
+import gzip
+import shutil
+import subprocess
+import zlib
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.block import (
+    BLOCK_SIZE,
+    FORMAT_VERSION,
+    HEAD_BYTES,
+    MAX_BLOCK_BYTES,
+    MAX_TEXT_BYTES,
+    BlockInfo,
+    block_first,
+    block_name,
+    decode_block,
+    encode_block,
+    format_block_info,
+    merge_blocks,
+    parse_block_info,
+    parse_block_name,
+    read_block_info,
+)
+from crawler.errors import BlockFormatError
+from tests.records import NOON, blocks_of, failed, found, missing, mixed
+
+NAME = block_name(7000)
+DATA, INFO = encode_block(mixed(range(7000, 8000)).values(), source="genius")
+FIELD_END = 16 + len(format_block_info(INFO))
+
+
+def pack(text: bytes, info: BlockInfo = INFO, first: int = 7000) -> bytes:
+    """Frame any text as a block with a header that is right."""
+    field = format_block_info(
+        msgspec.structs.replace(info, first=first, first_num=first, last_num=first)
+    ).encode()
+    head = bytes([0x1F, 0x8B, 8, 4, 0, 0, 0, 0, 0, 255]) + (len(field) + 4).to_bytes(2, "little")
+    head += b"SC" + len(field).to_bytes(2, "little") + field
+    return head + gzip.compress(text, mtime=0)[10:]
+
+
+def line(song_num: int, **changed: object) -> bytes:
+    """Write one line of JSON as a block has it."""
+    record = msgspec.to_builtins(missing(song_num)) | changed
+    return msgspec.json.encode(record) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("song_num", "first", "name"),
+    [
+        (0, 0, "songs/000000000000.jsonl.gz"),
+        (999, 0, "songs/000000000000.jsonl.gz"),
+        (1000, 1000, "songs/000000001000.jsonl.gz"),
+        (378195, 378000, "songs/000000378000.jsonl.gz"),
+        (10**12 - 1, 10**12 - 1000, "songs/999999999000.jsonl.gz"),
+    ],
+)
+def test_a_number_has_one_block(song_num, first, name):
+    """A block's name is its first number, and can be read back."""
+    assert block_first(song_num) == first
+    assert block_name(first) == name
+    assert parse_block_name(name) == first
+
+
+@pytest.mark.parametrize("first", [-1000, 1, 999, 1001, 10**12])
+def test_no_block_begins_elsewhere(first):
+    """A number that begins no block is refused."""
+    with pytest.raises(ValueError, match="multiple of 1000"):
+        block_name(first)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "songs/",
+        "songs/readme.txt",
+        "songs/000000000500.jsonl.gz",
+        "songs/00000000000.jsonl.gz",
+        "songs/0000000001000.jsonl.gz",
+        "songs/000000001000.jsonl.gz\n",
+        "songs/000000001000.jsonl",
+        "songs/\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0661000.jsonl.gz",
+        "songs/-00000001000.jsonl.gz",
+        "raw/000000001000.jsonl.gz",
+        "store.json",
+        "",
+    ],
+    ids=ascii,
+)
+def test_a_foreign_name_is_no_block(name):
+    """E8: what is not named exactly like a block is none of ours."""
+    assert parse_block_name(name) is None
+
+
+@given(blocks_of())
+@settings(deadline=None)
+def test_a_block_is_read_back_equal(records):
+    """C5: whatever the records hold, they come back as they were, ascending."""
+    data, info = encode_block(records.values(), source="genius")
+    assert decode_block(data, NAME) == records
+    assert list(decode_block(data, NAME)) == sorted(records)
+    assert read_block_info(data[:HEAD_BYTES]) == info
+
+
+@given(blocks_of(), st.randoms())
+@settings(deadline=None)
+def test_bytes_are_deterministic(records, random):
+    """The same records give the same bytes, in whatever order they come."""
+    shuffled = list(records.values())
+    random.shuffle(shuffled)
+    assert encode_block(shuffled, source="s") == encode_block(records.values(), source="s")
+
+
+@given(blocks_of(), blocks_of(), blocks_of())
+@settings(deadline=None)
+def test_merging_blocks_is_commutative_associative_and_idempotent(a, b, c):
+    """E4: runs may overlap, repeat and arrive late; the block is the same in the end."""
+    assert merge_blocks(a, b) == merge_blocks(b, a)
+    assert merge_blocks(merge_blocks(a, b), c) == merge_blocks(a, merge_blocks(b, c))
+    assert merge_blocks(merge_blocks(a, b), b) == merge_blocks(a, b)
+    assert list(merge_blocks(a, b)) == sorted(a.keys() | b.keys())
+
+
+def test_merging_changes_neither_side():
+    """The states that are merged stay as they were."""
+    one, other = {7001: missing(7001)}, {7001: found(7001), 7000: found(7000)}
+    merge_blocks(one, other)
+    assert (one, list(other)) == ({7001: missing(7001)}, [7001, 7000])
+
+
+def test_a_block_is_plain_gzip():
+    """Python's gzip reads a block as a thousand lines, ascending."""
+    lines = gzip.decompress(DATA).splitlines()
+    nums = [msgspec.json.decode(one)["song_num"] for one in lines]
+    assert nums == list(range(7000, 8000))
+
+
+@pytest.mark.skipif(shutil.which("zcat") is None, reason="no zcat on this machine")
+def test_zcat_reads_a_block(tmp_path):
+    """The shell's zcat reads a block and finds nothing to complain about."""
+    path = tmp_path / "block.jsonl.gz"
+    path.write_bytes(DATA)
+    shown = subprocess.run(["zcat", path], capture_output=True, check=True)
+    assert (shown.stdout, shown.stderr) == (gzip.decompress(DATA), b"")
+
+
+def test_duckdb_reads_a_block_in_place(tmp_path):
+    """DuckDB counts outcomes in a block file, extra field and all."""
+    duckdb = pytest.importorskip("duckdb")
+    path = tmp_path / "000000007000.jsonl.gz"
+    path.write_bytes(DATA)
+    query = f"select outcome, count(*) from '{path}' group by 1 order by 1"
+    assert duckdb.sql(query).fetchall() == [("found", INFO.found), ("missing", INFO.missing)]
+
+
+def test_counts_are_told():
+    """A block's counts say how many there are of each, where, how old and when due."""
+    due, soon = NOON + timedelta(days=1), NOON + timedelta(hours=1)
+    gone = msgspec.structs.replace(found(7004), gone_since=NOON + timedelta(hours=9))
+    records = [
+        missing(7002, at=NOON + timedelta(hours=2)),
+        found(7003, at=NOON + timedelta(hours=3)),
+        gone,
+        failed(7009, at=NOON - timedelta(days=9), next_try_at=due),
+        failed(7007, "http_500", next_try_at=soon),
+    ]
+    info = encode_block(records, source="genius")[1]
+    assert info == BlockInfo(
+        format=FORMAT_VERSION,
+        source="genius",
+        first=7000,
+        found=2,
+        missing=1,
+        failed=2,
+        first_num=7002,
+        last_num=7009,
+        last_found=7004,
+        oldest_fetched_at=NOON + timedelta(hours=2),
+        next_try_at=soon,
+        reasons={"http_500": 1, "timeout": 1},
+    )
+    assert info.settled == 3
+
+
+def test_a_failed_number_without_a_time_is_due_at_once():
+    """When one failed number may be asked at any time, the block names no earliest time."""
+    info = encode_block([failed(7000, next_try_at=NOON), failed(7001)], source="s")[1]
+    assert info.next_try_at is None
+
+
+def test_a_block_of_failures_has_no_age():
+    """What is not settled does not count as old."""
+    assert encode_block([failed(7000)], source="s")[1].oldest_fetched_at is None
+
+
+def test_only_the_commonest_reasons_are_told():
+    """The five commonest kinds of failure stand in the counts, most first, then by name."""
+    kinds = ["b", "b", "a", "a", "a", "f", "e", "d", "c"]
+    records = [failed(7000 + place, kind) for place, kind in enumerate(kinds)]
+    reasons = encode_block(records, source="s")[1].reasons
+    assert list(reasons.items()) == [("a", 3), ("b", 2), ("c", 1), ("d", 1), ("e", 1)]
+
+
+@pytest.mark.parametrize("text", ['"' * 500, "\ud800" * 500, "\0\n" * 500, "名" * 500], ids=ascii)
+def test_counts_fit_the_head_whatever_things_are_called(text):
+    """A source or a failure with an endless or hostile name does not push counts out of reach."""
+    records = [failed(10**12 - 1000 + n, f"{n}{text}", next_try_at=NOON) for n in range(9)]
+    data, info = encode_block(records, source=text)
+    assert read_block_info(data[:HEAD_BYTES]) == info
+    assert info.source.isascii()
+    assert info.source.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        ([], "at least one"),
+        ([found(7000), missing(7000)], "twice"),
+        ([found(7000), found(8000)], "not of the block"),
+        ([found(6999), found(7000)], "not of the block"),
+    ],
+    ids=["none", "twice", "next block", "block before"],
+)
+def test_what_is_no_block_is_not_written(records, why):
+    """A block is made of records of one block, each number once."""
+    with pytest.raises(ValueError, match=why):
+        encode_block(records, source="s")
+
+
+def test_a_block_that_is_too_large_is_refused(monkeypatch):
+    """A block never grows over what one request can upload with a precondition."""
+    monkeypatch.setattr("crawler.block.MAX_BLOCK_BYTES", 2000)
+    with pytest.raises(BlockFormatError, match=r"songs/000000007000.*keep less"):
+        encode_block(mixed(range(7000, 8000)).values(), source="s")
+    assert MAX_BLOCK_BYTES < 8 * 2**20 < MAX_TEXT_BYTES
+
+
+BROKEN = {
+    "empty": (b"", "empty"),
+    "not gzip": (b"hello", "begin"),
+    "plain gzip": (gzip.compress(line(7000)), "begin"),
+    "header cut": (DATA[:40], "header"),
+    "foreign field": (DATA[:12] + b"XY" + DATA[14:], "header"),
+    "counts garbled": (DATA[:16] + b"x" + DATA[17:], "counts"),
+    "cut": (DATA[:-20], "cut"),
+    "trailer cut": (DATA[:-1], "cut"),
+    "wrong CRC": (DATA[:-8] + bytes([DATA[-8] ^ 1]) + DATA[-7:], "damaged"),
+    "bit flipped": (DATA[:3000] + bytes([DATA[3000] ^ 255]) + DATA[3001:], "damaged"),
+    "trailing bytes": (DATA + b"\0", "follows"),
+    "twice over": (DATA + DATA, "follows"),
+    "no line": (pack(b""), "no record"),
+    "last line cut": (pack(line(7000) + line(7001)[:-1]), "last line is cut"),
+    "empty line": (pack(line(7000) + b"\n"), "not a record"),
+    "not JSON": (pack(b"{\n"), "not a record"),
+    "not a record": (pack(b"{}\n"), "not a record"),
+    "not UTF-8": (pack(line(7000).replace(b"missing", b"miss\xff")), "not a record"),
+    "nested too deep": (pack(line(7000)[:-2] + b',"x":' + b"[" * 10**5 + b"}\n"), "not a record"),
+    "wrong number": (pack(line(8000)), "8000"),
+    "negative": (pack(line(-1)), "-1"),
+    "number twice": (pack(line(7000) + line(7000)), "7000 is twice"),
+    "out of order": (pack(line(7001) + line(7000)), "out of order"),
+    "time without zone": (pack(line(7000, fetched_at="2026-11-22T12:00:00")), "zone"),
+    "another block's": (pack(line(7000), first=8000), "another block"),
+}
+
+
+@pytest.mark.parametrize(("data", "why"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_block_is_named(data, why):
+    """E5: a block that is not whole and right is refused, in words that name it and what to do."""
+    with pytest.raises(BlockFormatError, match=rf"(?s)^{NAME} cannot be read: .*{why}.*move it"):
+        decode_block(data, NAME)
+
+
+def test_an_object_with_another_name_is_no_block():
+    """Bytes are read as a block only under a block's name."""
+    with pytest.raises(BlockFormatError, match=r"store\.json cannot be read"):
+        decode_block(DATA, "store.json")
+
+
+def test_a_newer_format_is_refused():
+    """E9: a block of a newer version asks for the newer crawler, and is not called broken."""
+    newer = msgspec.structs.replace(INFO, format=FORMAT_VERSION + 1)
+    with pytest.raises(BlockFormatError, match=r"format version 2.*use the newer version"):
+        decode_block(pack(line(7000), newer), NAME)
+
+
+def test_the_format_before_is_read():
+    """E9: a block of the version before is read."""
+    older = msgspec.structs.replace(INFO, format=FORMAT_VERSION - 1)
+    assert list(decode_block(pack(line(7000), older), NAME)) == [7000]
+
+
+def test_times_of_any_zone_are_read():
+    """A time with another offset is the same moment."""
+    east = timezone(timedelta(hours=5))
+    text = line(7000, fetched_at=datetime(2026, 11, 22, 17, tzinfo=east).isoformat())
+    assert decode_block(pack(text), NAME)[7000].fetched_at == NOON.astimezone(UTC)
+
+
+def test_a_bomb_costs_a_bounded_amount(monkeypatch):
+    """An object that unpacks to more than any block is refused without unpacking it all."""
+    monkeypatch.setattr("crawler.block.MAX_TEXT_BYTES", 10**5)
+    with pytest.raises(BlockFormatError, match="too large"):
+        decode_block(pack(b" " * 10**7), NAME)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"first_num": 6999},
+        {"last_num": 8000},
+        {"first_num": 7500, "last_num": 7400},
+        {"found": -1},
+        {"found": "3"},
+        {"oldest_fetched_at": "2026-11-22T12:00:00"},
+        {"last_found": 1.5},
+        {"format": None},
+    ],
+    ids=str,
+)
+def test_counts_that_make_no_sense_are_refused(changed):
+    """Counts of a wrong type, or that contradict each other, are an error that names the block."""
+    counts = msgspec.json.decode(format_block_info(INFO)) | changed
+    with pytest.raises(BlockFormatError, match=NAME):
+        parse_block_info(msgspec.json.encode(counts), NAME)
+
+
+def test_the_generation_is_not_among_the_counts():
+    """Bytes and metadata do not depend on where and when a block was stored."""
+    stored = msgspec.structs.replace(INFO, generation=17)
+    assert format_block_info(stored) == format_block_info(INFO)
+
+
+damaged = st.builds(
+    lambda place, byte: DATA[:place] + bytes([byte]) + DATA[place + 1 :],
+    st.integers(0, FIELD_END + 40) | st.integers(0, len(DATA) - 1),
+    st.integers(0, 255),
+)
+
+
+@given(
+    st.binary(max_size=400)
+    | damaged
+    | st.integers(0, len(DATA)).map(lambda end: DATA[:end])
+    | st.binary(max_size=200).map(pack)
+    | st.binary(max_size=60).map(lambda tail: pack(line(7000)[:-2] + tail + b"}\n"))
+)
+@settings(deadline=None, max_examples=300)
+def test_any_bytes_are_a_block_or_a_named_error(data):
+    """E5: no bytes raise anything but the named error, and none give records of other blocks."""
+    with suppress(BlockFormatError):
+        assert isinstance(read_block_info(data[:HEAD_BYTES]), BlockInfo)
+    with suppress(BlockFormatError):
+        assert {block_first(num) for num in decode_block(data, NAME)} == {7000}
+
+
+def test_a_whole_block_is_small():
+    """A thousand ordinary songs are far below what one request may upload."""
+    assert INFO.settled == BLOCK_SIZE
+    assert len(DATA) < MAX_BLOCK_BYTES / 50
+    assert zlib.crc32(gzip.decompress(DATA)) == int.from_bytes(DATA[-8:-4], "little")
