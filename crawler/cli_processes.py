@@ -77,7 +77,8 @@ def call(url: str, method: str, body: Any = None, *, timeout: float = 3600.0) ->
     data = None if body is None else json.dumps(body)
     try:
         headers = {"Content-Type": "application/json"} if data else {}
-        connection.request(method, parts.path or "/", body=data, headers=headers)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request(method, target, body=data, headers=headers)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:

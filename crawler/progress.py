@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TextIO
 
-_KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-_OPEN = "{desc}: {n_fmt} [{elapsed}{postfix}]"  # how many there will be is not known
+# Short, so that 80 columns hold it; how many there are in all stands in the label.
+_KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+_OPEN = "{desc}: {n_fmt} in {elapsed}{postfix}"  # how many there will be is not known
 
 
 class Counts(Protocol):
@@ -76,12 +77,15 @@ class _Bar:
     def show(self, counts: Counts) -> None:
         """Bring the bar up to date; draws at most ten times a second."""
         if self._bar is None:
+            has_width = _has_width(self._stream)
             self._bar = self._class(
                 desc=self._label,
                 total=counts.total,
                 initial=counts.skipped,  # cost no time, so must not shorten the time left
                 file=self._stream,
-                dynamic_ncols=_has_width(self._stream),
+                dynamic_ncols=has_width,
+                ncols=None if has_width else 80,
+                nrows=None if has_width else 24,
                 bar_format=_KNOWN if counts.total is not None else _OPEN,
             )
         self._bar.total = counts.total
