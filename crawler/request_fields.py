@@ -83,7 +83,7 @@ _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 def body_fields(body: bytes) -> dict[str, Any]:
     """Read the body as one JSON object with each key once.
 
-    The standard parser, because it tells its hooks of duplicate keys, `-0`, NaN and long numbers,
+    The standard parser, because it tells its hooks of duplicate keys, `-0` and long numbers,
     which faster ones accept in silence.
     """
     _check_depth(body)
@@ -93,7 +93,6 @@ def body_fields(body: bytes) -> dict[str, Any]:
             object_pairs_hook=_unique,
             parse_int=_number,
             parse_float=_number,
-            parse_constant=_Malformed,
         )
     except UnicodeDecodeError as error:
         message = f"the body is not UTF-8 at byte {error.start}"

@@ -70,9 +70,9 @@ def test_every_status_of_an_answer_is_described():
 def test_the_running_function_is_as_described(tmp_path):
     """Schemathesis finds no answer that the file does not describe, and none of 500 and above."""
     with DemoSite() as site, deployed_small(site, tmp_path / "store") as function:
-        command = [Path(sys.executable).with_name("schemathesis"), "run", OPENAPI]
+        command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(OPENAPI)]
         command += ["--url", f"http://127.0.0.1:{function.port}", "--checks", ",".join(CHECKS)]
-        command += ["--max-examples", "30", "--phases", "examples,coverage,fuzzing"]
+        command += ["--max-examples", "100", "--phases", "examples,coverage,fuzzing"]
         command += ["--request-timeout", "20", "--generation-database", "none", "--no-color"]
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=80, check=False

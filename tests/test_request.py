@@ -384,6 +384,8 @@ def test_A14_query_and_body_may_agree_but_not_differ():
         (b'{"mode": "next", "max_rate": true}', "max_rate"),
         (b'{"mode": "next", "recheck": "found"}', "recheck"),
         (b'{"mode": "next", "refresh_older_than_days": -1}', "refresh_older_than_days"),
+        (b'{"mode": "next", "refresh_older_than_days": -0}', "refresh_older_than_days"),
+        (b'{"mode": "next", "refresh_older_than_days": NaN}', "refresh_older_than_days"),
         (b'{"start": 1, "stop": 5, "fan_out": 1}', "fan_out"),
     ],
 )

@@ -229,14 +229,14 @@ def test_environment_wins_over_the_file_and_options_over_both(tmp_path):
     """Of three places the nearest to the user decides."""
     env_file = tmp_path / "crawler.env"
     env_file.write_text(
-        "# mine\nGENIUS_TOKEN='from-$HOME'\nCRAWLER_RATE=1\nexport CRAWLER_CONNECTIONS=2\n"
+        "# mine\nGENIUS_TOKEN=from-${HOME}\nCRAWLER_RATE=1\nexport CRAWLER_CONNECTIONS=2\n"
         "CRAWLER_CONTACT=file@example.org\n"
     )
     environ = {"CRAWLER_RATE": "3", "HOME": "/root", "CRAWLER_CONTACT": ""}
     settings = read_settings(environ, env_file=env_file, connections=7)
     assert (settings.rate, settings.connections) == (3.0, 7)
     assert settings.contact == "file@example.org"
-    assert settings.genius_token == Secret("from-$HOME")
+    assert settings.genius_token == Secret("from-${HOME}")
 
 
 def test_the_process_s_token_wins_under_either_name(tmp_path):
