@@ -90,6 +90,11 @@ def parse_block_name(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def overlaps(first: int, start: int, stop: int | None) -> bool:
+    """Whether the block that begins with `first` holds numbers of `[start, stop)`; None: no end."""
+    return first + BLOCK_SIZE > start and (stop is None or max(first, start) < stop)
+
+
 def last_asked_at(record: Record) -> datetime:
     """Say when the site last told us about this number: a found one may since have been denied."""
     return max(record.fetched_at, record.gone_since or record.fetched_at)

@@ -10,6 +10,7 @@ from crawler.block import (
     BlockInfo,
     block_first,
     format_block_info,
+    overlaps,
     parse_block_info,
     parse_block_name,
     read_block_info,
@@ -87,18 +88,17 @@ class BucketStore:
         span = {"start_offset": f"{songs}{block_first(start):012}"}
         if stop is not None:
             span["end_offset"] = f"{songs}{block_first(max(stop - 1, 0)) + BLOCK_SIZE:012}"
-        fields = "items(name,generation,metadata),nextPageToken"
+        fields = "items(name,generation,metadata,size),nextPageToken"
         for blob in self._pages(doing, deadline, prefix=songs, fields=fields, **span):
             name = blob.name.removeprefix(self._prefix)
             first = parse_block_name(name)
-            if first is None or (stop is not None and first >= stop):
+            if first is None or not overlaps(first, start, stop):
                 continue
             counts = (blob.metadata or {}).get(METADATA_KEY)
-            info = (
-                self._read_head(name, deadline)
-                if counts is None
-                else parse_block_info(counts, name)
-            )
+            if counts is not None:
+                info: BlockInfo | None = parse_block_info(counts, name)
+            else:
+                info = self._read_head(name, blob.size, deadline)
             if info is None:
                 continue  # deleted since the listing
             if info.first != first:
@@ -181,7 +181,9 @@ class BucketStore:
             f"reading {name} in {self.location}", deadline, download, expected=NotFound
         )
 
-    def _read_head(self, name: str, deadline: Deadline) -> BlockInfo | None:
+    def _read_head(self, name: str, size: int, deadline: Deadline) -> BlockInfo | None:
+        if not size:
+            return read_block_info(b"", name)  # the server has no first byte of nothing: 416
         head = self._read(name, deadline, end=HEAD_BYTES - 1)
         return read_block_info(head.data, name) if head else None
 

@@ -25,6 +25,9 @@ def make_client() -> "Client":
         # The way given in github.com/googleapis/python-storage/issues/253.
         adapter = HTTPAdapter(pool_connections=_POOL_SIZE, pool_maxsize=_POOL_SIZE)
         client._http.mount(scheme, adapter)  # noqa: SLF001 - the client has no public name for it
+    # Since 3.17 the client asks for the bucket itself in a thread of its own, again after each
+    # failure, to label traces that are off. Its code allows for the absence of that cache.
+    client._bucket_metadata_cache = None  # noqa: SLF001 - nor a switch but an environment variable
     return client
 
 

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
-from crawler.block import HEAD_BYTES, BlockInfo, block_first, parse_block_name, read_block_info
+from crawler.block import HEAD_BYTES, BlockInfo, overlaps, parse_block_name, read_block_info
 from crawler.errors import BlockFormatError, StoreConflictError, StoreUnavailableError
 from crawler.store import Deadline, Stored
 
@@ -64,7 +64,7 @@ class FolderStore:
             found = ((parse_block_name(f"songs/{name}"), name) for name in names)
             firsts = sorted((first, name) for first, name in found if first is not None)
         for first, name in firsts:
-            if first >= block_first(start) and (stop is None or first < stop):
+            if overlaps(first, start, stop):
                 deadline.left(doing)
                 with _explained(doing):
                     info = self._read_info(first, f"songs/{name}")
