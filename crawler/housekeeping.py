@@ -1,11 +1,13 @@
 """What goes on beside a crawl: stop orders, pauses of others, old blocks, progress, samples."""
 
+import functools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import msgspec
 
@@ -92,7 +94,7 @@ class Housekeeper:
             for work, name in ((self._keep_time, "time"), (self._keep_contact, "control"))
         ]
 
-    def __enter__(self) -> "Housekeeper":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -195,7 +197,7 @@ class Housekeeper:
             else:
                 if seconds is not None:
                     until = datetime.now(UTC) + timedelta(seconds=seconds)
-                    self._guarded(lambda until=until: self._pass_on(until))
+                    self._guarded(functools.partial(self._pass_on, until))
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:

@@ -64,7 +64,7 @@ def request_song_info(
 
 
 async def get_data_asynchronous(
-    song_nums: Iterable[Any] = (),
+    song_nums: Iterable[Any] | Supply = (),
     song_urls: Results | None = None,
     *,
     function: Step1 | Source = request_song_info,
@@ -96,7 +96,7 @@ async def get_data_asynchronous(
     """
     own_frontier = frontier is None
     frontier = frontier or Frontier(pacer=Pacer(rate))
-    pairs = list(jobs)
+    pairs: list[tuple[Step1 | Source, Iterable[Any] | Supply, Results]] = list(jobs)
     if song_urls is not None:
         pairs.insert(0, (function, song_nums, song_urls))
     made = [make_job(*pair, is_recorded=frontier.is_recording) for pair in pairs]
@@ -113,7 +113,7 @@ async def get_data_asynchronous(
 
 
 def execute_async_event_loop(
-    song_nums: Iterable[Any] = (),
+    song_nums: Iterable[Any] | Supply = (),
     song_urls: Results | None = None,
     **options: Any,
 ) -> Any:
@@ -147,7 +147,11 @@ def default_source() -> GeniusSource:
 
 
 def make_job(
-    function: Step1 | Source, items: Iterable[Any], results: Results, *, is_recorded: bool = False
+    function: Step1 | Source,
+    items: Iterable[Any] | Supply,
+    results: Results,
+    *,
+    is_recorded: bool = False,
 ) -> Job:
     """Make a job of a step 1 function or a source; numbers may come as a `Supply`."""
     supply: Supply = items if hasattr(items, "take") else IterableSupply(items)  # type: ignore[assignment]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import msgspec
 
@@ -33,13 +34,22 @@ GIVE_UP_SECONDS = 120.0
 """A store that was out of reach for so long ends the run."""
 
 
+class Save(Protocol):
+    """Merges records into a block of the store."""
+
+    def __call__(
+        self, first: int, records: dict[int, Record], *, is_new: bool, timeout: float
+    ) -> BlockInfo:
+        """Save; `is_new` where no block is believed to be there."""
+
+
 class OpenBlock(msgspec.Struct):
     """A block on its way: how many records are expected, and those that have come."""
 
     expected: int
     is_new: bool
     failed_runs: dict[int, int]
-    records: dict[int, Record] = {}  # noqa: RUF012 - msgspec makes a fresh one
+    records: dict[int, Record] = {}
     opened_at: float = 0.0
 
 
@@ -51,7 +61,7 @@ class Writer:
 
     def __init__(
         self,
-        save: Callable[[int, dict[int, Record], bool, float], BlockInfo],
+        save: Save,
         *,
         on_stored: Callable[[BlockInfo], None],
         on_trouble: Callable[[str], None],
@@ -61,7 +71,7 @@ class Writer:
         """Prepare to write.
 
         Args:
-            save: `save(first, records, is_new, timeout)` merges records into a block of the store.
+            save: Merges records into a block of the store.
             on_stored: Told of each block stored, in a thread of the writer.
             on_trouble: Told why, when the store is given up.
             threads: Blocks saved at once.
@@ -166,7 +176,9 @@ class Writer:
                 give_up_at = min(give_up_at, self._give_up_at)
             left = give_up_at - self._clock()
             try:
-                info = self._save(first, records, is_new, max(0.5, min(SAVE_SECONDS, left)))
+                info = self._save(
+                    first, records, is_new=is_new, timeout=max(0.5, min(SAVE_SECONDS, left))
+                )
             except StoreUnavailableError as error:
                 trouble: StoreError = error
                 if self._clock() + pause >= give_up_at or self._ending.is_set():

@@ -1,0 +1,230 @@
+"""The parts of one run, put together: scope, frontier, lanes, writer, housekeeping, answer."""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from crawler import control
+from crawler.answer import STOPS, Answer
+from crawler.cost import estimate
+from crawler.errors import StoreError, StoreUnavailableError
+from crawler.frontier import Frontier
+from crawler.housekeeping import Housekeeper, Progress
+from crawler.pacer import Pacer
+from crawler.record import Record
+from crawler.request import CrawlRequest
+from crawler.run_objects import RunObject, leave_run_object, requests_today
+from crawler.scope import Scope
+from crawler.settings import Settings
+from crawler.source import Source
+from crawler.steps import execute_async_event_loop, open_engine
+from crawler.stock import STORE_SECONDS, Stock
+from crawler.store import Store
+from crawler.version import VERSION
+from crawler.watch import watch_fields
+from crawler.work import Policy, Results
+from crawler.writer import Writer
+
+logger = logging.getLogger("crawler")
+
+CLOSE_SECONDS = 40.0
+"""Time for the last blocks; budget, grace and this fit into the service's timeout."""
+
+SIGNAL_CLOSE_SECONDS = 3.0
+"""The same after SIGTERM: the platform leaves 10 s, of which 5 go to attempts in flight."""
+
+
+class Run:
+    """The parts of one run, put together."""
+
+    def __init__(
+        self,
+        request: CrawlRequest,
+        settings: Settings,
+        stock: Stock,
+        target: Any,
+        pacer: Pacer | None,
+        *,
+        is_unattended: bool = False,
+    ) -> None:
+        self.settings, self.stock, self.target = settings, stock, target
+        self.is_unattended = is_unattended
+        self.started_at, self.started = datetime.now(UTC), time.monotonic()
+        self.writer = Writer(
+            stock.save,
+            on_stored=stock.note_stored,
+            on_trouble=lambda reason: self.frontier.close("store", reason),
+            threads=8 if stock.store.location.startswith("gs://") else 1,
+        )
+        self.scope = Scope(
+            request,
+            settings,
+            stock.listing,
+            now=self.started_at,
+            read=stock.read,
+            on_block=self.writer.expect,
+        )
+        budget = settings.time_budget_seconds
+        self.frontier = Frontier(
+            Policy(max_requests=_requests_left(settings, stock.store, self.started_at)),
+            pacer=pacer or Pacer(settings.rate),
+            own_pacer=None if request.max_rate is None else Pacer(request.max_rate),
+            deadline=None if budget is None else self.started + budget,
+            on_record=self._book,
+            on_pause=self._tell_pause,
+            has_room=self.writer.has_room,
+            last_known=None if request.recheck == "missing" else self.scope.last_found,
+        )
+        self.keeper: Housekeeper
+
+    def execute(
+        self,
+        song_urls: Results,
+        *,
+        ca_file: str | None,
+        on_progress: Callable[[Progress], None] | None,
+        stop_event: threading.Event,
+    ) -> Answer:
+        """Crawl, store, and report."""
+        engine = open_engine(
+            self.settings.engine,
+            runs_step1=not isinstance(self.target, Source),
+            connections=self.settings.connections,
+            policy=self.frontier.policy,
+            contact=self.settings.contact,
+            ca_file=ca_file,
+        )
+        order, _ = control.read_control(self.stock.store, timeout=STORE_SECONDS)
+        self.keeper = Housekeeper(
+            self.frontier,
+            self.writer,
+            self.stock.store,
+            seen_stop_id=order.stop_id,
+            stop_event=stop_event,
+            skipped=lambda: self.scope.skipped,
+            total=self.scope.total,
+            on_progress=on_progress,
+            on_status=self.stock.write_status,
+        )
+        self._log_start()
+        if self.is_unattended and order.held_at is not None:
+            since = f"held since {order.held_at:%Y-%m-%d %H:%M} UTC, until somebody resumes it"
+            self.frontier.close(order.held_by, since)
+        with self.keeper:
+            try:
+                execute_async_event_loop(
+                    self.scope.supply,
+                    song_urls,
+                    function=self.target,
+                    engine=engine,
+                    frontier=self.frontier,
+                )
+            except StoreUnavailableError as error:
+                self.frontier.close("store", str(error))
+            finally:
+                self.scope.close()
+                self.writer.close(self._seconds_to_close())
+        answer = self._answer()
+        self._leave(answer, engine.name)
+        return answer
+
+    def _book(self, record: Record) -> None:
+        self.scope.note(record)
+        self.writer.add(record)
+
+    def _tell_pause(self, seconds: float) -> None:
+        self.keeper.tell_pause(seconds)
+
+    def _seconds_to_close(self) -> float:
+        return SIGNAL_CLOSE_SECONDS if self.frontier.stopped_by == "signal" else CLOSE_SECONDS
+
+    def _answer(self) -> Answer:
+        tally, lost, scope = self.frontier.tally, self.writer.lost, self.scope
+        found, missing = tally.found - lost["found"], tally.missing - lost["missing"]
+        failed, skipped = tally.failed - lost["failed"], scope.skipped_in_all()
+        remaining = max(0, scope.stop - scope.start - found - missing - failed - skipped)
+        seconds = time.monotonic() - self.started
+        return Answer(
+            start=scope.start,
+            stop=scope.stop,
+            mode=scope.mode,
+            found=found,
+            missing=missing,
+            failed=failed,
+            skipped=skipped,
+            complete=not (remaining or failed or scope.has_gaps),
+            remaining=remaining,
+            requests=tally.requests,
+            retries=tally.retries,
+            seconds=round(seconds, 3),
+            mean_rate=round(tally.requests / max(seconds, 1e-9), 2),
+            stopped_by="store" if lost.total() else self.frontier.stopped_by or "done",
+            blocks_written=self.writer.blocks_written,
+            version=VERSION,
+        )
+
+    def _leave(self, answer: Answer, engine: str) -> None:
+        stop, detail = STOPS[answer.stopped_by], self.frontier.stop_detail
+        kinds, settings = dict(self.frontier.tally.kinds), self.settings
+        cost_usd = estimate(
+            settings.cpu,
+            settings.memory_mib,
+            seconds=answer.seconds,
+            requests=answer.requests,
+            blocks_written=answer.blocks_written,
+        )
+        watched = watch_fields(answer, kinds, self.scope.missing_at_end)
+        fields = msgspec.structs.asdict(answer) | watched | {"cost_usd": cost_usd}
+        logger.log(
+            getattr(logging, stop.severity.replace("NOTICE", "INFO")),
+            "run finished: %s%s",
+            answer.stopped_by,
+            f" ({detail})" if detail else "",
+            extra={"event": "run_finished", "fields": fields},
+        )
+        run_object = RunObject(
+            started_at=self.started_at,
+            answer=answer,
+            kinds=kinds,
+            rate=settings.rate,
+            connections=settings.connections,
+            engine=engine,
+            samples=list(self.keeper.samples),
+            cost_usd=cost_usd,
+        )
+        if self.is_unattended and answer.stopped_by == "unauthorized":
+            self._hold()
+        if answer.stopped_by != "store":
+            leave_run_object(self.stock.store, run_object, secrets.token_hex(4))
+            self.stock.write_status()
+
+    def _hold(self) -> None:
+        try:
+            control.order_hold(self.stock.store, "unauthorized", now=datetime.now(UTC))
+        except StoreError as error:
+            logger.warning("scheduled runs could not be held: %s", error)
+
+    def _log_start(self) -> None:
+        scope = self.scope
+        logger.info(
+            "run started: mode %s, from song %d",
+            scope.mode,
+            scope.start,
+            extra={
+                "event": "run_started",
+                "fields": {"mode": scope.mode, "start": scope.start, "total": scope.total},
+            },
+        )
+
+
+def _requests_left(settings: Settings, store: Store, now: datetime) -> int | None:
+    cap = settings.max_requests_per_day
+    if cap is None:
+        return None
+    return max(0, cap - requests_today(store, now, timeout=STORE_SECONDS))

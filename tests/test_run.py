@@ -1,0 +1,262 @@
+"""A run from end to end: a range in, every song's record in the store."""
+
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crawler import Missing, crawl
+from crawler.block import block_name, decode_block
+from crawler.control import order_stop
+from crawler.demo_site import DemoSite
+from crawler.demo_songs import expected_info
+from crawler.errors import SettingsError, StoreError, StoreMismatchError
+from crawler.folder import FolderStore
+from crawler.record import Record
+from crawler.run_objects import read_runs
+from crawler.verify import verify
+from tests.clock import utc_now
+
+ENGINES = ("curl", "requests")
+
+
+@pytest.fixture
+def where(tmp_path: Path, demo_site: DemoSite) -> dict[str, Any]:
+    """A folder store and the demo site, as fast as they go."""
+    return {
+        "store": str(tmp_path / "store"),
+        "base_url": demo_site.base_url,
+        "genius_token": "demo-token",
+        "rate": 0,
+    }
+
+
+def records_of(location: str, first: int = 0) -> dict[int, Record]:
+    """Read one block of a folder."""
+    name = block_name(first)
+    return decode_block((Path(location) / name).read_bytes(), name)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_number_gets_the_record_that_the_site_serves(
+    where: dict[str, Any], engine: str
+) -> None:
+    """A range in, and each number's record is found or missing, with the info of the site."""
+    answer = crawl(1, 1201, engine=engine, **where)
+    assert (answer.found + answer.missing, answer.complete) == (1200, True)
+    assert (answer.stopped_by, answer.requests) == ("done", 1200)
+    for num, record in (records_of(where["store"]) | records_of(where["store"], 1000)).items():
+        assert record.info == expected_info(num)
+        assert record.outcome == ("missing" if record.info is None else "found")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_second_run_over_the_same_range_sends_no_request(
+    where: dict[str, Any], demo_site: DemoSite, engine: str
+) -> None:
+    """What is settled costs nothing, and the answer says how much that was."""
+    crawl(1, 501, engine=engine, **where)
+    again = crawl(1, 501, engine=engine, **where)
+    assert (again.skipped, again.requests, again.complete) == (500, 0, True)
+    assert again.blocks_written == 0
+    assert demo_site.stats()["requests"] == 500
+
+
+def test_only_what_is_not_settled_is_asked(where: dict[str, Any]) -> None:
+    """A range that overlaps what is there costs the difference."""
+    crawl(100, 300, **where)
+    answer = crawl(0, 1000, **where)
+    assert (answer.skipped, answer.requests) == (200, 800)
+    assert sorted(records_of(where["store"])) == list(range(1000))
+
+
+def test_tuples_are_handed_to_the_caller_as_pages_arrive(where: dict[str, Any]) -> None:
+    """`song_urls` gets `(song_num, info)` of the found ones, each once."""
+    song_urls: list[tuple[int, Any]] = []
+    answer = crawl(1, 101, song_urls=song_urls, **where)
+    assert len(song_urls) == answer.found
+    assert all(info == expected_info(num) for num, info in song_urls)
+
+
+def test_an_empty_range_is_complete(where: dict[str, Any]) -> None:
+    """`stop == start` asks for nothing, and nothing is left."""
+    answer = crawl(7, 7, **where)
+    assert (answer.complete, answer.requests, answer.remaining) == (True, 0, 0)
+
+
+def test_mode_next_begins_a_catalogue_and_finds_its_end(where: dict[str, Any]) -> None:
+    """On an empty store `next` asks from the first song until 1,000 in a row are missing."""
+    with DemoSite(last_song=700) as site:
+        answer = crawl(mode="next", **where | {"base_url": site.base_url})
+    last = max(num for num in range(701) if expected_info(num))
+    assert answer.requests == last + 1000
+    assert (answer.start, answer.stop, answer.complete) == (1, last + 1001, True)
+
+
+def test_mode_next_goes_on_where_the_store_says(where: dict[str, Any]) -> None:
+    """Each run takes up where the one before ended, with no state but the blocks."""
+    first = crawl(mode="next", limit=300, **where)
+    second = crawl(mode="next", limit=300, **where)
+    assert (first.requests, second.requests) == (300, 300)
+    assert len(records_of(where["store"])) == pytest.approx(600, abs=20)
+
+
+def test_mode_next_leaves_out_what_failed_until_it_is_due(where: dict[str, Any]) -> None:
+    """A number that fails in every run does not use up the next run (E11)."""
+
+    def step1(_session: Any, num: int, out: list[Any]) -> None:
+        if num == 5:
+            raise ValueError("no luck")
+        if num > 20:
+            raise Missing
+        _session.get(where["base_url"] + "/health")
+        out.append((num, num))
+
+    first = crawl(0, 21, function=step1, **where)
+    assert (first.failed, first.complete) == (1, False)
+    again = crawl(mode="next", limit=1000, function=step1, **where)
+    assert again.failed == 0
+    record = records_of(where["store"])[5]
+    assert (record.outcome, record.error, record.failed_runs) == ("failed", "function", 1)
+    asked = crawl(0, 21, function=step1, **where)
+    assert (asked.failed, records_of(where["store"])[5].failed_runs) == (1, 2)
+
+
+def test_a_refresh_asks_again_what_is_old(where: dict[str, Any]) -> None:
+    """`refresh_older_than_days=0` makes every record old; a large one none."""
+    crawl(1, 51, **where)
+    assert crawl(1, 51, refresh_older_than_days=30, **where).requests == 0
+    assert crawl(1, 51, refresh_older_than_days=0.0, **where).requests == 50
+
+
+def test_missing_numbers_can_be_rechecked(where: dict[str, Any]) -> None:
+    """`recheck="missing"` asks the missing ones and no other."""
+    first = crawl(1, 201, **where)
+    assert crawl(1, 201, recheck="missing", **where).requests == first.missing > 0
+
+
+def test_F3_the_time_budget_ends_a_run_with_right_counts(where: dict[str, Any]) -> None:
+    """A run stopped in the middle says what is left, and what it says is stored."""
+    options = where | {"rate": 100, "time_budget_seconds": 0.5}
+    answer = crawl(1, 1001, **options)
+    done = answer.found + answer.missing
+    assert (answer.stopped_by, answer.complete) == ("time_budget", False)
+    assert done + answer.remaining == 1000
+    assert len(records_of(where["store"])) == done
+
+
+def test_a_stop_event_ends_a_run_and_nothing_is_lost(where: dict[str, Any]) -> None:
+    """What Ctrl-C and SIGTERM do: partial blocks are stored, the next run goes on."""
+    event = threading.Event()
+    answer = crawl(
+        1,
+        1001,
+        stop_event=event,
+        on_progress=lambda progress: event.set() if progress.found > 20 else None,
+        **where | {"rate": 200},
+    )
+    assert answer.stopped_by == "signal"
+    rest = crawl(1, 1001, **where)
+    assert rest.skipped == answer.found + answer.missing
+    assert verify(FolderStore(where["store"]), 1, 1001, timeout=10).problem is None
+
+
+def test_E12_a_stop_order_ends_running_runs_and_not_later_ones(where: dict[str, Any]) -> None:
+    """`control.json` is looked at every few seconds; an order that stood before is no order."""
+    ordered = threading.Event()
+
+    def order_once(progress: Any) -> None:
+        if progress.found > 5 and not ordered.is_set():
+            ordered.set()
+            order_stop(FolderStore(where["store"]), now=utc_now(), by="test")
+
+    options = where | {"rate": 20}
+    answer = crawl(1, 1001, on_progress=order_once, **options)
+    assert answer.stopped_by == "stop_order"
+    assert answer.seconds < 10
+    assert crawl(1, 301, **where).complete
+
+
+def test_a_refused_token_ends_the_run_with_what_was_settled(
+    where: dict[str, Any],
+) -> None:
+    """C7: within 2 x connections requests, nothing recorded as missing."""
+    answer = crawl(1, 5001, connections=8, **where | {"genius_token": "wrong"})
+    assert (answer.stopped_by, answer.found, answer.missing) == ("unauthorized", 0, 0)
+    assert answer.requests <= 16
+    assert answer.remaining == 5000
+
+
+def test_the_daily_cap_holds_over_runs(where: dict[str, Any]) -> None:
+    """`CRAWLER_MAX_REQUESTS_PER_DAY` counts what earlier runs of the day sent."""
+    first = crawl(1, 1001, max_requests_per_day=150, **where)
+    second = crawl(1, 1001, max_requests_per_day=150, **where)
+    assert (first.requests, first.stopped_by) == (150, "daily_cap")
+    assert (second.requests, second.stopped_by) == (0, "daily_cap")
+
+
+def test_E9_a_store_of_another_source_is_refused_before_the_first_request(
+    where: dict[str, Any], demo_site: DemoSite
+) -> None:
+    """Songs of two sites never mix."""
+
+    def step1(_session: Any, num: int, out: list[Any]) -> None:
+        out.append((num, 1))
+
+    crawl(1, 11, **where)
+    before = demo_site.stats()["requests"]
+    with pytest.raises(StoreMismatchError, match="genius"):
+        crawl(11, 21, function=step1, **where)
+    assert demo_site.stats()["requests"] == before
+
+
+def test_E1_an_unusable_store_fails_before_the_first_request(
+    where: dict[str, Any], demo_site: DemoSite, tmp_path: Path
+) -> None:
+    """A file where the folder should be: the error comes first, the site is not asked."""
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreError):
+        crawl(1, 11, **where | {"store": str(tmp_path / "file" / "store")})
+    assert demo_site.stats()["requests"] == 0
+
+
+def test_a_run_leaves_an_object_and_the_status(where: dict[str, Any]) -> None:
+    """What the status page shows lies beside the blocks."""
+    answer = crawl(1, 101, **where)
+    store = FolderStore(where["store"])
+    (run,) = read_runs(store, latest=10, timeout=5)
+    assert run.answer == answer
+    status = store.read("status.json", timeout=5)
+    assert status is not None
+    assert b'"found":%d' % answer.found in status.data
+
+
+def test_curl_cannot_run_a_function(where: dict[str, Any]) -> None:
+    """Asking for both is an error that says so."""
+    with pytest.raises(SettingsError, match="curl cannot run a step 1 function"):
+        crawl(1, 2, function=lambda *_: None, engine="curl", **where)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_thread_is_left_behind(where: dict[str, Any], engine: str) -> None:
+    """After a run the process is as it was."""
+    before = set(threading.enumerate())
+    crawl(1, 101, engine=engine, **where)
+    assert set(threading.enumerate()) <= before
+
+
+def test_two_runs_of_one_range_at_once_keep_each_number_once(where: dict[str, Any]) -> None:
+    """E4: both succeed, whatever their order; the records are right."""
+    answers: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(crawl(1, 1501, **where))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer.complete for answer in answers] == [True, True]
+    assert verify(FolderStore(where["store"]), 1, 1501, timeout=10).problem is None
