@@ -50,7 +50,7 @@ def verify(store: Store, start: int, stop: int, *, timeout: float) -> VerifyRepo
     report = VerifyReport(start, stop)
     deadline = Deadline(timeout)
     try:
-        for first in range(block_first(start), stop, BLOCK_SIZE):
+        for first in range(block_first(start), stop if start < stop else 0, BLOCK_SIZE):
             if (first - block_first(start)) % (_BLOCKS_AT_ONCE * BLOCK_SIZE) == 0:
                 listing = _list(store, first, stop, deadline)
             _verify_block(store, report, listing.get(first), first, deadline)
@@ -76,7 +76,7 @@ def _verify_block(
     left = deadline.left(f"verifying {store.location}")
     stored = store.read(name, timeout=left) if listed is not None else None
     if listed is None or stored is None:
-        report.problem = f"no block {name}: {_numbers(low, high)} have no record"
+        report.problem = f"no block {name}: {_have_no_record(low, high)}"
         return
     records = decode_block(stored.data, name)
     report.blocks += 1
@@ -107,5 +107,7 @@ def _count(report: VerifyReport, record: Record) -> None:
         report.failed += 1
 
 
-def _numbers(low: int, high: int) -> str:
-    return f"number {low}" if high == low + 1 else f"numbers {low} to {high - 1}"
+def _have_no_record(low: int, high: int) -> str:
+    if high == low + 1:
+        return f"number {low} has no record"
+    return f"numbers {low} to {high - 1} have no record"

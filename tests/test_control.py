@@ -1,0 +1,125 @@
+"""Control: orders reach those who work, and no order is lost."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crawler.control import NAME, Control, order_pause, order_stop, read_control
+from crawler.errors import BlockFormatError
+from crawler.folder import FolderStore
+from tests.records import NOON
+
+SOON, LATER = NOON + timedelta(seconds=30), NOON + timedelta(hours=1)
+
+
+def control(store):
+    """Read what stands."""
+    return read_control(store, timeout=20)[0]
+
+
+def test_a_new_store_has_no_orders(store):
+    """Nobody has ordered anything, and nothing is written to say so."""
+    assert read_control(store, timeout=20) == (Control(), 0)
+    assert store.read(NAME, timeout=20) is None
+
+
+def test_e12_a_stop_order_is_seen(store):
+    """E12: an order carries an id of its own, when it was given and by whom."""
+    order = order_stop(store, now=NOON, by="ann")
+    assert control(store) == order
+    assert (order.stop_ordered_at, order.stop_ordered_by) == (NOON, "ann")
+    assert order.stop_id
+
+
+def test_e12_each_stop_order_differs(store):
+    """E12: a second order stops the runs that began after the first."""
+    ids = {order_stop(store, now=NOON, by="ann").stop_id for _ in range(2)}
+    assert len(ids) == 2
+    assert control(store).stop_id in ids
+
+
+def test_e12_a_pause_is_seen(store):
+    """E12: a pause met by one instance is there for all to read, with its reason."""
+    order_pause(store, LATER, now=NOON, reason="http_429")
+    assert (control(store).pause_until, control(store).pause_reason) == (LATER, "http_429")
+
+
+def test_a_longer_pause_is_never_shortened(store):
+    """Of two pauses the longer stands, whichever comes first; the shorter writes nothing."""
+    order_pause(store, LATER, now=NOON)
+    before = read_control(store, timeout=20)
+    order_pause(store, SOON, now=NOON)
+    assert read_control(store, timeout=20) == before
+
+
+def test_a_pause_is_lengthened(store):
+    """A longer pause replaces a shorter one, also one that is over."""
+    order_pause(store, SOON, now=NOON)
+    order_pause(store, LATER, now=NOON)
+    assert control(store).pause_until == LATER
+
+
+@pytest.mark.parametrize("until", [NOON, NOON - timedelta(seconds=1)], ids=["now", "past"])
+def test_a_pause_that_is_over_is_not_written(store, until):
+    """A pause without a future costs no write."""
+    order_pause(store, until, now=NOON)
+    assert store.read(NAME, timeout=20) is None
+
+
+def test_stop_and_pause_stand_beside_each_other(store):
+    """Neither order wipes out the other."""
+    order_pause(store, LATER, now=NOON, reason="http_503")
+    order_stop(store, now=NOON, by="ann")
+    order_pause(store, LATER + timedelta(hours=1), now=NOON)
+    stands = control(store)
+    assert stands.stop_ordered_by == "ann"
+    assert stands.pause_until == LATER + timedelta(hours=1)
+
+
+def test_orders_given_at_once_are_all_kept(store):
+    """Eight pauses and a stop at the same time: the longest pause and the stop stand."""
+
+    def pause(minutes):
+        order_pause(store, NOON + timedelta(minutes=minutes), now=NOON, timeout=60)
+
+    with ThreadPoolExecutor(9) as pool:
+        stop = pool.submit(order_stop, store, now=NOON, by="ann", timeout=60)
+        list(pool.map(pause, [3, 8, 1, 5, 7, 2, 6, 4]))
+    stands = control(store)
+    assert stands.pause_until == NOON + timedelta(minutes=8)
+    assert stands.stop_id == stop.result().stop_id
+
+
+def test_stopping_works_whatever_stands_there(store):
+    """A control object that cannot be read is told by name, and a stop order replaces it."""
+    store.write(NAME, b"broken", generation=0, timeout=20)
+    with pytest.raises(BlockFormatError, match=r"control\.json .* order a stop"):
+        read_control(store, timeout=20)
+    assert control_after_stop(store).stop_ordered_by == "ann"
+
+
+def control_after_stop(store):
+    """Order a stop, and read it back."""
+    order_stop(store, now=NOON, by="ann")
+    return control(store)
+
+
+def test_a_time_without_a_zone_is_refused(store):
+    """A time that could mean two moments is an error, not a guess."""
+    store.write(NAME, b'{"pause_until": "2026-11-22T12:00:00"}', generation=0, timeout=20)
+    with pytest.raises(BlockFormatError, match="zone"):
+        read_control(store, timeout=20)
+
+
+@given(data=st.binary(max_size=60) | st.sampled_from([b"[" * 10**5, b'{"stop_id": 1}', b"null"]))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_orders_or_a_named_error(tmp_path, data):
+    """No object in the place of control.json raises anything but the named error."""
+    store = FolderStore(tmp_path)
+    store.write(NAME, data, generation=None, timeout=20)
+    with suppress(BlockFormatError):
+        assert isinstance(control(store), Control)

@@ -1,0 +1,126 @@
+"""Coverage: counts, gaps and reasons, from the listing alone."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.block import block_first, encode_block
+from crawler.coverage import MAX_GAPS, Coverage, Gap, coverage, coverage_of
+from crawler.store import save_block
+from tests.records import NOON, failed, found, missing, mixed
+
+
+def blocks(*records):
+    """Make the listing of a store that holds these records."""
+    by_first = {}
+    for record in sorted(records, key=lambda record: record.song_num):
+        by_first.setdefault(block_first(record.song_num), []).append(record)
+    return [encode_block(group, source="s")[1] for group in by_first.values()]
+
+
+def gaps_of(*nums):
+    """Name the gaps of a store that found these numbers."""
+    return coverage_of(blocks(*[found(num) for num in nums])).gaps
+
+
+def test_an_empty_store_covers_nothing(store):
+    """A store without blocks has zero of everything and no gaps."""
+    assert coverage(store, timeout=20) == Coverage()
+
+
+def test_totals_are_summed(store):
+    """Counts, ends and times are those of all blocks together."""
+    records = mixed(range(1, 1000)) | {5: failed(5, next_try_at=NOON + timedelta(hours=3))}
+    more = {2000: failed(2000, next_try_at=NOON + timedelta(hours=2)), 2001: missing(2001)}
+    for first, block in ((0, records), (2000, more)):
+        save_block(store, first, block, source="s", generation=0, timeout=20)
+    held = coverage(store, timeout=20)
+    assert (held.blocks, held.found, held.missing, held.failed) == (2, 908, 91, 2)
+    assert (held.settled, held.first_num, held.last_num, held.last_found) == (999, 1, 2001, 999)
+    assert held.next_try_at == NOON + timedelta(hours=2)
+    assert held.oldest_fetched_at == NOON
+    assert held.reasons == {"timeout": 2}
+    assert (held.gaps, held.not_asked) == ([Gap(1000, 2000, 1000)], 1000)
+
+
+def test_one_number_that_may_be_asked_now_makes_now_the_time():
+    """When a failed number of any block is due at once, no earliest time is named."""
+    held = coverage_of(blocks(failed(1, next_try_at=NOON), failed(1001)))
+    assert (held.failed, held.next_try_at) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("nums", "gaps"),
+    [
+        ([5], []),
+        ([5, 6], []),
+        (range(1, 2001), []),
+        ([999, 1000], []),
+        ([5, 7], [Gap(5, 8, 1)]),
+        ([5, 1005], [Gap(6, 1005, 999)]),
+        ([5, 3005], [Gap(6, 3005, 2999)]),
+        ([5, 7, 1005], [Gap(5, 1005, 998)]),
+        ([5, 1000, 1002, 2000], [Gap(6, 1000, 994), Gap(1000, 1003, 1), Gap(1003, 2000, 997)]),
+    ],
+    ids=str,
+)
+def test_gaps_are_named(nums, gaps):
+    """Numbers between the first and the last that were never asked are in a gap."""
+    merged = coverage_of(blocks(*[found(num) for num in nums]))
+    assert merged.not_asked == sum(gap.not_asked for gap in gaps)
+    assert merged.gaps == join(gaps)
+
+
+def join(gaps):
+    """Join gaps that touch, as the coverage does."""
+    joined = []
+    for gap in gaps:
+        if joined and joined[-1].stop == gap.start:
+            before = joined.pop()
+            gap = Gap(before.start, gap.stop, before.not_asked + gap.not_asked)  # noqa: PLW2901
+        joined.append(gap)
+    return joined
+
+
+@given(st.sets(st.integers(0, 6000), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_every_number_that_was_not_asked_lies_in_a_gap(nums):
+    """No hole escapes: gaps hold exactly as many as there are, and every one of them."""
+    held = coverage_of(blocks(*[found(num) for num in nums]))
+    holes = set(range(min(nums), max(nums) + 1)) - nums
+    covered = {num for gap in held.gaps for num in range(gap.start, gap.stop)}
+    assert holes <= covered
+    assert held.not_asked == len(holes)
+    assert all(one.stop < other.start for one, other in zip(held.gaps, held.gaps[1:], strict=False))
+
+
+def test_a_failed_number_is_no_gap():
+    """What was asked in vain is counted with its reason, not as a hole."""
+    held = coverage_of(blocks(found(5), failed(6, "http_500"), found(7)))
+    assert (held.gaps, held.reasons) == ([], {"http_500": 1})
+
+
+def test_reasons_beyond_the_five_of_a_block_are_others():
+    """The reasons add up to the failed numbers."""
+    kinds = ["a", "a", "b", "b", "c", "c", "d", "d", "e", "e", "f"]
+    held = coverage_of(blocks(*[failed(num, kind) for num, kind in enumerate(kinds)]))
+    assert held.reasons == {"a": 2, "b": 2, "c": 2, "d": 2, "e": 2, "other": 1}
+    assert sum(held.reasons.values()) == held.failed
+
+
+def test_many_gaps_are_bounded():
+    """A store full of holes names the first hundred and counts the rest."""
+    held = coverage_of(blocks(*[found(num) for num in range(0, 200_000, 1000)]))
+    assert len(held.gaps) == MAX_GAPS
+    assert held.gaps_left_out == 199 - MAX_GAPS
+    assert held.not_asked == 199 * 999
+
+
+def test_it_is_json():
+    """The JSON of GET /status has every field, null where there is nothing."""
+    fields = msgspec.json.decode(coverage_of(blocks(failed(7))).to_json())
+    assert list(fields) == list(Coverage.__struct_fields__)
+    assert (fields["failed"], fields["last_found"], fields["gaps"]) == (1, None, [])
