@@ -248,9 +248,12 @@ class FaultySite:
                 )
             )
         await self._stop.wait()
+        # Python 3.11 and 3.12 trip over a client accepted just before the server closes (gh-109564).
+        for listener in self._listeners.values():
+            self._loop.remove_reader(listener)
+        await _let_the_loop_turn()
         for server in servers:
             server.close()
-        await _let_the_loop_turn()  # whoever was just accepted shows up
         for task in list(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -272,7 +275,7 @@ class FaultySite:
             turn = 1
             while await self._answer_one(reader, writer, listener, connection, turn):
                 turn += 1
-        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, ssl.SSLError):
+        except (OSError, asyncio.IncompleteReadError):  # TLS errors and timeouts are OSErrors
             pass  # the client left, or had its minute
         except asyncio.CancelledError:
             pass  # the site is being closed
