@@ -53,7 +53,7 @@ def crawl_songs(request: Request) -> Response:
             logger.error("the store is another's: %s", error)  # noqa: TRY400 - it names its cause
             return _error(500, "store_mismatch", None, str(error))
         except StoreError as error:
-            logger.exception("the store cannot be used")
+            logger.exception("the store cannot be used", extra={"event": "store_unavailable"})
             return _error(503, "store_unavailable", None, str(error))
         except Exception:  # the last door: the framework would answer with the error's own text
             error_id = secrets.token_hex(8)
@@ -85,7 +85,14 @@ def _crawl(request: Request) -> Response:
         raise RequestError(400, "fan_out_unavailable", "fan_out", message)
     from crawler.run import run  # with it comes the engine: not needed to refuse a request
 
-    answer = run(crawl_request, deployment.settings, pacer=deployment.pacer)
+    # a mode is what a scheduler sends, a range what people send
+    is_unattended = crawl_request.mode != "range"
+    answer = run(
+        crawl_request,
+        deployment.settings,
+        pacer=deployment.pacer,
+        is_unattended=is_unattended,
+    )
     return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))
 
 

@@ -3,6 +3,10 @@
 A run remembers the `stop_id` that it sees at its start, and ends when another one stands there. So
 an order ends the runs that are at work when it is given, and none that begin later: nobody needs to
 take it back. A pause binds everyone until it is over. Runs look every 5 s.
+
+A hold is what a scheduled run leaves when the site refuses the token: the scheduled runs after it
+ask for nothing, so that a revoked token is not hammered every half hour, until somebody releases
+it. Who names a range, or sits before a command line, is not held.
 """
 
 import secrets
@@ -26,6 +30,8 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         stop_ordered_by: Who gave it, for people.
         pause_until: No request may start before this time; it may have passed long since.
         pause_reason: Why, for people.
+        held_at: Since when scheduled runs ask for nothing; None where they may.
+        held_by: Why: a word of `crawler.answer.STOPS`.
     """
 
     stop_id: str | None = None
@@ -33,6 +39,8 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     stop_ordered_by: str = ""
     pause_until: datetime | None = None
     pause_reason: str = ""
+    held_at: datetime | None = None
+    held_by: str = ""
 
 
 def read_control(store: Store, *, timeout: float) -> tuple[Control, int]:
@@ -45,13 +53,25 @@ def read_control(store: Store, *, timeout: float) -> tuple[Control, int]:
     if stored is None:
         return Control(), 0
     try:
-        control = msgspec.json.decode(stored.data, type=Control)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return decode_control(stored.data), stored.generation
+    except ValueError as error:
         raise _broken(store, str(error)) from error
-    for moment in (control.stop_ordered_at, control.pause_until):
+
+
+def decode_control(data: bytes) -> Control:
+    """Read the object's bytes.
+
+    Raises:
+        ValueError: They are not what this module writes.
+    """
+    try:
+        control = msgspec.json.decode(data, type=Control)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    for moment in (control.stop_ordered_at, control.pause_until, control.held_at):
         if moment is not None and moment.tzinfo is None:
-            raise _broken(store, "a time has no zone")
-    return control, stored.generation
+            raise ValueError("a time has no zone")
+    return control
 
 
 def order_stop(
@@ -67,13 +87,30 @@ def order_stop(
     A control object that cannot be read is replaced: stopping must always work.
     """
     stop_id = new_id()
+    return _change(store, lambda control: with_stop(control, stop_id, now, by), timeout)
 
-    def add_stop(control: Control) -> Control:
-        return msgspec.structs.replace(
-            control, stop_id=stop_id, stop_ordered_at=now, stop_ordered_by=by
-        )
 
-    return _change(store, add_stop, timeout)
+def with_stop(control: Control, stop_id: str, now: datetime, by: str) -> Control:
+    """Add a stop order to what stands."""
+    return msgspec.structs.replace(
+        control, stop_id=stop_id, stop_ordered_at=now, stop_ordered_by=by
+    )
+
+
+def order_hold(store: Store, reason: str, *, now: datetime, timeout: float = 10.0) -> Control:
+    """Let scheduled runs ask for nothing until somebody releases them; the first hold stays."""
+
+    def add_hold(control: Control) -> Control:
+        if control.held_at is not None:
+            return control
+        return msgspec.structs.replace(control, held_at=now, held_by=reason)
+
+    return _change(store, add_hold, timeout)
+
+
+def without_hold(control: Control) -> Control:
+    """Release scheduled runs."""
+    return msgspec.structs.replace(control, held_at=None, held_by="")
 
 
 def order_pause(

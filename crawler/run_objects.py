@@ -33,6 +33,7 @@ class RunObject(msgspec.Struct, kw_only=True):
         engine: How they were sent.
         samples: Its course: `[seconds, requests, found, missing, failed, retries,
             latency_seconds, paused]`, counts and the sum of latencies since the start.
+        cost_usd: What it cost, roughly; None where the size of the instance is not known.
     """
 
     started_at: datetime
@@ -42,6 +43,7 @@ class RunObject(msgspec.Struct, kw_only=True):
     connections: int
     engine: str
     samples: list[Any]
+    cost_usd: float | None = None
 
 
 def run_name(started_at: datetime, run_id: str) -> str:

@@ -102,6 +102,11 @@ class Scope:
         """Whether numbers were left out that are not settled."""
         return self._fill is not None and bool(self._fill.postponed or self._fill.unreadable)
 
+    @property
+    def missing_at_end(self) -> int:
+        """Missing numbers beyond the last found song, once all that was supplied has an outcome."""
+        return 0 if self._tail is None else self._tail.missing_at_end
+
     def note(self, record: Record) -> None:
         """Learn what came of a number: the end of the catalogue depends on it."""
         if self._tail is not None:

@@ -134,6 +134,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_env_name):
         Meta(ge=1000, le=10_000_000, multiple_of=1000),
         _about("songs", "Length of one shard of a fanned-out range, whole blocks."),
     ] = 50_000
+    cpu: Annotated[
+        Annotated[float, Meta(gt=0, le=8)] | None,
+        _about("vCPU", "Of this instance, for the estimate of a run's cost; unset: no estimate."),
+    ] = None
+    memory_mib: Annotated[
+        Annotated[int, Meta(ge=128, le=32_768)] | None,
+        _about("MiB", "Of this instance, for the same estimate; `deploy.sh` sets both."),
+    ] = None
 
 
 ENV_NAMES = {field: _env_name(field) for field in Settings.__struct_fields__}

@@ -37,6 +37,11 @@ class TailSupply:
         self._outstanding = 0
         self._block_end = 0
 
+    @property
+    def missing_at_end(self) -> int:
+        """Numbers supplied beyond the last found song."""
+        return max(0, self.next_num - max(self.last_found + 1, self._first_num))
+
     def note(self, song_num: int, is_found: bool) -> None:
         """Learn what came of a number."""
         if is_found and song_num > self.last_found:
