@@ -26,18 +26,20 @@ class Stop(msgspec.Struct, frozen=True):
 
 STOPS: dict[str, Stop] = {
     "done": Stop(200, "INFO", False, "Every number of the range was asked or settled before."),
-    "time_budget": Stop(200, "NOTICE", True, "The time budget ran out; `remaining` numbers are left."),
+    "time_budget": Stop(
+        200, "NOTICE", True, "The time budget ran out; `remaining` numbers are left."
+    ),
     "signal": Stop(200, "NOTICE", True, "SIGTERM or Ctrl-C; what was settled is stored."),
     "stop_order": Stop(200, "NOTICE", False, "Somebody ordered all runs on this store to stop."),
     "paused": Stop(200, "WARNING", True, "The site asked for a pause longer than the time left."),
     "daily_cap": Stop(200, "WARNING", False, "`CRAWLER_MAX_REQUESTS_PER_DAY` is used up."),
     "unauthorized": Stop(502, "ERROR", False, "The site refused the token (401 or 403)."),
-    "circuit": Stop(502, "ERROR", False, "The site failed, or denied its songs, too many times in a row."),
+    "circuit": Stop(
+        502, "ERROR", False, "The site failed, or denied its songs, too many times in a row."
+    ),
     "store": Stop(503, "ERROR", True, "The store could not be reached in time."),
 }
 """Every value of `stopped_by`."""
-
-Count = Annotated[int, Meta(ge=0)]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,17 +48,56 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     For every run `found + missing + failed + skipped + remaining == stop - start`.
     """
 
-    start: Annotated[int, Meta(ge=0, description="First song number, included; in modes next and new: where the run began.")]
-    stop: Annotated[int, Meta(ge=0, description="Song number after the last; in modes next and new: one after the last number the run looked at or planned to.")]
+    start: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="First song number, included; in modes next and new: where the run began.",
+        ),
+    ]
+    stop: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description=(
+                "Song number after the last; in modes next and new: "
+                "one after the last number the run came to."
+            ),
+        ),
+    ]
     mode: Annotated[Mode, Meta(description="`range`, `next` or `new`.")]
     found: Annotated[int, Meta(ge=0, description="Numbers this run found, songs.")]
-    missing: Annotated[int, Meta(ge=0, description="Numbers the site told this run it has no song for.")]
-    failed: Annotated[int, Meta(ge=0, description="Numbers asked in this run until the policy was exhausted: not known.")]
-    skipped: Annotated[int, Meta(ge=0, description="Numbers of the range that cost no request: settled before, or failed and not due again (mode next).")]
-    complete: Annotated[bool, Meta(description="Whether every number from start to stop is settled in the store.")]
-    remaining: Annotated[int, Meta(ge=0, description="Numbers not asked because the run ended first.")]
-    requests: Annotated[int, Meta(ge=0, description="HTTP requests sent to the site, retries included.")]
-    retries: Annotated[int, Meta(ge=0, description="Requests that repeated an earlier one for the same number.")]
+    missing: Annotated[
+        int, Meta(ge=0, description="Numbers the site told this run it has no song for.")
+    ]
+    failed: Annotated[
+        int,
+        Meta(
+            ge=0, description="Numbers asked in this run until the policy was exhausted: not known."
+        ),
+    ]
+    skipped: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description=(
+                "Numbers of the range that cost no request: settled before, "
+                "or failed and not due again (mode next)."
+            ),
+        ),
+    ]
+    complete: Annotated[
+        bool, Meta(description="Whether every number from start to stop is settled in the store.")
+    ]
+    remaining: Annotated[
+        int, Meta(ge=0, description="Numbers not asked because the run ended first.")
+    ]
+    requests: Annotated[
+        int, Meta(ge=0, description="HTTP requests sent to the site, retries included.")
+    ]
+    retries: Annotated[
+        int, Meta(ge=0, description="Requests that repeated an earlier one for the same number.")
+    ]
     seconds: Annotated[float, Meta(ge=0, description="Wall time of the run, seconds.")]
     mean_rate: Annotated[float, Meta(ge=0, description="requests / seconds, per second.")]
     stopped_by: Annotated[str, Meta(description="Why the run ended: a key of the table of stops.")]
