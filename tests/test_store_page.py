@@ -1,0 +1,81 @@
+"""The page on the store: every name and field in it is the code's, and none is left out."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from crawler import control, folder, identity, run_objects
+from crawler.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
+from crawler.bucket import CHECK_NAME, METADATA_KEY
+from crawler.record import Record
+from tests.records import failed
+
+PAGE = (Path(__file__).parent.parent / "docs" / "store.md").read_text(encoding="utf-8")
+TREE = {line.split()[0] for line in PAGE.split("```")[1].strip().splitlines()}
+
+
+def table_after(heading):
+    """Name the fields in the table below a heading."""
+    section = re.split(r"^#+ ", PAGE.partition(heading + "\n")[2], maxsplit=1, flags=re.MULTILINE)[
+        0
+    ]
+    return re.findall(r"^\| `(\w+)`", section, flags=re.MULTILINE)
+
+
+def test_the_tree_has_the_names_of_the_code():
+    """Objects are called in the code as the tree calls them."""
+    began = datetime(2026, 11, 22, 6, 12, 20, tzinfo=UTC)
+    assert {
+        identity.NAME,
+        block_name(378000),
+        control.NAME,
+        run_objects.run_name(began, "3f9c2a7d"),
+        "status.json",
+        folder.LOCK_FILE,
+        folder.PARTIAL_FILE,
+    } == TREE
+
+
+def test_a_run_writes_nothing_else(tmp_path):
+    """What a store is asked to hold is in the tree, files of its own included."""
+    store = folder.FolderStore(tmp_path)
+    store.check(timeout=5)
+    run_objects.write_status(store, {0: encode_block([failed(7)], source="s")[1]})
+    top = {name.split("/")[0] for name in TREE}
+    assert {path.name for path in tmp_path.iterdir()} <= top
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("### Fields of a record", Record),
+        ("### What a listing tells of a block", BlockInfo),
+        ("## `store.json`", identity.Identity),
+        ("## `control.json`", control.Control),
+    ],
+    ids=["record", "block", "identity", "control"],
+)
+def test_the_tables_have_the_fields_of_the_code(heading, kind):
+    """Every field is explained, in the order in which it is written, and none that there is not."""
+    assert table_after(heading) == list(kind.__struct_fields__)
+
+
+def test_the_example_is_a_record():
+    """The line shown is read as a record."""
+    example = re.search(r"^\{.*\}$", PAGE, flags=re.MULTILINE)
+    assert msgspec.json.decode(example[0], type=Record).song_num == 378195
+
+
+def test_the_numbers_are_those_of_the_code():
+    """Sizes, versions and how long things are kept are the code's."""
+    for words in (
+        f"the latest {run_objects.KEPT_RUNS} ",
+        f"the first {HEAD_BYTES} bytes",
+        f"format version of the block, {FORMAT_VERSION} ",
+        f"an object `{CHECK_NAME}` that",
+        f"under the key `{METADATA_KEY}`",
+    ):
+        assert words in PAGE
