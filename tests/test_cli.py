@@ -152,7 +152,7 @@ def test_a_refused_token_is_an_error(demo_site, tmp_path):
         (["sing"], "invalid choice: 'sing'"),
         ([], "required: COMMAND"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage_is_told_in_one_line(arguments, words, tmp_path):
     """What the caller did wrong exits 2, names the argument, and shows no traceback."""
