@@ -1,6 +1,7 @@
-"""Measures everything: `make bench`, or `python -m benchmarks.bench --quick --case http`.
+"""Measures everything: `make bench`, or `python -m benchmarks --quick --case http`.
 
-Writes latest.json, latest.md and the plots; exits 1 if a run of ours failed.
+Writes latest.json, latest.md and the plots into benchmarks/results (quick ones into build/bench);
+exits 1 if a run of ours failed, 2 if the site cannot be started.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from benchmarks.cgroup import NoCgroupError
 from benchmarks.contest import CONTESTANTS
 from benchmarks.environment import ROOT, contestants_python
 from benchmarks.machine import describe_machine
+from benchmarks.readme import write_readme
 from benchmarks.site import Site, SiteError, running_site
 
 CASES: dict[str, tuple[str, Callable[[Site, Plan], list[Row]]]] = {
@@ -40,7 +42,8 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> int:
     """Measure the cases asked for, write the results, and return the exit code."""
     given = _read_arguments()
-    out: Path = given.out or (ROOT / "build" / "bench" if given.quick else RESULTS)
+    trial = given.quick or given.only
+    out: Path = given.out or (ROOT / "build" / "bench" if trial else RESULTS)
     out.mkdir(parents=True, exist_ok=True)
     results = _earlier(out)
     try:
@@ -52,6 +55,8 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     _draw(out)
+    if out == RESULTS:
+        write_readme(ROOT / "README.md", results)
     print("\n".join(targets.targets_table(_summaries(results))))
     print(f"results in {out}")
     return 1 if _ours_failed(results) else 0
@@ -62,7 +67,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round into build/bench")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="only this case")
     parser.add_argument("--rounds", type=int, help="rounds per case (5, with --quick 1)")
-    parser.add_argument("--seconds", type=float, help="length of one run (10, with --quick 1)")
+    parser.add_argument("--seconds", type=float, help="length of one run (6, with --quick 1)")
     modules = sorted({one.module for one in CONTESTANTS})
     parser.add_argument("--only", action="append", default=[], choices=modules, metavar="MODULE")
     parser.add_argument("--out", type=Path, help="folder for the results")
@@ -72,7 +77,8 @@ def _read_arguments() -> argparse.Namespace:
 def _plan(given: argparse.Namespace) -> Plan:
     return Plan(
         rounds=given.rounds or (1 if given.quick else 5),
-        seconds=given.seconds or (1.0 if given.quick else 10.0),
+        seconds=given.seconds or (1.0 if given.quick else 6.0),
+        fast_pages=20_000 if given.quick else 200_000,
         timeout_seconds=60.0 if given.quick else 180.0,
         most_growth=10_000 if given.quick else 1_000_000,
         paced_seconds=10 if given.quick else 60,
@@ -98,6 +104,8 @@ def _earlier(out: Path) -> dict[str, Any]:
     """Read what earlier runs left, so that one case can be measured anew by itself."""
     file = out / "latest.json"
     earlier: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for name, entry in earlier.items():
+        entry["summary"] = tables.summarise(name, entry["rows"])
     return {name: earlier[name] for name in CASES if name in earlier}
 
 

@@ -21,8 +21,8 @@ from benchmarks.site import Site
 
 Row = dict[str, Any]
 Tell = Callable[[str], None]
-_FASTEST = 10_000
-_MOST_PAGES = 200_000
+_FAST = 10_000
+"""Pages/s from which on a contestant is one of the fast ones."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Plan:
 
     Attributes:
         rounds: How often each contestant runs in a case.
-        seconds: How long one run should take; its pages are chosen by it, 200,000 at most.
+        seconds: How long one run should take; how many pages it gets is chosen by that.
+        fast_pages: Pages for the fast ones where nothing but they themselves limits them.
         timeout_seconds: After this a run has failed.
         most_growth: The longest range of the growth curve, pages.
         paced_seconds: How long the paced runs take.
@@ -41,6 +42,7 @@ class Plan:
 
     rounds: int
     seconds: float
+    fast_pages: int
     timeout_seconds: float
     most_growth: int
     paced_seconds: int
@@ -56,7 +58,7 @@ def race_http(site: Site, plan: Plan) -> list[Row]:
 def race_tls(site: Site, plan: Plan) -> list[Row]:
     """Race all contestants over TLS, 64 connections or streams, certificate verified."""
     return _race(
-        plan, CONTESTANTS, base_url=site.https, connections=64, slower=0.5, ca_file=site.ca_file
+        plan, CONTESTANTS, base_url=site.https, connections=64, share=0.5, ca_file=site.ca_file
     )
 
 
@@ -115,7 +117,7 @@ def connections(site: Site, plan: Plan) -> list[Row]:
     rows = []
     for lanes in (1, 4, 16, 64, 128, 256, 512):
         for contestant in _chosen(plan, (OURS, OURS_REQUESTS, AIOHTTP, TUTORIAL)):
-            count = _pages(contestant, plan.seconds / 2, limit=10 * lanes, least=10)
+            count = _pages(contestant, plan, limit=10 * lanes, share=0.5)
             row = run_contestant(
                 contestant,
                 base_url=site.slow,
@@ -134,13 +136,13 @@ def _race(
     *,
     base_url: str,
     connections: int,
-    slower: float = 1.0,
+    share: float = 1.0,
     limit: int | None = None,
     ca_file: Path | None = None,
 ) -> list[Row]:
     rows = []
     for number, contestant in _in_rounds(plan, contestants):
-        count = _pages(contestant, plan.seconds * slower, limit=limit)
+        count = _pages(contestant, plan, share=share, limit=limit)
         row = run_contestant(
             contestant,
             base_url=base_url,
@@ -168,21 +170,22 @@ def _chosen(plan: Plan, contestants: Sequence[Contestant]) -> list[Contestant]:
 
 
 def _pages(
-    contestant: Contestant, seconds: float, *, limit: int | None = None, least: int = 200
+    contestant: Contestant, plan: Plan, *, share: float = 1.0, limit: int | None = None
 ) -> int:
-    """Choose how many pages make a run of about `seconds`; the fast ones get 200,000 at most.
+    """Choose how many pages make a run of about the planned length.
 
     Args:
         contestant: Who runs.
-        seconds: Wanted length of the run at the contestant's usual rate.
-        limit: Pages/s that the case cannot exceed, such as connections / latency.
-        least: Pages at least.
+        plan: How long a run should take.
+        share: Of the pages that its usual rate would make, this share: slower cases get fewer.
+        limit: Pages/s that the case cannot exceed: connections / 0.1 s; None: no limit. With one,
+            each connection gets two pages at least.
     """
-    rate = contestant.usual_rate if limit is None else min(contestant.usual_rate, limit)
-    pages = int(rate * seconds)
-    if limit is None and contestant.usual_rate >= _FASTEST:
-        pages = int(20_000 * seconds)
-    return max(least, min(pages, _MOST_PAGES))
+    if limit is not None:
+        return max(limit // 5, int(min(contestant.usual_rate, limit) * plan.seconds * share))
+    if contestant.usual_rate >= _FAST:
+        return int(plan.fast_pages * share)
+    return max(400, int(contestant.usual_rate * plan.seconds * share))
 
 
 def _verified(contestant: Contestant) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def small_function(site: Site, plan: Plan) -> list[Row]:
         ("ours, paced at 100/s", 100 * plan.paced_seconds, {"CRAWLER_RATE": "100"}),
         (
             "ours, 400 connections",
-            int(3_000 * plan.seconds),
+            int(5_000 * plan.seconds),
             {"CRAWLER_RATE": "0", "CRAWLER_CONNECTIONS": "400"},
         ),
     ]

@@ -38,7 +38,7 @@ def draw_race(entry: dict[str, Any]) -> Any:
     names = [one["contestant"] for one in good]
     axes.barh(names, rates, xerr=[low, high], color=[_colour(name) for name in names], capsize=2)
     axes.set_xscale("log")
-    axes.set_xlim(left=min(rates) / 2, right=max(rates) * 8)
+    axes.set_xlim(left=min(rates) / 2, right=max(rates) * 20)
     axes.set_xlabel("pages per second (log scale); bars: median, whiskers: least and most")
     axes.set_title(entry["title"])
     for place, one in enumerate(good):
@@ -60,10 +60,11 @@ def draw_growth(entry: dict[str, Any]) -> Any:
             values = [one[key]["median"] for one in points]
             axes.plot(counts, values, marker="o", markersize=4, label=name, color=_colour(name))
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,g}")
         axes.set_xlabel("pages")
         axes.set_title(label)
         if key == "peak_rss_mb":
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
         else:
             axes.set_yscale("log")
     panels[0].legend(fontsize=7)
@@ -87,6 +88,8 @@ def draw_connections(entry: dict[str, Any]) -> Any:
     axes.plot(lanes, limits, linestyle="--", color=CEILING_COLOUR, label="limit: 10/s each")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.set_xlabel("connections")
     axes.set_ylabel("pages per second")
     axes.set_title(entry["title"])

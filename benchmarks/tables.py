@@ -90,7 +90,8 @@ def case_table(case: str, entry: dict[str, Any]) -> list[str]:
         return [*lines, f"Not measured: {entry['skipped']}", ""]
     writers = {"paced": _paced_table, "cold-start": _cold_table, "small-function": _small_table}
     writer = writers.get(case, _curve_table if case in _CURVES else _race_table)
-    return [*lines, *writer(entry["summary"]), "", *_failure_lines(entry["summary"]), ""]
+    failures = _failure_lines(entry["summary"])
+    return [*lines, *writer(entry["summary"]), "", *failures, *([""] if failures else [])]
 
 
 def _race_table(entries: list[Summary]) -> list[str]:

@@ -1,0 +1,28 @@
+"""The part of the project's README that is measured: written between two marks, by nobody else."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import case_table
+from benchmarks.targets import Cases, targets_table
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def write_readme(readme: Path, results: dict[str, Any]) -> bool:
+    """Put the race over HTTP and the targets between the marks; False where there are no marks."""
+    text = readme.read_text() if readme.exists() else ""
+    if BEGIN not in text or END not in text or "http" not in results:
+        return False
+    between = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    part = "\n".join([BEGIN, *_lines(results), END])
+    readme.write_text(between.sub(lambda _: part, text, count=1))
+    return True
+
+
+def _lines(results: dict[str, Any]) -> list[str]:
+    summaries: Cases = {name: entry["summary"] for name, entry in results.items()}
+    race = case_table("http", results["http"])[2:]
+    plot = "![Pages per second and CPU per page, by client](benchmarks/results/http.svg)"
+    return ["", *race, plot, "", *targets_table(summaries), ""]
