@@ -39,7 +39,8 @@ class RequestError(CrawlerError):
     Attributes:
         status: The HTTP status to answer with, 400 to 499.
         code: A stable word for machines, such as `body_empty`.
-        field: The parameter that is wrong, or None when it is the request as a whole.
+        field: What is wrong: a parameter, `body`, `query` or a header's name; None for the request
+            as a whole.
     """
 
     def __init__(self, status: int, code: str, field: str | None, message: str) -> None:
