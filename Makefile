@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 	&& echo $$p && break; done)
 
 SOURCES := crawler $(wildcard main.py) tests
-SCRIPTS := .ci/run $(wildcard deploy.sh)
+SCRIPTS := .ci/run $(wildcard deploy.sh deploy/*.sh)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_VERSION := 0.13.9
 
