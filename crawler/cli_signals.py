@@ -22,13 +22,18 @@ def stop_on_signals() -> Iterator[threading.Event]:
     at most the work of a minute.
     """
     stop = threading.Event()
+    heard = 0
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        # os.write and os._exit: a handler may have interrupted a print, and lanes still run.
-        os.write(2, _SECOND if stop.is_set() else _FIRST)
-        if stop.is_set():
+        # The second may interrupt the handling of the first, so it must not wait for the event's
+        # lock; os.write and os._exit, because a print may be interrupted, and lanes still run.
+        nonlocal heard
+        heard += 1
+        if heard > 1:
+            os.write(2, _SECOND)
             os._exit(EXIT_AT_ONCE)
         stop.set()
+        os.write(2, _FIRST)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
