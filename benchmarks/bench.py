@@ -6,6 +6,7 @@ exits 1 if a run of ours failed, 2 if the site cannot be started.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,7 @@ CASES: dict[str, tuple[str, Callable[[Site, Plan], list[Row]]]] = {
         parts.small_function,
     ),
 }
+_QUIET_LOAD = 0.7
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -45,6 +47,8 @@ def main() -> int:
     trial = given.quick or given.only
     out: Path = given.out or (ROOT / "build" / "bench" if trial else RESULTS)
     out.mkdir(parents=True, exist_ok=True)
+    if os.getloadavg()[0] > _QUIET_LOAD:
+        print("bench: the machine is busy with something else: figures will be low and scattered")
     results = _earlier(out)
     try:
         with running_site() as site:
