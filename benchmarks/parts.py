@@ -29,7 +29,13 @@ from benchmarks.site import Site
 
 CPUS = 0.167
 MEMORY_MIB = 256
-_IMPORT = "import time; a = time.perf_counter(); import {}; print(time.perf_counter() - a)"
+_IMPORT = """
+import json, time
+wall, cpu = time.perf_counter(), time.process_time()
+import {}
+wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+print(json.dumps({{"failed": None, "seconds": wall, "cpu_seconds": cpu}}))
+"""
 
 
 def bucket_store(site: Site, plan: Plan) -> list[Row]:
@@ -80,7 +86,8 @@ def _import_seconds(module: str) -> dict[str, Any]:
     )
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-1], "seconds": None}
-    return {"failed": None, "seconds": float(done.stdout)}
+    times: dict[str, Any] = json.loads(done.stdout)
+    return times
 
 
 def small_function(site: Site, plan: Plan) -> list[Row]:

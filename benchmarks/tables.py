@@ -147,10 +147,16 @@ def _paced_table(entries: list[Summary]) -> list[str]:
 
 def _cold_table(entries: list[Summary]) -> list[str]:
     rows = [
-        [entry["contestant"], str(entry["runs"]), _with_spread(entry["seconds"], ".3f")]
+        [
+            entry["contestant"],
+            str(entry["runs"]),
+            _with_spread(entry["seconds"], ".3f"),
+            _with_spread(entry["cpu_seconds"], ".3f"),
+        ]
         for entry in entries
     ]
-    return _markdown(["in a new process", "runs", "seconds (least – most)"], rows)
+    head = ["in a new process", "runs", "seconds (least – most)", "CPU seconds (least – most)"]
+    return _markdown(head, rows)
 
 
 def _small_table(entries: list[Summary]) -> list[str]:
