@@ -209,11 +209,11 @@ def test_only_the_commonest_reasons_are_told():
     assert list(reasons.items()) == [("a", 3), ("b", 2), ("c", 1), ("d", 1), ("e", 1)]
 
 
-@pytest.mark.parametrize("text", ['"' * 500, "\ud800" * 500, "\0\n" * 500, "名" * 500], ids=ascii)
+@pytest.mark.parametrize("text", ['"', "\ud800", "\0\n", "名"], ids=ascii)
 def test_counts_fit_the_head_whatever_things_are_called(text):
     """A source or a failure with an endless or hostile name does not push counts out of reach."""
-    records = [failed(10**12 - 1000 + n, f"{n}{text}", next_try_at=NOON) for n in range(9)]
-    data, info = encode_block(records, source=text)
+    records = [failed(10**12 - 1000 + n, f"{n}{text * 500}", next_try_at=NOON) for n in range(9)]
+    data, info = encode_block(records, source=text * 500)
     assert read_block_info(data[:HEAD_BYTES]) == info
     assert info.source.isascii()
     assert info.source.isprintable()

@@ -24,7 +24,7 @@ from crawler.errors import (
 )
 from crawler.folder import FolderStore
 from crawler.open_store import open_store
-from crawler.store import Deadline, save_block
+from crawler.store import Deadline, Store, save_block
 from tests.records import NOON, failed, found, missing, mixed
 from tests.storage_server import RoughWay
 
@@ -313,7 +313,7 @@ def test_compare_and_swap_loses_no_increment(store):
 def test_e7_all_of_more_than_a_thousand_objects_are_seen(tmp_path, bucket_url, monkeypatch):
     """E7: a listing of many pages has every block once, ascending, and every name."""
     location = bucket_url.removeprefix("gs://").split("/", 1)
-    stores = [FolderStore(tmp_path), BucketStore(*location, page_size=100)]
+    stores: list[Store] = [FolderStore(tmp_path), BucketStore(*location, page_size=100)]
     firsts = range(0, 1_050_000, 1000)
     data = {first: encode_block([found(first)], source="s") for first in firsts}
 
