@@ -170,6 +170,16 @@ def test_a_listing_keeps_to_its_range(store, span, firsts):
     assert listed(store, *span) == firsts
 
 
+def test_a_file_deleted_while_it_is_listed_is_passed_over(tmp_path):
+    """A block that somebody removes in mid-listing is not there, and is no error."""
+    store = FolderStore(tmp_path)
+    fill(store, [0, 1000, 2000])
+    blocks = store.list_blocks(timeout=20)
+    seen = [next(blocks).first]
+    store.delete(block_name(1000), timeout=20)
+    assert seen + [info.first for info in blocks] == [0, 2000]
+
+
 def test_e8_foreign_objects_are_left_alone(store):
     """E8: what is not named like a block is neither listed nor touched."""
     foreign = ["songs/readme.txt", "songs/000000000500.jsonl.gz", "songs/old/000000001000.jsonl.gz"]
