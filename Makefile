@@ -19,7 +19,7 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run serve test check lint format coverage bench torture lock clean
+.PHONY: help setup run serve test check lint format coverage bench torture soak lock clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -59,6 +59,9 @@ bench: $(VENV)/.dev-installed ## Measure, and write the tables of the README
 
 torture: $(VENV)/.dev-installed ## Kill, double and starve crawls at length, and count what is lost
 	@$(BIN)/python -m tests.torture $(ARGS)
+
+soak: $(VENV)/.dev-installed ## Crawl for ten minutes through changing faults (ARGS=60: one)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lock: ## Pin the newest versions of what requirements.in and requirements-dev.in list
 	@$(MAKE) --no-print-directory $(BIN)/python

@@ -23,6 +23,9 @@ TURN_SECONDS = 0.2
 CONTROL_SECONDS = 5.0
 """How often `control.json` is looked at: a stop order is obeyed within 10 s."""
 
+SAME_PAUSE_SECONDS = 1.0
+"""A pause that ends less than this after one already told is the same one."""
+
 LOG_SECONDS = 10.0
 STATUS_SECONDS = 60.0
 MAX_SAMPLES = 240
@@ -85,6 +88,7 @@ class Housekeeper:
         self._skipped, self._total = skipped, total
         self._on_progress, self._on_status = on_progress, on_status
         self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        self._told_until = 0.0
         self._ended = threading.Event()
         self._started_at = time.monotonic()
         self._recent: list[tuple[float, int]] = [(self._started_at, 0)]
@@ -107,7 +111,14 @@ class Housekeeper:
         self._report()
 
     def tell_pause(self, seconds: float) -> None:
-        """Pass a pause the site asked for on to the other instances; never waits."""
+        """Pass a pause the site asked for on to the other instances; never waits.
+
+        Answers that were under way when it began ask for the same pause: they are not news.
+        """
+        until = time.monotonic() + seconds
+        if until < self._told_until + SAME_PAUSE_SECONDS:
+            return
+        self._told_until = until
         logger.warning(
             "the site asked for a pause of %.0f s",
             seconds,
