@@ -69,26 +69,25 @@ def leave_run_object(store: Store, run: RunObject, run_id: str) -> None:
 
 def read_runs(store: Store, *, latest: int, timeout: float) -> list[RunObject]:
     """Read the latest runs, the newest first; unreadable ones are left out, with a log line."""
-    runs = []
-    for name in reversed(store.list_names(PREFIX, timeout=timeout)[-latest:]):
-        stored = store.read(name, timeout=timeout)
-        try:
-            if stored is not None:
-                runs.append(msgspec.json.decode(stored.data, type=RunObject))
-        except msgspec.MsgspecError as error:
-            logger.warning("%s cannot be read: %s", name, error)
-    return runs
+    names = store.list_names(PREFIX, timeout=timeout)[-latest:]
+    runs = (_read_run(store, name, timeout) for name in reversed(names))
+    return [run for run in runs if run is not None]
 
 
 def requests_today(store: Store, now: datetime, *, timeout: float) -> int:
     """Sum the requests of the runs that began on this day, UTC."""
-    prefix = f"{PREFIX}{now.astimezone(UTC):%Y%m%d}"
-    count = 0
-    for name in store.list_names(prefix, timeout=timeout):
-        stored = store.read(name, timeout=timeout)
-        if stored is not None:
-            count += msgspec.json.decode(stored.data, type=RunObject).answer.requests
-    return count
+    names = store.list_names(f"{PREFIX}{now.astimezone(UTC):%Y%m%d}", timeout=timeout)
+    runs = (_read_run(store, name, timeout) for name in names)
+    return sum(run.answer.requests for run in runs if run is not None)
+
+
+def _read_run(store: Store, name: str, timeout: float) -> RunObject | None:
+    stored = store.read(name, timeout=timeout)
+    try:
+        return None if stored is None else msgspec.json.decode(stored.data, type=RunObject)
+    except msgspec.MsgspecError as error:
+        logger.warning("%s cannot be read: %s", name, error)
+        return None
 
 
 def write_status(store: Store, listing: Mapping[int, BlockInfo]) -> None:

@@ -1,0 +1,103 @@
+"""What a run leaves beside the blocks, and how long it is kept."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from crawler import run_objects
+from crawler.answer import Answer
+from crawler.folder import FolderStore
+from crawler.run_objects import (
+    RunObject,
+    leave_run_object,
+    read_runs,
+    requests_today,
+    run_name,
+)
+from crawler.store import Store
+from tests.records import NOON
+
+ANSWER = Answer(
+    start=0,
+    stop=10,
+    mode="range",
+    found=9,
+    missing=1,
+    failed=0,
+    skipped=0,
+    complete=True,
+    remaining=0,
+    requests=11,
+    retries=1,
+    seconds=1.5,
+    mean_rate=7.3,
+    stopped_by="done",
+    blocks_written=1,
+    version="1",
+)
+
+
+def a_run(hours: float = 0) -> RunObject:
+    """A run that began some hours after noon."""
+    return RunObject(
+        started_at=NOON + timedelta(hours=hours),
+        answer=ANSWER,
+        kinds={},
+        rate=100,
+        connections=64,
+        engine="curl",
+        samples=[],
+    )
+
+
+def test_a_run_is_read_back_as_it_was(store: Store) -> None:
+    """Over both stores: what was left is what is read."""
+    leave_run_object(store, a_run(), "aa")
+    assert read_runs(store, latest=5, timeout=5) == [a_run()]
+
+
+def test_runs_come_the_newest_first(store: Store) -> None:
+    """Names sort by time, so the latest are the last names."""
+    for hours in (2, 1, 3):
+        leave_run_object(store, a_run(hours), "aa")
+    started = [run.started_at.hour for run in read_runs(store, latest=2, timeout=5)]
+    assert started == [15, 14]
+
+
+def test_only_the_latest_runs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is removed when another one is written."""
+    monkeypatch.setattr(run_objects, "KEPT_RUNS", 3)
+    for hours in range(5):
+        leave_run_object(store, a_run(hours), "aa")
+    names = store.list_names("runs/", timeout=5)
+    assert names == [run_name(a_run(hours).started_at, "aa") for hours in (2, 3, 4)]
+
+
+def test_the_requests_of_a_day_are_summed(store: Store) -> None:
+    """Runs of yesterday do not count."""
+    for hours, name in ((0, "aa"), (0, "bb"), (-24, "cc")):
+        leave_run_object(store, a_run(hours), name)
+    assert requests_today(store, NOON, timeout=5) == 2 * ANSWER.requests
+
+
+def test_an_unreadable_run_is_left_out(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """One broken object costs itself, and is named in the log."""
+    leave_run_object(store, a_run(), "aa")
+    store.write("runs/29990101T000000Z-zz.json", b"{", generation=None, timeout=5)
+    assert read_runs(store, latest=5, timeout=5) == [a_run()]
+    assert "29990101T000000Z-zz" in caplog.text
+
+
+def test_a_store_in_trouble_costs_only_a_log_line(
+    caplog: pytest.LogCaptureFixture, store: Store
+) -> None:
+    """The records are stored by then; the run's object is worth having, not worth failing for."""
+    del store
+    leave_run_object(FolderStore("/dev/null/nowhere"), a_run(), "aa")
+    assert "could not be written" in caplog.text
+
+
+def test_the_object_is_plain_json() -> None:
+    """Anybody can read it."""
+    assert msgspec.json.decode(msgspec.json.encode(a_run()))["answer"]["found"] == 9
