@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_FAREWELL_SECONDS = 5.0
+"""How long an interrupted caller waits for the work to let go."""
+
 
 def run_anywhere(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run the coroutine that `make` makes, and return what it returns.
@@ -24,15 +27,49 @@ def run_anywhere(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     except RuntimeError:
         return _run_fresh(make)
     if _make_reentrant(loop):
-        return loop.run_until_complete(make())
-    with concurrent.futures.ThreadPoolExecutor(1, "crawl") as executor:
-        context = contextvars.copy_context()
-        return executor.submit(context.run, _run_fresh, make).result()
+        return _run_inside(loop, make)
+    return _run_beside(make)
 
 
 def _run_fresh(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     with asyncio.Runner() as runner:
         return runner.run(make())
+
+
+def _run_inside(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run in a loop that was made re-entrant; an interrupt ends the work, not only the wait."""
+    task = loop.create_task(make())
+    try:
+        result: T = loop.run_until_complete(task)
+        return result
+    except BaseException:
+        task.cancel()
+        if not task.done():
+            loop.run_until_complete(asyncio.wait({task}, timeout=_FAREWELL_SECONDS))
+        raise
+
+
+def _run_beside(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run in a thread with a loop of its own; an interrupt of the waiting thread ends the work."""
+    begun: concurrent.futures.Future[Callable[[], Any]] = concurrent.futures.Future()
+
+    async def work() -> T:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        begun.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await make()
+
+    executor = LaneExecutor()
+    future: concurrent.futures.Future[T] = executor.submit(lambda: _run_fresh(work))
+    try:
+        return future.result()
+    except BaseException:
+        if not future.done():
+            begun.result(_FAREWELL_SECONDS)()
+            concurrent.futures.wait({future}, _FAREWELL_SECONDS)
+        raise
+    finally:
+        executor.shutdown()
 
 
 def _make_reentrant(loop: asyncio.AbstractEventLoop) -> bool:
@@ -65,6 +102,7 @@ class LaneExecutor(concurrent.futures.Executor):
     ) -> concurrent.futures.Future[T]:
         """Start a thread; it sees the caller's context variables."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()  # a thread that runs cannot be cancelled
         run = contextvars.copy_context().run
         thread = threading.Thread(
             target=_fulfil, args=(future, run, task, *args), name="lane", daemon=True
@@ -73,7 +111,7 @@ class LaneExecutor(concurrent.futures.Executor):
         thread.start()
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
         """Join the threads whose work is done; one that is stuck is left behind."""
         for thread, future in self._threads:
             if wait and future.done():

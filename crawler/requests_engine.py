@@ -1,25 +1,17 @@
 """The `requests` engine: one session per lane, one request at a time, any step 1 function."""
 
-import threading
 import time
 from typing import Any
 
-import msgspec
-
-from crawler.errors import Missing, PageError
 from crawler.frontier import Frontier
-from crawler.session import GuardedSession, HeldBackError, Seen
+from crawler.guard import HeldBackError
+from crawler.outcome import read_outcome
+from crawler.session import GuardedSession, Shared
 from crawler.verdict import Reply
 from crawler.work import Attempt
 
 MAX_LANES = 64
 """More threads than this slow each other down."""
-
-_NO_REQUEST = (
-    "the function made no request through the session it was given: "
-    "call session.get(...), not requests.get(...)"
-)
-_NOTHING_TAKEN = "the function appended nothing, though the site answered 200"
 
 
 class RequestsEngine:
@@ -34,12 +26,21 @@ class RequestsEngine:
         user_agent: str,
         attempt_seconds: float,
         ca_file: str | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """Prepare `min(connections, 64)` lanes; `ca_file` adds a certificate authority."""
+        """Prepare `min(connections, 64)` lanes.
+
+        Args:
+            connections: Requests under way at once, more than 64 count as 64.
+            user_agent: Whom the site sees.
+            attempt_seconds: Deadline of one attempt.
+            ca_file: Replaces the usual certificate authorities (certifi's).
+            shared: What all sessions share, where the caller has made it.
+        """
         self.lane_count = min(connections, MAX_LANES)
         self.attempt_seconds = attempt_seconds
-        self._user_agent, self._ca_file = user_agent, ca_file
-        self._body_lock = threading.Lock()
+        self._user_agent = user_agent
+        self._shared = shared or Shared(ca_file)
 
     def open_lane(self) -> "RequestsLane":
         """Make one lane; its sessions open with its first attempts."""
@@ -47,12 +48,7 @@ class RequestsEngine:
 
     def open_session(self, *, is_source: bool) -> GuardedSession:
         """Open a session: for a source it keeps no cookies."""
-        session = GuardedSession(
-            self._user_agent, keeps_cookies=not is_source, body_lock=self._body_lock
-        )
-        if self._ca_file is not None:
-            session.verify = self._ca_file
-        return session
+        return GuardedSession(self._user_agent, self._shared, keeps_cookies=not is_source)
 
 
 class RequestsLane:
@@ -69,12 +65,14 @@ class RequestsLane:
         return self._attempt
 
     def run(self, frontier: Frontier) -> None:
-        """Perform attempts one by one until there are none."""
+        """Perform attempts one by one until there are none, or until this lane was replaced."""
         try:
             while (attempt := frontier.next_attempt()) is not None:
                 self._attempt = attempt
                 reply = self._perform(attempt, frontier)
                 self._attempt = None
+                if attempt.is_abandoned:
+                    return
                 if reply is None:
                     frontier.put_back([attempt])
                 else:
@@ -91,13 +89,18 @@ class RequestsLane:
             lambda: frontier.resume_at <= time.monotonic(),
         )
         appended: list[Any] = []
-        raised: Exception | None = None
+        raised: BaseException | None = None
         try:
             attempt.job.function(session, attempt.song_num, appended)
         except HeldBackError:
-            return None
-        except Exception as error:  # noqa: BLE001 - step 1 is anybody's code
+            pass
+        except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code, sys.exit() too
             raised = error
+        granted = 0 if session.was_held_back else 1
+        if session.sent > granted:  # a function may ask several times
+            frontier.charge(session.sent - granted)
+        if session.was_held_back:
+            return None
         return read_outcome(attempt, session.seen, appended, raised)
 
     def _session(self, attempt: Attempt) -> GuardedSession:
@@ -105,66 +108,3 @@ class RequestsLane:
         if is_source not in self._sessions:
             self._sessions[is_source] = self._engine.open_session(is_source=is_source)
         return self._sessions[is_source]
-
-
-def read_outcome(
-    attempt: Attempt, seen: Seen | None, appended: list[Any], raised: Exception | None
-) -> Reply:
-    """Turn what a step 1 function did, and what its session saw, into a reply.
-
-    A function that swallows errors says nothing, so the session's own memory decides: only a 404
-    or 410 that was really answered, or `crawler.Missing`, makes a number missing.
-    """
-    if isinstance(raised, Missing):
-        return Reply(attempt, status=seen.status if seen else None, error="missing")
-    if seen is None and not appended:
-        detail = _NO_REQUEST if raised is None else _in_words(raised)
-        return Reply(attempt, error="function", detail=detail)
-    seen = seen or Seen()
-    reply = Reply(
-        attempt,
-        status=seen.status,
-        error=seen.error,
-        detail=seen.detail,
-        retry_after=seen.retry_after,
-        date=seen.date,
-        is_reused=seen.is_reused,
-    )
-    if raised is None and appended:
-        _take_info(reply, appended)
-    elif isinstance(raised, PageError) and seen.error is None:
-        reply.error, reply.detail = raised.kind, raised.detail
-    elif seen.error is None and (seen.status is None or seen.status < 300):
-        reply.error = "function" if seen.status in (None, 200) else None
-        reply.detail = _NOTHING_TAKEN if raised is None else _in_words(raised)
-    return reply
-
-
-def _take_info(reply: Reply, appended: list[Any]) -> None:
-    """Check what was appended, and take it as the info."""
-    num = reply.attempt.song_num
-    for entry in appended:
-        if not isinstance(entry, tuple) or len(entry) < 2 or entry[0] != num:
-            reply.error = "function"
-            reply.detail = f"append a tuple ({num!r}, info), not {_short(entry)}"
-            return
-    if reply.attempt.job.is_recorded:
-        try:
-            msgspec.json.encode(appended)
-        except UnicodeEncodeError:
-            pass  # half a surrogate pair: the record's own encoder writes it with escapes
-        except Exception as error:  # noqa: BLE001 - anybody's objects
-            reply.error, reply.detail = "function", f"info cannot be stored: {_in_words(error)}"
-            return
-    is_source = reply.attempt.job.source is not None
-    reply.found, reply.error, reply.detail = True, None, ""
-    reply.info = appended[0][1] if is_source else appended
-
-
-def _in_words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:200]
-
-
-def _short(entry: Any) -> str:
-    text = repr(entry)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -5,30 +5,26 @@
 3. `execute_async_event_loop` runs step 2 to its end wherever it is called.
 """
 
-import asyncio
 import functools
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import requests
 
-from crawler.engine import Engine, Lane
+from crawler.engine import Engine
 from crawler.errors import Missing, PageError, SettingsError, StoppedError
+from crawler.fields import genius_source
 from crawler.frontier import Frontier
-from crawler.loops import LaneExecutor, run_anywhere
+from crawler.lanes import gather_lanes
+from crawler.loops import run_anywhere
 from crawler.pacer import Pacer
 from crawler.requests_engine import RequestsEngine
 from crawler.source import GeniusSource, Source, user_agent
 from crawler.work import IterableSupply, Job, Policy, Results, Supply
 
 logger = logging.getLogger("crawler")
-
-_WATCH_SECONDS = 0.25
-_STUCK_SECONDS = 0.5
-"""How long after its deadline an attempt counts as stuck in code that cannot be interrupted."""
 
 Step1 = Callable[[Any, Any, list[Any]], Any]
 
@@ -107,7 +103,7 @@ async def get_data_asynchronous(
         engine = open_engine(
             engine, runs_step1=runs_step1, connections=connections, policy=frontier.policy
         )
-    await _gather_lanes(engine, frontier)
+    await gather_lanes(engine, frontier)
     if own_frontier:
         _report(frontier)
 
@@ -143,7 +139,7 @@ def default_source() -> GeniusSource:
 
     settings = read_settings(os.environ)
     token = settings.genius_token
-    return GeniusSource(settings.base_url, token.reveal() if token else "")
+    return genius_source(settings.base_url, token.reveal() if token else "", settings.fields)
 
 
 def make_job(
@@ -210,77 +206,6 @@ def open_engine(
         attempt_seconds=policy.attempt_seconds,
         ca_file=ca_file,
     )
-
-
-async def _gather_lanes(engine: Engine, frontier: Frontier) -> None:
-    loop = asyncio.get_running_loop()
-    posts = [_Post(engine.open_lane()) for _ in range(engine.lane_count)]
-    watch = loop.create_task(_watch(posts, frontier))
-    executor = LaneExecutor()
-    tasks = [_keep_lane(loop, executor, engine, post, frontier) for post in posts]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        watch.cancel()
-        frontier.finish()
-        executor.shutdown()
-
-
-class _Post:
-    """The place of one lane, which is replaced when it gets stuck."""
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.given_up: asyncio.Future[None] | None = None
-
-    def give_up(self) -> None:
-        if self.given_up is not None and not self.given_up.done():
-            self.given_up.set_result(None)
-
-
-async def _keep_lane(
-    loop: asyncio.AbstractEventLoop,
-    executor: LaneExecutor,
-    engine: Engine,
-    post: _Post,
-    frontier: Frontier,
-) -> None:
-    """Run one lane to its end; put another in its place when it is given up."""
-    while True:
-        running = loop.run_in_executor(executor, post.lane.run, frontier)
-        post.given_up = loop.create_future()
-        await asyncio.wait({running, post.given_up}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            try:
-                return running.result()
-            finally:
-                post.given_up.cancel()
-        running.add_done_callback(_forget)
-        if frontier.stopped_by is not None:
-            return None
-        post.lane = engine.open_lane()
-
-
-async def _watch(posts: list[_Post], frontier: Frontier) -> None:
-    """Look after the lanes: give up those that are stuck, and all when the grace time is over."""
-    limit = frontier.policy.attempt_seconds + _STUCK_SECONDS
-    while True:
-        await asyncio.sleep(_WATCH_SECONDS)
-        is_over = frontier.grace_left() <= 0
-        for post in posts:
-            attempt = post.lane.blocked_on
-            if attempt is None or attempt.is_abandoned:
-                continue
-            if time.monotonic() - attempt.sent_at > limit:
-                frontier.abandon(attempt)
-                post.give_up()
-            elif is_over:
-                post.give_up()
-
-
-def _forget(running: "asyncio.Future[None]") -> None:
-    if not running.cancelled():
-        running.exception()
 
 
 def _report(frontier: Frontier) -> None:

@@ -1,0 +1,80 @@
+"""How every libcurl handle is set: deadlines, sizes, no redirects, no proxies, verified TLS."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pycurl
+
+from crawler.body import MAX_BODY_BYTES
+from crawler.source import Source
+from crawler.work import Attempt
+
+CONNECT_SECONDS = 10.0
+STALLED_SECONDS = 10
+IDLE_CONNECTION_SECONDS = 20
+"""An idle connection is let go before a site usually does: libcurl would quietly send again."""
+
+
+def handle_options(
+    *, user_agent: str, attempt_seconds: float, ca_file: str, may_send: Callable[..., int]
+) -> dict[int, Any]:
+    """List the options of a handle.
+
+    Args:
+        user_agent: Whom the site sees.
+        attempt_seconds: Deadline of one attempt, from the first step to the last byte.
+        ca_file: The certificate authorities to trust.
+        may_send: libcurl's PREREQFUNCTION: asked when a connection stands and the request is
+            about to go out, also before each of libcurl's own repeats.
+    """
+    connect_seconds = min(CONNECT_SECONDS, attempt_seconds)
+    return {
+        pycurl.NOSIGNAL: 1,
+        pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+        pycurl.FOLLOWLOCATION: 0,
+        pycurl.PROXY: "",
+        pycurl.NETRC: pycurl.NETRC_IGNORED,
+        pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,
+        pycurl.HTTP09_ALLOWED: 0,
+        pycurl.HTTP_CONTENT_DECODING: 0,
+        pycurl.SSL_VERIFYPEER: 1,
+        pycurl.SSL_VERIFYHOST: 2,
+        pycurl.CAINFO: ca_file,
+        pycurl.TIMEOUT_MS: int(attempt_seconds * 1000),
+        pycurl.CONNECTTIMEOUT_MS: int(connect_seconds * 1000),
+        pycurl.LOW_SPEED_LIMIT: 1,
+        pycurl.LOW_SPEED_TIME: STALLED_SECONDS,
+        pycurl.MAXFILESIZE: MAX_BODY_BYTES,
+        pycurl.MAXAGE_CONN: IDLE_CONNECTION_SECONDS,
+        pycurl.TCP_NODELAY: 1,
+        pycurl.USERAGENT: user_agent,
+        pycurl.PREREQFUNCTION: may_send,
+    }
+
+
+class Transfer:
+    """One reusable handle, with what the transfer under way has received."""
+
+    __slots__ = ("attempt", "chunks", "handle", "lines", "source")
+
+    def __init__(self, handle: pycurl.Curl) -> None:
+        self.handle = handle
+        self.lines: list[bytes] = []
+        self.chunks: list[bytes] = []
+        self.attempt: Attempt
+        self.source: Source | None = None
+        handle.transfer = self
+        handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
+        handle.setopt(pycurl.WRITEFUNCTION, self.chunks.append)
+
+
+def header_lines(source: Source) -> list[str]:
+    """Write the headers of a source as libcurl wants them.
+
+    Raises:
+        ValueError: One holds a line end, which libcurl would send as it is.
+    """
+    lines = [f"{name}: {value}" for name, value in source.headers().items()]
+    if any(mark in line for line in lines for mark in "\r\n\0"):
+        raise ValueError("a header of the source holds a line end")
+    return ["Accept-Encoding: gzip", *lines]

@@ -1,0 +1,107 @@
+"""Small crawls for the tests of engines: one address, a few numbers, short deadlines."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from crawler.frontier import Frontier
+from crawler.pacer import Pacer
+from crawler.record import Record
+from crawler.source import GeniusSource
+from crawler.steps import execute_async_event_loop, open_engine
+from crawler.work import Policy
+
+ENGINES = ("curl", "requests")
+TOKEN = "token-of-the-tests-4711"
+ROOT = Path(__file__).parent.parent
+
+QUICK = Policy(attempt_seconds=1.0, max_attempts=1, backoff_seconds=0.01)
+"""A deadline of a second, and no second try."""
+
+RETRYING = Policy(attempt_seconds=1.0, max_attempts=3, backoff_seconds=0.01)
+"""The same with two more tries at once."""
+
+
+class Crawl:
+    """One crawl that is over.
+
+    Attributes:
+        records: Each number's record.
+        results: What was appended to the list of results.
+        frontier: With its counts and why it ended.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        numbers: Iterable[Any] = (1,),
+        *,
+        engine: Any = "curl",
+        policy: Policy = QUICK,
+        ca_path: Path | None = None,
+        rate: float = 0,
+        connections: int = 8,
+        function: Any = None,
+        **frontier: Any,
+    ) -> None:
+        """Crawl; `function` is step 1 or a source, by default the Genius source at the address."""
+        self.records: dict[Any, Record] = {}
+        self.results: list[Any] = []
+        frontier.setdefault("pacer", Pacer(rate))
+        self.frontier = Frontier(policy, on_record=self._book, **frontier)
+        target = function or GeniusSource(base_url, TOKEN)
+        if isinstance(engine, str):
+            engine = open_engine(
+                engine,
+                runs_step1=False,
+                connections=connections,
+                policy=policy,
+                ca_file=None if ca_path is None else str(ca_path),
+            )
+        execute_async_event_loop(
+            numbers, self.results, function=target, engine=engine, frontier=self.frontier
+        )
+
+    def _book(self, record: Record) -> None:
+        assert record.song_num not in self.records
+        self.records[record.song_num] = record
+
+    @property
+    def kinds(self) -> dict[Any, str | None]:
+        """The kind of failure of each number, None for those found."""
+        return {num: record.error for num, record in self.records.items()}
+
+    @property
+    def outcomes(self) -> dict[Any, str]:
+        """The outcome of each number."""
+        return {num: record.outcome for num, record in self.records.items()}
+
+
+def run_python(code: str, *arguments: str, seconds: float = 60, **environ: str) -> str:
+    """Run a script in a process of its own, warnings as errors; give what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", textwrap.dedent(code), *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@contextlib.contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """Check that no thread is left behind."""
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
