@@ -17,6 +17,7 @@ from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier import Frontier
 from crawler.housekeeping import Housekeeper, Progress
 from crawler.pacer import Pacer
+from crawler.raw import RawKeeper
 from crawler.record import Record
 from crawler.request import CrawlRequest
 from crawler.run_objects import RunObject, leave_run_object, requests_today
@@ -56,8 +57,11 @@ class Run:
         self.settings, self.stock, self.target = settings, stock, target
         self.is_unattended = is_unattended
         self.started_at, self.started = datetime.now(UTC), time.monotonic()
+        self.raw = RawKeeper(stock.store) if settings.keep_raw else None
+        if self.raw is not None:
+            self.target = self.raw.keeping(target)
         self.writer = Writer(
-            stock.save,
+            stock.save if self.raw is None else self.raw.saving(stock.save),
             on_stored=stock.note_stored,
             on_trouble=lambda reason: self.frontier.close("store", reason),
             threads=8 if stock.store.location.startswith("gs://") else 1,
@@ -69,6 +73,8 @@ class Run:
             now=self.started_at,
             read=stock.read,
             on_block=self.writer.expect,
+            met=stock.met,
+            relist=stock.relist,
         )
         budget = settings.time_budget_seconds
         self.frontier = Frontier(
@@ -78,7 +84,7 @@ class Run:
             deadline=None if budget is None else self.started + budget,
             on_record=self._book,
             on_pause=self._tell_pause,
-            has_room=self.writer.has_room,
+            has_room=self._has_room,
             last_known=None if request.recheck == "missing" else self.scope.last_found,
         )
         self.keeper: Housekeeper
@@ -137,6 +143,9 @@ class Run:
     def _book(self, record: Record) -> None:
         self.scope.note(record)
         self.writer.add(record)
+
+    def _has_room(self) -> bool:
+        return self.writer.has_room() and (self.raw is None or self.raw.has_room())
 
     def _tell_pause(self, seconds: float) -> None:
         self.keeper.tell_pause(seconds)

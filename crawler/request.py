@@ -1,6 +1,7 @@
 """The request: an HTTP body or query becomes one checked `CrawlRequest`, or one clear error."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -9,6 +10,9 @@ from msgspec import UNSET, Meta, UnsetType
 from crawler.errors import RequestError
 from crawler.request_fields import body_fields, check_media, query_fields, read_body, short
 from crawler.settings import MAX_SONG_NUM, SongNum
+
+MAX_ORDER = 10**13
+"""An order's number is the moment at which it was given, in milliseconds since 1970."""
 
 _EXAMPLE = '{"start": 1, "stop": 2001} or {"mode": "next"}'
 
@@ -25,6 +29,8 @@ class CrawlRequest(msgspec.Struct, frozen=True, kw_only=True):
         refresh_older_than_days: Records older than this many days count as not settled.
         recheck: `missing`: missing ones count as not settled.
         max_rate: Requests per second for this run, above 0; None: the deployed rate.
+        order: With fan_out: the order to go on with; None: a new one.
+        ordered_at: When the order was given of which this is a part, aware; no caller's to set.
     """
 
     start: int | None = None
@@ -35,6 +41,8 @@ class CrawlRequest(msgspec.Struct, frozen=True, kw_only=True):
     refresh_older_than_days: float | None = None
     recheck: Literal["missing"] | None = None
     max_rate: float | None = None
+    order: int | None = None
+    ordered_at: datetime | None = None
 
 
 class RequestFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +76,10 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Annotated[float, Meta(gt=0, le=10_000)] | UnsetType,
         Meta(description="Requests per second of this run, at most the deployed rate."),
     ] = UNSET
+    order: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_ORDER)] | UnsetType,
+        Meta(description="With fan_out: an order's number, to enqueue what is left of it."),
+    ] = UNSET
 
 
 _WANTED = {
@@ -79,6 +91,7 @@ _WANTED = {
     "refresh_older_than_days": "a number of days from 0 to 36500",
     "recheck": '"missing"',
     "max_rate": "a number above 0, at most the deployed rate",
+    "order": f"a whole number from 1 to {MAX_ORDER}",
 }
 
 
@@ -148,6 +161,8 @@ def _checked(given: RequestFields, max_range: int, deployed_rate: float) -> Craw
     if given.max_rate is not UNSET and 0 < deployed_rate < given.max_rate:
         wanted = f"at most the deployed rate, {deployed_rate:g}"
         _refuse("max_rate", "malformed", f"max_rate must be {wanted}, got {given.max_rate:g}")
+    if given.order is not UNSET and not given.fan_out:
+        _refuse("order", "conflict", "order goes with fan_out")
     present = {
         name: value for name, value in msgspec.structs.asdict(given).items() if value is not UNSET
     }

@@ -1,10 +1,12 @@
 """The scope of a run: which numbers a request is about, and how many of them are done."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
 from crawler.block import BlockInfo
-from crawler.plan import Criteria, FillSupply, PlannedBlock
+from crawler.plan import FillSupply
+from crawler.planned import Criteria, PlannedBlock
 from crawler.record import Record
 from crawler.request import CrawlRequest
 from crawler.settings import Settings
@@ -23,6 +25,8 @@ class Scope:
         now: datetime,
         read: Callable[[int], dict[int, Record]],
         on_block: Callable[[PlannedBlock], None],
+        met: AbstractSet[int] = frozenset(),
+        relist: Callable[[], None] = lambda: None,
     ) -> None:
         """Plan a request.
 
@@ -33,6 +37,8 @@ class Scope:
             now: The time of the run, aware.
             read: Reads the records of a block.
             on_block: Told of each block before its first number is supplied.
+            met: Blocks in which another run was met.
+            relist: Brings the listing up to date.
         """
         self.mode = request.mode
         self.last_found = max((i.last_found or -1 for i in listing.values()), default=-1)
@@ -44,10 +50,12 @@ class Scope:
                 self.start,
                 self._fill_stop,
                 listing,
-                _criteria(request, now),
+                criteria_of(request, now),
                 read=read,
                 on_block=on_block,
                 limit=request.limit,
+                met=met,
+                relist=relist,
             )
         if request.mode != "range":
             self._tail = TailSupply(
@@ -118,11 +126,12 @@ class Scope:
             self._fill.close()
 
 
-def _criteria(request: CrawlRequest, now: datetime) -> Criteria:
-    days = request.refresh_older_than_days
+def criteria_of(request: CrawlRequest, now: datetime) -> Criteria:
+    """Say what is to be asked again; all parts of an order look from the moment it was given."""
+    days, since = request.refresh_older_than_days, request.ordered_at or now
     return Criteria(
-        now=now,
-        refresh_before=None if days is None else now - timedelta(days=days),
+        now=since,
+        refresh_before=None if days is None else since - timedelta(days=days),
         is_missing_rechecked=request.recheck == "missing",
         is_patient=request.mode == "next",
     )

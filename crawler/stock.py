@@ -20,6 +20,10 @@ class Stock:
     def __init__(self, store: Store, source: str, start: int | None, stop: int | None) -> None:
         """List the blocks of `[start, stop)`, or all where `start` is None."""
         self.store, self.source = store, source
+        self.met: set[int] = set()
+        """Blocks in which another run was met: somebody else had written to them meanwhile."""
+        self._range = (start or 0, stop)
+        self._own: set[int] = set()
         blocks = store.list_blocks(start or 0, stop, timeout=STORE_SECONDS)
         self.listing = {info.first: info for info in blocks}
         self._is_whole = start is None
@@ -34,14 +38,23 @@ class Stock:
         self, first: int, records: dict[int, Record], *, is_new: bool, timeout: float
     ) -> BlockInfo:
         """Merge records into a block; `is_new` where none is believed to be there."""
+        known = self.listing.get(first)
+        is_own = first in self._own  # our own earlier part of it may be on its way
+        self._own.add(first)
         return save_block(
             self.store,
             first,
             records,
             source=self.source,
-            generation=0 if is_new else 1,
+            generation=0 if is_new else known.generation if known else 1,
             timeout=timeout,
+            on_conflict=(lambda: None) if is_own else (lambda: self.met.add(first)),
         )
+
+    def relist(self) -> None:
+        """Bring the listing up to date with what others have stored."""
+        for info in self.store.list_blocks(*self._range, timeout=STORE_SECONDS):
+            self.listing[info.first] = info
 
     def note_stored(self, info: BlockInfo) -> None:
         """Learn that a block was stored."""

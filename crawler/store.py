@@ -114,6 +114,7 @@ def save_block(
     source: str,
     generation: int,
     timeout: float,
+    on_conflict: Callable[[], None] = lambda: None,
 ) -> BlockInfo:
     """Merge records into the block that begins with `first`, whoever else writes to it meanwhile.
 
@@ -125,6 +126,7 @@ def save_block(
         generation: A hint: 0 where no block is believed to be there, which is then created without
             reading first; any other number: it is read first.
         timeout: Seconds for all attempts together.
+        on_conflict: Told when the block is not of that generation: somebody else writes to it.
 
     Returns:
         The counts of the block as it now is, with its new generation.
@@ -136,6 +138,8 @@ def save_block(
     name = block_name(first)
     deadline = Deadline(timeout)
     stored = store.read(name, timeout=timeout) if generation else None
+    if stored and stored.generation != generation:
+        on_conflict()
     while True:
         known = decode_block(stored.data, name) if stored else {}
         data, info = encode_block(merge_blocks(known, records).values(), source=source)
@@ -153,4 +157,5 @@ def save_block(
             )
             return info
         except StoreConflictError:
+            on_conflict()
             stored = store.read(name, timeout=deadline.left(f"saving {name}"))

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from crawler.block import BLOCK_SIZE, block_first
-from crawler.plan import FillSupply, PlannedBlock
+from crawler.plan import FillSupply
+from crawler.planned import PlannedBlock
 
 
 class TailSupply:

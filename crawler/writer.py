@@ -13,7 +13,7 @@ import msgspec
 
 from crawler.block import BLOCK_SIZE, BlockInfo
 from crawler.errors import StoreError, StoreUnavailableError
-from crawler.plan import PlannedBlock
+from crawler.planned import PlannedBlock
 from crawler.record import Record
 
 logger = logging.getLogger("crawler")
