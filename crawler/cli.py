@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from crawler.cli_crawl import add_crawl
 from crawler.cli_demo import add_demo, add_demo_site
+from crawler.cli_deploy import add_deployment
+from crawler.cli_doctor import add_doctor
+from crawler.cli_export import add_export
 from crawler.cli_options import VERBATIM, given_options, set_up_logs
+from crawler.cli_rebuild import add_rebuild
 from crawler.cli_signals import EXIT_AT_ONCE
 from crawler.cli_store import add_status, add_stop, add_verify
 from crawler.cli_words import error_line, program
@@ -23,6 +27,8 @@ examples:
   %(prog)s status                   what is settled, what is left
   %(prog)s verify 1 2001            prove that each number is there exactly once
   %(prog)s stop                     end all runs on this store within 10 s
+  %(prog)s export songs.parquet     what was found, for pandas, DuckDB and the rest
+  %(prog)s doctor                   say whether a crawl would work, and what to mend
 
 Each command has a --help of its own."""
 
@@ -56,6 +62,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"song-crawler {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_crawl, add_status, add_verify, add_stop, add_demo, add_demo_site):
+    for add in (
+        add_crawl,
+        add_status,
+        add_verify,
+        add_stop,
+        add_export,
+        add_rebuild,
+        add_doctor,
+        add_demo,
+        add_demo_site,
+        add_deployment,
+    ):
         add(commands)
     return parser

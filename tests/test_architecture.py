@@ -79,6 +79,7 @@ ORDER = (
     "verify",
     "run_objects",
     "stock",
+    "contact",
     "housekeeping",
     "cost",
     "watch",
