@@ -14,6 +14,8 @@ from crawler.errors import CrawlerError, Missing
 from crawler.version import VERSION
 
 if TYPE_CHECKING:
+    from crawler.export import to_pandas
+    from crawler.reading import read
     from crawler.run import crawl
     from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
 
@@ -24,14 +26,18 @@ __all__ = [
     "crawl",
     "execute_async_event_loop",
     "get_data_asynchronous",
+    "read",
     "request_song_info",
+    "to_pandas",
 ]
 
 _HOMES = {
     "crawl": "crawler.run",
     "execute_async_event_loop": "crawler.steps",
     "get_data_asynchronous": "crawler.steps",
+    "read": "crawler.reading",
     "request_song_info": "crawler.steps",
+    "to_pandas": "crawler.export",
 }
 
 

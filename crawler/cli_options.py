@@ -56,7 +56,7 @@ def settings_of(args: argparse.Namespace, **more: Any) -> Settings:
     Raises:
         SettingsError: A setting is missing or malformed.
     """
-    settings = read_settings(os.environ, env_file=ENV_FILE, **_overrides(args), **more)
+    settings = read_settings(os.environ, env_file=ENV_FILE, **overrides_of(args), **more)
     if settings.genius_token is not None:
         set_up_logs(args, secrets=[settings.genius_token.reveal()])
     return settings
@@ -72,7 +72,7 @@ def store_settings_of(args: argparse.Namespace) -> Settings:
 
 def given_options(args: argparse.Namespace) -> dict[str, str]:
     """Map settings to the options they came from, for messages: `CRAWLER_RATE` to `--rate`."""
-    return {f"CRAWLER_{name.upper()}": f"--{name.replace('_', '-')}" for name in _overrides(args)}
+    return {f"CRAWLER_{name.upper()}": f"--{name.replace('_', '-')}" for name in overrides_of(args)}
 
 
 def set_up_logs(args: argparse.Namespace, *, secrets: Sequence[str] = ()) -> None:
@@ -82,6 +82,7 @@ def set_up_logs(args: argparse.Namespace, *, secrets: Sequence[str] = ()) -> Non
     logging.getLogger().setLevel(levels[min(getattr(args, "verbose", 0), 2)])
 
 
-def _overrides(args: argparse.Namespace) -> dict[str, Any]:
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Collect the settings that were given as options."""
     given = {name: getattr(args, name, None) for name in SETTINGS}
     return {name: value for name, value in given.items() if value is not None}

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from crawler.block import FORMAT_VERSION
 from crawler.errors import SettingsError
+from crawler.fields import genius_source
 from crawler.identity import Identity
-from crawler.settings import is_loopback
+from crawler.settings import Settings, is_loopback
 from crawler.source import Source
 
 
@@ -41,6 +42,24 @@ def load_function(name: str) -> Any:
             f"{name} is neither a function of (session, song_num, song_urls) nor a source",
         )
     return target
+
+
+def target_of(settings: Settings) -> Any:
+    """Make what a deployment crawls with: its own step 1 function or source, or the Genius source.
+
+    Raises:
+        SettingsError: It cannot be loaded, or `CRAWLER_FIELDS` is set beside it.
+    """
+    if settings.function is None:
+        token = settings.genius_token
+        return genius_source(settings.base_url, token.reveal() if token else "", settings.fields)
+    if settings.fields is not None:
+        raise SettingsError(
+            "fields_unfit",
+            "CRAWLER_FIELDS",
+            "CRAWLER_FIELDS chooses from a Genius song: choose in your own source itself",
+        )
+    return load_function(settings.function)
 
 
 def identify(target: Any, base_url: str) -> Identity:

@@ -12,13 +12,12 @@ import msgspec
 from crawler import identity
 from crawler.answer import Answer
 from crawler.assembly import Run
-from crawler.functions import identify, load_function
+from crawler.functions import identify, target_of
 from crawler.housekeeping import Progress
 from crawler.open_store import open_store
 from crawler.pacer import Pacer
 from crawler.request import CrawlRequest
 from crawler.settings import Settings, read_settings
-from crawler.source import GeniusSource
 from crawler.stock import STORE_SECONDS, Stock
 from crawler.work import Results
 
@@ -131,7 +130,7 @@ def run(
     Raises:
         SettingsError, StoreError: Before the first request to the site.
     """
-    target = function or _target(settings)
+    target = function or target_of(settings)
     store = open_store(settings.store)
     mine = identify(target, settings.base_url)
     store.check(timeout=STORE_SECONDS)
@@ -143,10 +142,3 @@ def run(
         on_progress=on_progress,
         stop_event=stop_event or threading.Event(),
     )
-
-
-def _target(settings: Settings) -> Any:
-    if settings.function is not None:
-        return load_function(settings.function)
-    token = settings.genius_token
-    return GeniusSource(settings.base_url, token.reveal() if token else "")

@@ -1,12 +1,15 @@
 """What a page is: its address, its headers, and how a body becomes `info`."""
 
 import json
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from crawler.errors import Missing, PageError
 from crawler.version import VERSION
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -38,8 +41,12 @@ class Source(Protocol):
         """
 
 
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""What a record can hold: JSON knows larger numbers, the encoder of records does not."""
+
+
 class _Artist(msgspec.Struct):
-    id: int | None = None
+    id: Int64 | None = None
     name: str | None = None
 
 
@@ -48,7 +55,7 @@ class _Album(msgspec.Struct):
 
 
 class _Stats(msgspec.Struct):
-    pageviews: int | None = None
+    pageviews: Int64 | None = None
 
 
 class _Song(msgspec.Struct):
@@ -112,12 +119,10 @@ class GeniusSource:
             PageError: `json`, `schema` or `mismatch`.
             Missing: The body's own `meta.status` is 404.
         """
-        page = _read_page(body)
+        page = read_page(body, _decode_page, _Page)
         song = page.response.song
-        if page.meta.status != 200:
-            raise PageError("schema", f"meta.status is {page.meta.status}")
-        if song.id != song_num:
-            raise PageError("mismatch", f"asked for song {song_num}, got song {song.id}")
+        if page.meta.status != 200 or song.id != song_num:
+            check_page(song_num, page.meta.status, song.id)
         artist = song.primary_artist or _NO_ARTIST
         return {
             "title": song.title,
@@ -130,20 +135,42 @@ class GeniusSource:
         }
 
 
-def _read_page(body: bytes) -> _Page:
-    """Decode straight into the typed page; what is not exactly that takes the slow way."""
+def check_page(song_num: int, status: int, song_id: int) -> None:
+    """Make sure that a page is about the song asked for.
+
+    Raises:
+        PageError: `schema` or `mismatch`.
+    """
+    if status != 200:
+        raise PageError("schema", f"meta.status is {status}")
+    if song_id != song_num:
+        raise PageError("mismatch", f"asked for song {song_num}, got song {song_id}")
+
+
+def read_page(body: bytes, decode: Callable[[bytes], T], page_type: type[T]) -> T:
+    """Decode straight into the typed page; what is not exactly that takes the slow way.
+
+    Args:
+        body: Whole and decoded.
+        decode: The decoder of `page_type`.
+        page_type: A struct with `meta.status` and `response.song`.
+
+    Raises:
+        PageError: `json` or `schema`.
+        Missing: The body's own `meta.status` is 404.
+    """
     try:
         str(body, "utf-8")  # msgspec skips unknown fields without looking at their bytes
-        return _decode_page(body)
+        return decode(body)
     except UnicodeDecodeError:
         raise PageError("json", "not UTF-8") from None
     except RecursionError:
         raise PageError("json", "nested too deep") from None
     except (msgspec.DecodeError, ValueError):
-        return _read_odd_page(body)
+        return _read_odd_page(body, page_type)
 
 
-def _read_odd_page(body: bytes) -> _Page:
+def _read_odd_page(body: bytes, page_type: type[T]) -> T:
     """Read what the fast decoder refuses: a BOM, half a surrogate pair, a 404 inside a 200."""
     try:
         page = json.loads(body.removeprefix(_BOM), parse_constant=_refuse_constant)
@@ -152,7 +179,7 @@ def _read_odd_page(body: bytes) -> _Page:
     try:
         if msgspec.convert(page, _Head).meta.status == 404:
             raise Missing
-        return msgspec.convert(page, _Page)
+        return msgspec.convert(page, page_type)
     except msgspec.ValidationError as error:
         raise PageError("schema", str(error)) from None
 
