@@ -35,13 +35,14 @@ class Backlog:
         ready, waiting = self._ready, self._waiting
         while len(ready) < wanted and waiting and waiting[0][0] <= now:
             ready.append(heapq.heappop(waiting)[2])
-        if len(waiting) < MAX_WAITING:
+        if len(ready) < wanted and len(waiting) < MAX_WAITING:
             self._fetch(wanted)
         return min(wanted, len(ready))
 
-    def pop(self) -> Attempt:
-        """Give the next attempt that `prepare` counted."""
-        return self._ready.popleft()
+    def pop(self, count: int) -> list[Attempt]:
+        """Give the next attempts, no more than `prepare` counted."""
+        popleft = self._ready.popleft
+        return [popleft() for _ in range(count)]
 
     @property
     def next_due(self) -> float | None:

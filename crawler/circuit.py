@@ -11,7 +11,8 @@ SETUP_FAILURES = 10
 """A name or certificate that is wrong from the start is wrong for every number."""
 
 MISSING_WINDOW = 1000
-MISSING_SHARE = 0.6
+MOST_MISSING = 600
+"""More missing ones than this among the last answers are beyond belief."""
 
 
 class Circuit:
@@ -70,13 +71,13 @@ class Circuit:
 class Refusals:
     """Tells one forbidden page from a token that is refused altogether.
 
-    The first 401 or 403 of a run that has seen good answers is only suspicious: nothing more is
-    asked until what is in flight has come back. A second one in a row is proof. So a run ends
+    The first 401 or 403 is only suspicious: nothing more is asked until what is in flight has
+    come back, and then one at a time. A second one before any good answer is proof. So a run ends
     within the requests in flight and one more, and one forbidden page costs that page alone.
     """
 
     def __init__(self) -> None:
-        self.has_succeeded = False
+        self.has_succeeded = self.is_proven = False
         self._waiting: list[tuple[Any, Any]] = []
 
     @property
@@ -84,14 +85,25 @@ class Refusals:
         """Whether a refusal waits to be confirmed."""
         return bool(self._waiting)
 
-    def confirm(self, attempt: Any, reply: Any) -> bool:
+    def note(self, attempt: Any, reply: Any) -> bool:
         """Take one refusal; say whether it proves that we are not wanted."""
-        is_proof = not self.has_succeeded or bool(self._waiting)
+        self.is_proven = self.is_proven or bool(self._waiting)
         self._waiting.append((attempt, reply))
-        return is_proof
+        return self.is_proven
+
+    def conclude(self) -> bool:
+        """Say, when nothing is left to ask, whether a lone refusal was about the token.
+
+        401 is, where nothing else was ever answered; 403 may well be about the page.
+        """
+        if not self.has_succeeded and any(reply.status == 401 for _, reply in self._waiting):
+            self.is_proven = True
+        return self.is_proven
 
     def clear(self) -> list[tuple[Any, Any]]:
-        """After a good answer: give the refused attempts, which were about their page alone."""
+        """Give the refused attempts that were about their page alone; none once it is proven."""
+        if self.is_proven or not self._waiting:
+            return []
         cleared, self._waiting = self._waiting, []
         return cleared
 
@@ -100,30 +112,26 @@ class MissingWatch:
     """Watches the share of missing numbers below the last song that was known before the run.
 
     A site in trouble, or a wrong address, answers 404 for everything; believing it would empty
-    the catalogue.
+    the catalogue. The alarm, once given, stays.
     """
 
     def __init__(self, last_known: int) -> None:
+        self.is_alarmed = False
         self._last_known = last_known
-        self._answers: deque[bool] = deque(maxlen=MISSING_WINDOW)
+        self._answers: deque[bool] = deque([False] * MISSING_WINDOW, MISSING_WINDOW)
         self._missing = 0
 
     def note(self, song_num: int, is_missing: bool) -> None:
         """Count one answer; numbers beyond the last known song may be missing."""
         if song_num > self._last_known:
             return
-        if len(self._answers) == MISSING_WINDOW:
-            self._missing -= self._answers[0]
-        self._answers.append(is_missing)
-        self._missing += is_missing
-
-    @property
-    def is_alarmed(self) -> bool:
-        """Whether the share over the last answers is beyond belief."""
-        is_full = len(self._answers) == MISSING_WINDOW
-        return is_full and self._missing > MISSING_SHARE * MISSING_WINDOW
+        answers = self._answers
+        self._missing += is_missing - answers[0]
+        answers.append(is_missing)
+        if is_missing and self._missing > MOST_MISSING:
+            self.is_alarmed = True
 
     @property
     def alarm(self) -> str:
         """The alarm in words."""
-        return f"{self._missing} of the last {len(self._answers)} known numbers answered as missing"
+        return f"{self._missing} of the last {MISSING_WINDOW} known numbers answered as missing"

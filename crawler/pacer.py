@@ -6,12 +6,11 @@ import threading
 CATCH_UP_SECONDS = 0.5
 """So much lateness (a busy machine, a long timer) is made good afterwards; more is let go."""
 
-PEAK = 1.02
-"""How much faster than the rate lateness is made good. With a burst of 2 % no second holds more
-than 104 % of the rate, which leaves 1 % for what the network shifts."""
-
 RECOVERY_PER_SECOND = 0.1
 """Share of the full rate won back in each second of good answers: 90 % within 9 s from anything."""
+
+_HAIR = 1e-6
+"""Of an attempt: a wait computed in floats may end this much before its token is whole."""
 
 
 class Pacer:
@@ -20,11 +19,16 @@ class Pacer:
     Two token buckets: one holds the mean rate and remembers a little lateness, the other keeps
     every single second below the peak. All times are seconds of one monotonic clock, given by
     the caller.
+
+    Attributes:
+        rate: Attempts per second, 0 for no limit.
+        held_seconds: Length of all shared pauses so far, one under way counted whole.
     """
 
     def __init__(self, rate: float) -> None:
-        """Start at full rate; `rate` is attempts per second, 0 for no limit."""
+        """Start at full rate."""
         self.rate = rate
+        self.held_seconds = 0.0
         self._full = rate or math.inf
         self._limit = self._full
         self._lock = threading.Lock()
@@ -63,29 +67,40 @@ class Pacer:
                 self._count(wanted, now)
                 return wanted, 0.0
             self._refill(now, limit)
-            granted = min(wanted, int(min(self._credit, self._burst)))
+            ready = min(self._credit, self._burst)
+            granted = max(0, min(wanted, int(ready + _HAIR)))
             self._credit -= granted
             self._burst -= granted
             self._count(granted, now)
-            lacking = 1.0 - min(self._credit, self._burst)
-            return granted, max(0.0, lacking / limit)
+            return granted, max(0.0, (1.0 - ready + granted) / limit)
 
     def give_back(self, count: int) -> None:
         """Take back grants that were not used."""
         with self._lock:
             self._credit += count
             self._burst += count
+            self._counted -= count
 
     def charge(self, count: int) -> None:
         """Pay for requests that were sent without a grant (a transport's own repeats)."""
         with self._lock:
-            self._credit -= count
+            if self._limit != math.inf:  # a debt made where nothing is owed would come due later
+                self._credit -= count
+                self._burst -= count
 
-    def hold(self, until: float, now: float) -> None:
-        """Let no attempt start before `until`; a pause that ends later stays."""
+    def hold(self, until: float, now: float) -> bool:
+        """Let no attempt start before `until`; say whether that is later than before.
+
+        What could have been sent in the pause is not made good afterwards.
+        """
         with self._lock:
-            if until > max(self._resume_at, now):
-                self._resume_at = until
+            before = max(self._resume_at, now)
+            if until <= before:
+                return False
+            self._resume_at = until
+            self.held_seconds += until - before
+            self._refilled_at = max(until, self._refilled_at)
+            return True
 
     def slow_down(self, sent_at: float, now: float) -> None:
         """Halve the pace, once for all attempts that were under way when it was last halved."""
@@ -93,12 +108,9 @@ class Pacer:
             if sent_at <= self._cut_at:
                 return
             if self._full == math.inf:
-                self._full = max(
-                    1.0, self._measured, self._counted / max(now - self._counted_from, 0.1)
-                )
-            self._limit = (
-                max(1.0, min(self._limit, self._full) / 2) if self._full > 1 else self._full
-            )
+                self._full = self._measured_rate(now)
+            if self._full > 1:
+                self._limit = max(1.0, min(self._limit, self._full) / 2)
             self._cut_at = now
             self._recovered_at = max(now, self._resume_at)
             self._credit = min(self._credit, 1.0)
@@ -115,13 +127,15 @@ class Pacer:
                 self._limit = self._full = math.inf
 
     def _refill(self, now: float, limit: float) -> None:
-        passed = max(0.0, now - self._refilled_at)
-        peak = limit * PEAK if limit >= 50 else limit  # below, 2 % is less than one attempt
-        self._credit = min(self._credit + passed * limit, max(1.0, limit * CATCH_UP_SECONDS))
-        self._burst = min(self._burst + passed * peak, max(1.0, limit * (PEAK - 1)))
         if self._refilled_at == -math.inf:
-            self._credit = self._burst = 1.0
-        self._refilled_at = max(now, self._refilled_at)
+            self._refilled_at = now
+        passed = now - self._refilled_at
+        if passed <= 0:
+            return
+        peak, most = _peak(limit)
+        self._credit = min(self._credit + passed * limit, max(1.0, limit * CATCH_UP_SECONDS))
+        self._burst = min(self._burst + passed * peak, most)
+        self._refilled_at = now
 
     def _count(self, granted: int, now: float) -> None:
         if now - self._counted_from >= 1.0:
@@ -129,3 +143,20 @@ class Pacer:
             self._measured = self._counted / passed
             self._counted_from, self._counted = now, 0
         self._counted += granted
+
+    def _measured_rate(self, now: float) -> float:
+        """Grants a second in the last whole second or in the one begun, whichever is more."""
+        current = self._counted / max(now - self._counted_from, 0.1)
+        return max(1.0, self._measured, current)
+
+
+def _peak(limit: float) -> tuple[float, float]:
+    """Say how fast lateness is made good, per second, and how many attempts may start at once.
+
+    No second holds more than their sum. From 50 a second on that is at most 104 % of the rate
+    (105 % below 100), which leaves 1 % for what the network shifts; below, where 2 % are less
+    than one attempt, it is one attempt more than the rate, for lateness up to 50 ms.
+    """
+    if limit >= 50:
+        return limit * 1.02, max(1.5, limit * 0.02)
+    return limit * 1.01, min(1.5, 1.0 + limit * 0.05)

@@ -11,7 +11,9 @@ _DATES = (
     # IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT
     re.compile(rf"[A-Z][a-z]{{2}}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
     # RFC 850: Sunday, 06-Nov-94 08:49:37 GMT
-    re.compile(rf"[A-Z][a-z]{{5,8}}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
+    re.compile(
+        rf"[A-Z][a-z]{{5,8}}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"
+    ),
     # asctime: Sun Nov  6 08:49:37 1994
     re.compile(rf"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[0-9 ][0-9]) {_TIME} (?P<year>[0-9]{{4}})"),
 )
@@ -67,7 +69,7 @@ def _moment(match: re.Match[str], now: datetime) -> datetime | None:
             int(match["day"]),
             int(match["hour"]),
             int(match["minute"]),
-            min(int(match["second"]), 59),  # a leap second is not worth a lost header
+            59 if match["second"] == "60" else int(match["second"]),  # a leap second
             tzinfo=UTC,
         )
     except ValueError:

@@ -89,7 +89,9 @@ def judge(reply: Reply) -> Verdict:
         return Verdict("refused", f"http_{status}")
     if status == 429 or (status == 503 and reply.retry_after is not None):
         return Verdict("retry", f"http_{status}", is_counted=status != 429, is_overload=True)
-    if error is not None:
+    if error is None and status is None:
+        error = "protocol"
+    if error is not None and error != f"http_{status}":  # step 1 may repeat what the status says
         action: Action = "failed" if error in _HOPELESS else "retry"
         is_excused = reply.is_reused and error == "connection" and status is None
         return Verdict(action, error, is_setup=error in _SETUP_KINDS, is_excused=is_excused)

@@ -14,6 +14,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         max_attempts: Requests for one number, the first included.
         retry_seconds: No number is tried again when this long has passed since its first attempt.
         backoff_seconds: Mean wait before the second attempt is half of this; it doubles each time.
+            The last attempt comes no sooner after the first than the mean waits together.
         max_backoff_seconds: The wait never grows beyond this.
         attempt_seconds: Deadline of one attempt: connect, headers, body and decoding.
         grace_seconds: How long attempts in flight may go on after the run was told to end.
@@ -91,8 +92,9 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
         job: The job it belongs to.
         number: Requests made for it before this one that count towards the limit.
         requests: All requests made for it before this one.
-        first_at: When it was first handed out, monotonic seconds less all shared pauses; -1 before.
+        first_at: When its first request was handed out, monotonic seconds less all time held back.
         sent_at: When it was handed out this time, monotonic seconds.
+        is_out: Whether it is handed out and not yet handed back.
         is_abandoned: Whether it was given up while its lane still worked on it.
     """
 
@@ -100,6 +102,7 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
     job: Job
     number: int = 0
     requests: int = 0
-    first_at: float = -1.0
+    first_at: float = 0.0
     sent_at: float = 0.0
+    is_out: bool = False
     is_abandoned: bool = False
