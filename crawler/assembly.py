@@ -12,6 +12,7 @@ import msgspec
 
 from crawler import control
 from crawler.answer import STOPS, Answer
+from crawler.contact import Contact
 from crawler.cost import estimate
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier import Frontier
@@ -19,6 +20,7 @@ from crawler.housekeeping import Housekeeper, Progress
 from crawler.pacer import Pacer
 from crawler.raw import RawKeeper
 from crawler.record import Record
+from crawler.report import make_answer
 from crawler.request import CrawlRequest
 from crawler.run_objects import RunObject, leave_run_object, requests_today
 from crawler.scope import Scope
@@ -27,7 +29,6 @@ from crawler.source import Source
 from crawler.steps import execute_async_event_loop, open_engine
 from crawler.stock import STORE_SECONDS, Stock
 from crawler.store import Store
-from crawler.version import VERSION
 from crawler.watch import watch_fields
 from crawler.work import Policy, Results
 from crawler.writer import Writer
@@ -88,6 +89,7 @@ class Run:
             last_known=None if request.recheck == "missing" else self.scope.last_found,
         )
         self.keeper: Housekeeper
+        self.contact: Contact
 
     def execute(
         self,
@@ -107,11 +109,10 @@ class Run:
             ca_file=ca_file,
         )
         order, _ = control.read_control(self.stock.store, timeout=STORE_SECONDS)
+        self.contact = Contact(self.frontier, self.stock.store, seen_stop_id=order.stop_id)
         self.keeper = Housekeeper(
             self.frontier,
             self.writer,
-            self.stock.store,
-            seen_stop_id=order.stop_id,
             stop_event=stop_event,
             skipped=lambda: self.scope.skipped,
             total=self.scope.total,
@@ -122,7 +123,7 @@ class Run:
         if self.is_unattended and order.held_at is not None:
             since = f"held since {order.held_at:%Y-%m-%d %H:%M} UTC, until somebody resumes it"
             self.frontier.close(order.held_by, since)
-        with self.keeper:
+        with self.contact, self.keeper:
             try:
                 execute_async_event_loop(
                     self.scope.supply,
@@ -148,35 +149,14 @@ class Run:
         return self.writer.has_room() and (self.raw is None or self.raw.has_room())
 
     def _tell_pause(self, seconds: float) -> None:
-        self.keeper.tell_pause(seconds)
+        self.contact.tell_pause(seconds)
 
     def _seconds_to_close(self) -> float:
         return SIGNAL_CLOSE_SECONDS if self.frontier.stopped_by == "signal" else CLOSE_SECONDS
 
     def _answer(self) -> Answer:
-        tally, lost, scope = self.frontier.tally, self.writer.lost, self.scope
-        found, missing = tally.found - lost["found"], tally.missing - lost["missing"]
-        failed, skipped = tally.failed - lost["failed"], scope.skipped_in_all()
-        remaining = max(0, scope.stop - scope.start - found - missing - failed - skipped)
         seconds = time.monotonic() - self.started
-        return Answer(
-            start=scope.start,
-            stop=scope.stop,
-            mode=scope.mode,
-            found=found,
-            missing=missing,
-            failed=failed,
-            skipped=skipped,
-            complete=not (remaining or failed or scope.has_gaps),
-            remaining=remaining,
-            requests=tally.requests,
-            retries=tally.retries,
-            seconds=round(seconds, 3),
-            mean_rate=round(tally.requests / max(seconds, 1e-9), 2),
-            stopped_by="store" if lost.total() else self.frontier.stopped_by or "done",
-            blocks_written=self.writer.blocks_written,
-            version=VERSION,
-        )
+        return make_answer(self.frontier, self.writer, self.scope, seconds=seconds)
 
     def _leave(self, answer: Answer, engine: str) -> None:
         stop, detail = STOPS[answer.stopped_by], self.frontier.stop_detail

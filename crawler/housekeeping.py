@@ -1,31 +1,19 @@
-"""What goes on beside a crawl: stop orders, pauses of others, old blocks, progress, samples."""
+"""What is done now and then beside a crawl: old blocks, progress, log lines, samples, status."""
 
-import functools
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import msgspec
 
-from crawler import control
-from crawler.errors import StoreError
 from crawler.frontier import Frontier
-from crawler.store import Store
 from crawler.writer import Writer
 
 logger = logging.getLogger("crawler")
 
 TURN_SECONDS = 0.2
-CONTROL_SECONDS = 5.0
-"""How often `control.json` is looked at: a stop order is obeyed within 10 s."""
-
-SAME_PAUSE_SECONDS = 1.0
-"""A pause that ends less than this after one already told is the same one."""
-
 LOG_SECONDS = 10.0
 STATUS_SECONDS = 60.0
 MAX_SAMPLES = 240
@@ -66,65 +54,48 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Housekeeper:
-    """Two threads beside a run: one keeps time, the other talks to the store's `control.json`."""
+    """A thread beside a run that keeps time."""
 
     def __init__(
         self,
         frontier: Frontier,
         writer: Writer,
-        store: Store,
         *,
-        seen_stop_id: str | None,
         stop_event: threading.Event,
         skipped: Callable[[], int],
         total: int | None,
         on_progress: Callable[[Progress], None] | None = None,
         on_status: Callable[[], None] | None = None,
     ) -> None:
-        """Prepare; `seen_stop_id` is the stop order that stood before the run began."""
+        """Prepare.
+
+        Args:
+            frontier: Closed when `stop_event` is set.
+            writer: Told to write blocks that have waited long enough.
+            stop_event: Ends the run early.
+            skipped: Says how many numbers were left out so far.
+            total: Numbers of the range, None where the end is not known.
+            on_progress: Told several times a second where the run stands.
+            on_status: Called once a minute, to write the status.
+        """
         self.samples: list[Sample] = []
-        self._frontier, self._writer, self._store = frontier, writer, store
-        self._seen_stop_id, self._stop_event = seen_stop_id, stop_event
+        self._frontier, self._writer, self._stop_event = frontier, writer, stop_event
         self._skipped, self._total = skipped, total
         self._on_progress, self._on_status = on_progress, on_status
-        self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        self._told_until = 0.0
         self._ended = threading.Event()
         self._started_at = time.monotonic()
         self._recent: list[tuple[float, int]] = [(self._started_at, 0)]
         self._sample_every = 1.0
-        self._threads = [
-            threading.Thread(target=work, name=name, daemon=True)
-            for work, name in ((self._keep_time, "time"), (self._keep_contact, "control"))
-        ]
+        self._thread = threading.Thread(target=self._keep_time, name="time", daemon=True)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._pauses.put(None)
-        for thread in self._threads:
-            thread.join(2.0)
+        self._thread.join(2.0)
         self._report()
-
-    def tell_pause(self, seconds: float) -> None:
-        """Pass a pause the site asked for on to the other instances; never waits.
-
-        Answers that were under way when it began ask for the same pause: they are not news.
-        """
-        until = time.monotonic() + seconds
-        if until < self._told_until + SAME_PAUSE_SECONDS:
-            return
-        self._told_until = until
-        logger.warning(
-            "the site asked for a pause of %.0f s",
-            seconds,
-            extra={"event": "paused", "fields": {"seconds": seconds}},
-        )
-        self._pauses.put(seconds)
 
     def progress(self) -> Progress:
         """Say where the run stands."""
@@ -196,34 +167,3 @@ class Housekeeper:
         if len(self.samples) >= MAX_SAMPLES:
             self.samples = self.samples[1::2]
             self._sample_every *= 2
-
-    def _keep_contact(self) -> None:
-        look_at = time.monotonic() + CONTROL_SECONDS
-        while not self._ended.is_set():
-            try:
-                seconds = self._pauses.get(timeout=max(0.0, look_at - time.monotonic()))
-            except queue.Empty:
-                look_at = time.monotonic() + CONTROL_SECONDS
-                self._guarded(self._obey)
-            else:
-                if seconds is not None:
-                    until = datetime.now(UTC) + timedelta(seconds=seconds)
-                    self._guarded(functools.partial(self._pass_on, until))
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except StoreError as error:
-            logger.warning("control.json cannot be used at present: %s", error)
-
-    def _pass_on(self, until: datetime) -> None:
-        control.order_pause(self._store, until, now=datetime.now(UTC))
-
-    def _obey(self) -> None:
-        order, _ = control.read_control(self._store, timeout=CONTROL_SECONDS)
-        if order.stop_id is not None and order.stop_id != self._seen_stop_id:
-            self._frontier.close("stop_order")
-        if order.pause_until is not None:
-            left = (order.pause_until - datetime.now(UTC)).total_seconds()
-            if left > 0:
-                self._frontier.hold(left)

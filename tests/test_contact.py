@@ -1,0 +1,65 @@
+"""The contact between runs on one store: pauses told once, orders of others obeyed."""
+
+import logging
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from crawler import contact as contact_module
+from crawler.contact import Contact
+from crawler.control import order_pause, read_control
+from crawler.folder import FolderStore
+from crawler.frontier import Frontier
+from crawler.pacer import Pacer
+from tests.clock import utc_now, wait_until
+
+
+@pytest.fixture
+def frontier() -> Frontier:
+    """A frontier without a limit."""
+    return Frontier(pacer=Pacer(0))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    """A folder store that is ready."""
+    folder = FolderStore(tmp_path)
+    folder.check(timeout=5)
+    return folder
+
+
+def test_a_pause_is_told_to_the_others_through_the_store(
+    frontier: Frontier, store: FolderStore
+) -> None:
+    """What the site asked of one instance lies in `control.json` for all."""
+    with Contact(frontier, store, seen_stop_id=None) as contact:
+        contact.tell_pause(30.0)
+        assert wait_until(lambda: read_control(store, timeout=5)[0].pause_until is not None)
+    until = read_control(store, timeout=5)[0].pause_until
+    assert until is not None
+    assert 20 < (until - utc_now()).total_seconds() <= 30
+
+
+def test_the_same_pause_is_told_once(
+    frontier: Frontier, store: FolderStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sixty-four answers of one moment ask for one pause: one log line, one write."""
+    with (
+        caplog.at_level(logging.WARNING, "crawler"),
+        Contact(frontier, store, seen_stop_id=None) as contact,
+    ):
+        for _ in range(64):
+            contact.tell_pause(5.0)
+    assert len(caplog.records) == 1
+
+
+def test_a_pause_of_another_instance_holds_this_one(
+    frontier: Frontier, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`control.json` is looked at, and its pause is kept here too."""
+    monkeypatch.setattr(contact_module, "CONTROL_SECONDS", 0.05)
+    order_pause(store, utc_now() + timedelta(seconds=60), now=utc_now())
+    with Contact(frontier, store, seen_stop_id=None):
+        assert wait_until(lambda: frontier.resume_at > time.monotonic() + 30)
