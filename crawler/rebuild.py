@@ -9,7 +9,8 @@ import msgspec
 from crawler.block import block_first
 from crawler.errors import Missing, PageError, SettingsError, StoreMismatchError
 from crawler.identity import Identity, claim_store, read_identity
-from crawler.raw import RawPage, raw_name, read_pages, save_pages
+from crawler.raw import read_pages, save_pages
+from crawler.raw_object import RawPage, raw_name
 from crawler.reading import READ_SECONDS, read_blocks
 from crawler.record import Record
 from crawler.source import Source
