@@ -35,6 +35,7 @@ def handle_options(
         pycurl.PROXY: "",
         pycurl.NETRC: pycurl.NETRC_IGNORED,
         pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,
+        pycurl.PIPEWAIT: 1,  # one HTTP/2 connection and many streams, not a connection each
         pycurl.HTTP09_ALLOWED: 0,
         pycurl.HTTP_CONTENT_DECODING: 0,
         pycurl.SSL_VERIFYPEER: 1,
