@@ -1,0 +1,235 @@
+"""Exports: one schema whatever the data, hostile titles whole, the file there whole or not at all."""
+
+import csv
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from crawler import to_pandas
+from crawler.block import block_name
+from crawler.cli import main
+from crawler.errors import BlockFormatError, SettingsError, StoreMismatchError
+from crawler.export import export
+from crawler.folder import FolderStore
+from crawler.record import Record
+from crawler.store import Store
+from tests.records import HOSTILE, NOON, missing, mixed
+from tests.stores import FULL, every_outcome, fill, hostile_songs, song
+
+FORMATS = (".parquet", ".csv", ".jsonl")
+SCHEMA = pa.schema(
+    [
+        ("song_num", pa.int64()),
+        ("outcome", pa.string()),
+        ("status", pa.int64()),
+        ("title", pa.string()),
+        ("url", pa.string()),
+        ("artist", pa.string()),
+        ("artist_id", pa.int64()),
+        ("album", pa.string()),
+        ("release_date", pa.string()),
+        ("pageviews", pa.int64()),
+        ("error", pa.string()),
+        ("attempts", pa.int64()),
+        ("fetched_at", pa.timestamp("us", "UTC")),
+        ("gone_since", pa.timestamp("us", "UTC")),
+    ]
+)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Read an export back with the tool of its format; absent values are None."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def expected(title: str, suffix: str) -> str:
+    """What a title becomes: halves of pairs are escaped where UTF-8 must hold them."""
+    if suffix == ".jsonl":
+        return title
+    return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in title)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_record_is_exported_once_in_order(store: Store, tmp_path: Path, suffix):
+    """Found, missing and failed ones, from a folder or a bucket, each a row."""
+    fill(store, every_outcome())
+    report = export(store.location, tmp_path / f"songs{suffix}")
+    rows = rows_of(tmp_path / f"songs{suffix}")
+    assert report.records == len(rows) == 6
+    assert [int(row["song_num"]) for row in rows] == [1, 2, 3, 999, 1000, 5000]
+    assert [row["outcome"] for row in rows[:3]] == ["found", "missing", "failed"]
+    assert list(rows[0]) == SCHEMA.names
+    assert report.misfits == {}
+
+
+@pytest.mark.parametrize(
+    "records",
+    [every_outcome(), [missing(1)], [song(1, **dict.fromkeys(FULL))], []],
+    ids=["all-kinds", "only-missing", "only-nulls", "none"],
+)
+def test_the_schema_does_not_change_with_the_data(tmp_path: Path, records):
+    """Types follow from the source, so files of any two days can be read together."""
+    fill(FolderStore(tmp_path / "store"), records)
+    export(str(tmp_path / "store"), tmp_path / "songs.parquet")
+    assert pq.read_schema(tmp_path / "songs.parquet").equals(SCHEMA)
+
+
+def test_parquet_holds_what_the_records_hold(tmp_path: Path):
+    """Times to the microsecond in UTC, absent values null, whole numbers whole."""
+    fill(FolderStore(tmp_path), every_outcome())
+    export(str(tmp_path), tmp_path / "songs.parquet")
+    rows = rows_of(tmp_path / "songs.parquet")
+    assert {name: rows[0][name] for name in FULL} == FULL
+    assert rows[0]["fetched_at"] == NOON
+    assert isinstance(rows[3]["gone_since"], datetime)
+    assert (rows[4]["pageviews"], rows[4]["album"], rows[5]["album"]) == (None, None, "")
+    assert (rows[2]["error"], rows[2]["title"]) == ("timeout", None)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_hostile_titles_come_through_every_format(tmp_path: Path, suffix):
+    """NUL, line ends, quotes, formulas and tags come back as they were (C5).
+
+    Half of a surrogate pair, which UTF-8 cannot hold, comes as its escape; in JSON as it was.
+    """
+    songs = [*hostile_songs(), song(50, title='"quoted", and\\more'), song(51, title="'\t;")]
+    fill(FolderStore(tmp_path / "store"), songs)
+    export(str(tmp_path / "store"), tmp_path / f"songs{suffix}")
+    titles = [row["title"] for row in rows_of(tmp_path / f"songs{suffix}")]
+    assert titles == [expected(record.info["title"], suffix) for record in songs]
+    assert len(titles) == len(HOSTILE) + 2
+
+
+def test_an_empty_text_is_not_an_absent_one_in_csv(tmp_path: Path):
+    """Texts are quoted, what is absent is not."""
+    fill(FolderStore(tmp_path), [song(1, album="", pageviews=None)])
+    export(str(tmp_path), tmp_path / "songs.csv")
+    line = (tmp_path / "songs.csv").read_text().splitlines()[1]
+    assert ',"","1999-12-31",,,1,2026-11-22 12:00:00.000000Z,' in line
+
+
+def test_a_value_that_fits_no_column_is_told_not_hidden(tmp_path: Path):
+    """It is null in its column, and the report counts it."""
+    fill(FolderStore(tmp_path), [song(1, pageviews=2**70, title=5), song(2, pageviews=3)])
+    report = export(str(tmp_path), tmp_path / "songs.parquet")
+    assert [row["pageviews"] for row in rows_of(tmp_path / "songs.parquet")] == [None, 3]
+    assert report.misfits == {"pageviews": 1, "title": 1}
+
+
+def test_chosen_fields_are_columns_of_their_kinds(tmp_path: Path):
+    """Dotted names stay; what the API's own list does not know is text, or JSON in a text."""
+    schema = "song-1:title,primary_artist.id,stats.hot,writer_artists.name,error"
+    info = {
+        "title": "A",
+        "primary_artist.id": 5,
+        "stats.hot": True,
+        "writer_artists.name": ["x", "y"],
+        "error": "theirs",
+    }
+    fill(FolderStore(tmp_path), [Record(1, "found", 200, info, None, 1, NOON)], schema=schema)
+    export(str(tmp_path), tmp_path / "songs.parquet")
+    assert pq.read_schema(tmp_path / "songs.parquet").types[3:8] == [
+        pa.string(),
+        pa.int64(),
+        pa.bool_(),
+        pa.string(),
+        pa.string(),
+    ]
+    row = rows_of(tmp_path / "songs.parquet")[0]
+    assert (row["writer_artists.name"], row["info.error"]) == ('["x","y"]', "theirs")
+    assert (row["error"], row["stats.hot"]) == (None, True)
+
+
+@pytest.mark.parametrize("info", [{"a": [1, None]}, ["x", 2], "text", 5, "\ud800"], ids=repr)
+def test_the_info_of_another_source_is_one_column_of_json(tmp_path: Path, info):
+    """Whatever a step 1 function appends has a place; in JSON lines it is not packed twice."""
+    record = Record(1, "found", 200, info, None, 1, NOON)
+    fill(FolderStore(tmp_path), [record, missing(2)], source="mine.pages", schema="1")
+    for suffix in (".parquet", ".jsonl"):
+        export(str(tmp_path), tmp_path / f"songs{suffix}")
+    packed = [row["info"] for row in rows_of(tmp_path / "songs.parquet")]
+    assert [json.loads(packed[0]), packed[1]] == [info, None]
+    assert rows_of(tmp_path / "songs.jsonl")[0]["info"] == info
+
+
+def test_a_broken_block_leaves_the_old_file(tmp_path: Path):
+    """An export that cannot be whole is none; nothing half-written lies about (E5)."""
+    fill(FolderStore(tmp_path), mixed(range(2000)).values())
+    out = tmp_path / "out" / "songs.csv"
+    out.parent.mkdir()
+    out.write_text("the old one")
+    path = tmp_path / block_name(1000)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(BlockFormatError, match=block_name(1000)):
+        export(str(tmp_path), out)
+    assert [file.read_text() for file in out.parent.iterdir()] == ["the old one"]
+
+
+@pytest.mark.parametrize("name", ["songs.xlsx", "songs", ".parquet"])
+def test_an_unknown_format_is_refused_with_those_known(tmp_path: Path, name):
+    """Before the store is looked at."""
+    with pytest.raises(SettingsError, match=r"\.parquet, \.csv, \.jsonl"):
+        export("gs://none/there", tmp_path / name)
+
+
+def test_a_store_without_songs_says_so(tmp_path: Path):
+    """Its columns are not known yet."""
+    with pytest.raises(StoreMismatchError, match="crawl some first"):
+        export(str(tmp_path), tmp_path / "songs.jsonl")
+
+
+def test_a_package_that_is_missing_is_named_with_the_way_to_get_it(tmp_path: Path, monkeypatch):
+    """The message also says what works without it."""
+    fill(FolderStore(tmp_path), [song(1)])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as Python itself marks what is not there
+    with pytest.raises(SettingsError, match=r"song-crawler\[export\]"):
+        export(str(tmp_path), tmp_path / "songs.parquet")
+    assert export(str(tmp_path), tmp_path / "songs.jsonl").records == 1
+
+
+def test_pandas_gets_typed_columns_with_whole_numbers(tmp_path: Path):
+    """An absent number is `<NA>`, and does not turn the others into floats."""
+    fill(FolderStore(tmp_path), every_outcome())
+    frame = to_pandas(str(tmp_path))
+    assert list(frame.columns) == SCHEMA.names
+    assert str(frame["pageviews"].dtype) == "Int64"
+    assert frame["pageviews"].sum() == 15000
+    assert frame.set_index("song_num").loc[1000, "pageviews"] is pd.NA
+    assert str(frame["fetched_at"].dtype) == "datetime64[us, UTC]"
+
+
+def test_pandas_gets_a_range(tmp_path: Path):
+    """Start is included, stop is not; an empty range has the columns all the same."""
+    fill(FolderStore(tmp_path), every_outcome())
+    assert list(to_pandas(str(tmp_path), 2, 1000)["song_num"]) == [2, 3, 999]
+    assert list(to_pandas(str(tmp_path), 6000).columns) == SCHEMA.names
+
+
+def test_the_command_exports_and_tells_how_much(tmp_path: Path, capsys):
+    """`export OUT --songs START STOP` writes the file and one line."""
+    fill(FolderStore(tmp_path / "store"), every_outcome())
+    out = tmp_path / "songs.parquet"
+    assert main(["export", str(out), "--store", str(tmp_path / "store"), "--songs", "1", "3"]) == 0
+    assert capsys.readouterr().out.startswith(f"{out}: 2 records, ")
+    assert main(["export", str(out), "--store", str(tmp_path / "store"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["records"] == 6
+
+
+def test_the_command_tells_of_a_folder_that_is_not_there(tmp_path: Path, capsys):
+    """A file that cannot be written is an error in words, exit 1."""
+    fill(FolderStore(tmp_path), [song(1)])
+    out = tmp_path / "none" / "songs.jsonl"
+    assert main(["export", str(out), "--store", str(tmp_path)]) == 1
+    assert "cannot be written" in capsys.readouterr().err
