@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,12 +97,36 @@ def _crawl(request: Request) -> Response:
     return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))
 
 
-def _status(_request: Request) -> Response:
-    from crawler.coverage import coverage  # with them comes the storage client, 0.2 to 0.6 s
+def _status(request: Request) -> Response:
+    from crawler.coverage import coverage_of  # with them comes the storage client, 0.2 to 0.6 s
     from crawler.open_store import open_store
 
-    store = open_store(_deployment().settings.store)
-    return _json(200, msgspec.json.encode(coverage(store, timeout=_STATUS_SECONDS)))
+    settings = _deployment().settings
+    store = open_store(settings.store)
+    now = datetime.now(UTC)
+    blocks = list(store.list_blocks(timeout=_STATUS_SECONDS))
+    vary = {"Vary": "Accept"}
+    if not _wants_page(request):
+        return _json(200, msgspec.json.encode(coverage_of(blocks)), vary)
+    from crawler.page import status_page
+    from crawler.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
+
+    runs = read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS)
+    page = status_page(
+        blocks,
+        runs,
+        now=now,
+        location=settings.store,
+        rate=settings.rate,
+        last_song=settings.last_song,
+    )
+    return _answer(200, page.encode(), "text/html", vary)
+
+
+def _wants_page(request: Request) -> bool:
+    """Whether the caller is a browser: who takes anything gets JSON, as programs do."""
+    accept = request.accept_mimetypes
+    return accept["text/html"] > accept["application/json"]
 
 
 def _health(_request: Request) -> Response:
@@ -207,12 +232,16 @@ def _error_body(code: str, field: str | None, message: str, **more: str) -> byte
 
 
 def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:
-    """Answer JSON, as a stream of one piece.
+    return _answer(status, body, "application/json", headers)
+
+
+def _answer(
+    status: int, body: bytes, mimetype: str, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer with a stream of one piece.
 
     Of an answer that is no stream the framework first reads the whole request body into memory
     (`read_request` in functions_framework 3.10), which a refused body must not get.
     """
     length = {"Content-Length": str(len(body))}
-    return Response(
-        iter((body,)), status, {**length, **(headers or {})}, mimetype="application/json"
-    )
+    return Response(iter((body,)), status, {**length, **(headers or {})}, mimetype=mimetype)

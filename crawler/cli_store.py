@@ -5,14 +5,16 @@ import getpass
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from crawler.cli_options import VERBATIM, store_options, store_settings_of
+from crawler.cli_page import write_page
 from crawler.cli_request import checked_range
 from crawler.cli_words import command, count, songs
-from crawler.coverage import Coverage
+from crawler.coverage import Coverage, coverage_of
 from crawler.store import Store
 
 if TYPE_CHECKING:
@@ -42,8 +44,12 @@ and end. Runs that begin later are not concerned."""
 
 def add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command `status` to the command line."""
-    examples = "examples:\n  %(prog)s\n  %(prog)s --store gs://my-bucket/genius --json"
-    _add(commands, "status", status, "what is settled, what is left", _STATUS, examples)
+    examples = (
+        "examples:\n  %(prog)s\n  %(prog)s --store gs://my-bucket/genius --json\n"
+        "  %(prog)s --html coverage.html    one file: map, progress, runs, failures"
+    )
+    parser = _add(commands, "status", status, "what is settled, what is left", _STATUS, examples)
+    parser.add_argument("--html", metavar="OUT", help="write the coverage page to this file")
 
 
 def add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -66,15 +72,20 @@ def status(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The store cannot be listed.
     """
-    from crawler.coverage import coverage
-
     settings = store_settings_of(args)
-    held = coverage(_open(settings.store), timeout=LIST_SECONDS)
+    store = _open(settings.store)
+    now = datetime.now(UTC)
+    blocks = list(store.list_blocks(timeout=LIST_SECONDS))
+    if args.html:
+        write_page(store, blocks, settings, now, Path(args.html))
+    held = coverage_of(blocks)
     if args.json:
         print(msgspec.json.encode(held).decode())
         return 0
     for line in _status_lines(held, settings.store, settings.rate):
         print(line)
+    if args.html:
+        print(f"The page: {args.html}")
     return 0
 
 

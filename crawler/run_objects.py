@@ -1,15 +1,13 @@
-"""What a run leaves beside the blocks: one small object a run, and the status of the whole."""
+"""What a run leaves beside the blocks: one small object a run, for who looks at the last ones."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from crawler.answer import Answer
-from crawler.block import BlockInfo
-from crawler.coverage import coverage_of
 from crawler.errors import StoreError
 from crawler.store import Store
 
@@ -17,6 +15,9 @@ logger = logging.getLogger("crawler")
 
 PREFIX = "runs/"
 KEPT_RUNS = 200
+READERS = 8
+"""Objects read at once: 200 of them, one after the other, would take a bucket 6 s."""
+
 RUN_SECONDS = 20.0
 """Time for one of these objects; they are worth having, not worth waiting for."""
 
@@ -67,11 +68,25 @@ def leave_run_object(store: Store, run: RunObject, run_id: str) -> None:
         logger.warning("the run's object could not be written: %s", error)
 
 
-def read_runs(store: Store, *, latest: int, timeout: float) -> list[RunObject]:
-    """Read the latest runs, the newest first; unreadable ones are left out, with a log line."""
+def read_runs(
+    store: Store, *, latest: int, timeout: float, known: dict[str, RunObject | None] | None = None
+) -> list[RunObject]:
+    """Read the latest runs, the newest first; unreadable ones are left out, with a log line.
+
+    Args:
+        store: Where.
+        latest: How many at most.
+        timeout: Seconds for each object.
+        known: Runs by name that were read before (None: unreadable), and are not read again, since
+            nobody changes them; gets what is read now.
+    """
+    known = {} if known is None else known
     names = store.list_names(PREFIX, timeout=timeout)[-latest:]
-    runs = (_read_run(store, name, timeout) for name in reversed(names))
-    return [run for run in runs if run is not None]
+    new = [name for name in names if name not in known]
+    with ThreadPoolExecutor(READERS) as pool:
+        read = pool.map(lambda name: _read_run(store, name, timeout), new)
+        known.update(zip(new, read, strict=True))
+    return [run for name in reversed(names) if (run := known[name]) is not None]
 
 
 def requests_today(store: Store, now: datetime, *, timeout: float) -> int:
@@ -88,18 +103,3 @@ def _read_run(store: Store, name: str, timeout: float) -> RunObject | None:
     except msgspec.MsgspecError as error:
         logger.warning("%s cannot be read: %s", name, error)
         return None
-
-
-def write_status(store: Store, listing: Mapping[int, BlockInfo]) -> None:
-    """Write `status.json` from what the run knows of the blocks; trouble is only logged."""
-    blocks: Iterable[BlockInfo] = [listing[first] for first in sorted(listing)]
-    try:
-        store.write(
-            "status.json",
-            msgspec.json.encode(coverage_of(blocks)),
-            generation=None,
-            content_type="application/json",
-            timeout=RUN_SECONDS,
-        )
-    except StoreError as error:
-        logger.warning("status.json could not be written: %s", error)

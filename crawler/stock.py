@@ -1,11 +1,13 @@
 """The stock: what the store holds, kept true while a run reads from it and writes to it."""
 
 import logging
+from datetime import UTC, datetime
 
 from crawler.block import decode_block
 from crawler.block_info import BlockInfo, block_name
 from crawler.record import Record
-from crawler.run_objects import write_status
+from crawler.run_objects import RunObject
+from crawler.status_files import write_status
 from crawler.store import Store, save_block
 
 logger = logging.getLogger("crawler")
@@ -24,6 +26,7 @@ class Stock:
         """Blocks in which another run was met: somebody else had written to them meanwhile."""
         self._range = (start or 0, stop)
         self._own: set[int] = set()
+        self._known_runs: dict[str, RunObject | None] = {}
         blocks = store.list_blocks(start or 0, stop, timeout=STORE_SECONDS)
         self.listing = {info.first: info for info in blocks}
         self._is_whole = start is None
@@ -74,4 +77,4 @@ class Stock:
             blocks = self.store.list_blocks(timeout=STORE_SECONDS)
             self.listing = {info.first: info for info in blocks} | self.listing
             self._is_whole = True
-        write_status(self.store, self.listing)
+        write_status(self.store, self.listing, now=datetime.now(UTC), known_runs=self._known_runs)

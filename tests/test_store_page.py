@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crawler import control, folder, identity, run_objects
+from crawler import control, folder, identity, run_objects, status_files
 from crawler.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
 from crawler.bucket import CHECK_NAME, METADATA_KEY
 from crawler.record import Record
@@ -34,6 +34,7 @@ def test_the_tree_has_the_names_of_the_code():
         control.NAME,
         run_objects.run_name(began, "3f9c2a7d"),
         "status.json",
+        "status.html",
         folder.LOCK_FILE,
         folder.PARTIAL_FILE,
     } == TREE
@@ -43,7 +44,8 @@ def test_a_run_writes_nothing_else(tmp_path):
     """What a store is asked to hold is in the tree, files of its own included."""
     store = folder.FolderStore(tmp_path)
     store.check(timeout=5)
-    run_objects.write_status(store, {0: encode_block([failed(7)], source="s")[1]})
+    listing = {0: encode_block([failed(7)], source="s")[1]}
+    status_files.write_status(store, listing, now=datetime.now(UTC), known_runs={})
     top = {name.split("/")[0] for name in TREE}
     assert {path.name for path in tmp_path.iterdir()} <= top
 
