@@ -66,6 +66,7 @@ class GuardedAdapter(HTTPAdapter):
 
     def __init__(self, guard: Guard, body_lock: threading.Lock, cut_bytes: int | None) -> None:
         self.answers: list[Seen] = []
+        self._pools: list[Any] = []
         self._guard, self._body_lock, self._cut_bytes = guard, body_lock, cut_bytes
         super().__init__(pool_connections=8, pool_maxsize=1, max_retries=0)
 
@@ -79,8 +80,15 @@ class GuardedAdapter(HTTPAdapter):
 
     def _open_pool(self, pool_class: Any, connection_class: Any, *args: Any, **kwargs: Any) -> Any:
         pool = pool_class(*args, **kwargs)
+        self._pools.append(pool)
         pool.ConnectionCls = functools.partial(connection_class, guard=self._guard)
         return pool
+
+    def close(self) -> None:
+        """Close all connections; urllib3 alone waits until nobody remembers an answer."""
+        super().close()
+        while self._pools:
+            self._pools.pop().close()
 
     def cert_verify(self, conn: Any, *_: Any) -> None:
         """Leave the certificate to the one context: there is no switch to turn that off."""

@@ -89,13 +89,7 @@ class RequestsLane:
             lambda: frontier.resume_at <= time.monotonic(),
         )
         appended: list[Any] = []
-        raised: BaseException | None = None
-        try:
-            attempt.job.function(session, attempt.song_num, appended)
-        except HeldBackError:
-            pass
-        except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code, sys.exit() too
-            raised = error
+        raised = _call(attempt, session, appended)
         granted = 0 if session.was_held_back else 1
         if session.sent > granted:  # a function may ask several times
             frontier.charge(session.sent - granted)
@@ -108,3 +102,15 @@ class RequestsLane:
         if is_source not in self._sessions:
             self._sessions[is_source] = self._engine.open_session(is_source=is_source)
         return self._sessions[is_source]
+
+
+def _call(attempt: Attempt, session: GuardedSession, appended: list[Any]) -> BaseException | None:
+    """Call step 1; give what it raised. sys.exit() is no more than that in a lane's thread."""
+    try:
+        attempt.job.function(session, attempt.song_num, appended)
+    except HeldBackError:
+        return None
+    except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code
+        # without its frames, which would keep sessions and pages until the collector comes
+        return error.with_traceback(None)
+    return None
