@@ -1,5 +1,7 @@
 """Blocks: what goes in comes out, what is broken is named, and the counts are true."""
 
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 import gzip
 import shutil
 import subprocess
@@ -273,7 +275,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("data", "why"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_block_is_named(data, why):
+def test_E5_a_broken_block_is_named(data, why):
     """E5: a block that is not whole and right is refused, in words that name it and what to do."""
     with pytest.raises(BlockFormatError, match=rf"(?s)^{NAME} cannot be read: .*{why}.*move it"):
         decode_block(data, NAME)
@@ -285,14 +287,14 @@ def test_an_object_with_another_name_is_no_block():
         decode_block(DATA, "store.json")
 
 
-def test_a_newer_format_is_refused():
+def test_E9_a_newer_format_is_refused():
     """E9: a block of a newer version asks for the newer crawler, and is not called broken."""
     newer = msgspec.structs.replace(INFO, format=FORMAT_VERSION + 1)
     with pytest.raises(BlockFormatError, match=r"format version 2.*use the newer version"):
         decode_block(pack(line(7000), newer), NAME)
 
 
-def test_the_format_before_is_read():
+def test_E9_the_format_before_is_read():
     """E9: a block of the version before is read."""
     older = msgspec.structs.replace(INFO, format=FORMAT_VERSION - 1)
     assert list(decode_block(pack(line(7000), older), NAME)) == [7000]

@@ -1,5 +1,7 @@
 """The command line, as processes over the embedded site: answers, words, exit codes, signals."""
 
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 import json
 import os
 import re
@@ -163,7 +165,7 @@ def test_wrong_usage_is_told_in_one_line(arguments, words, tmp_path):
     assert "Traceback" not in err
 
 
-def test_a_missing_token_is_named_before_anything_is_sent(tmp_path):
+def test_G2_a_missing_token_is_named_before_anything_is_sent(tmp_path):
     """Without a token a crawl exits 2 and says which variable to set."""
     code, _, err = run(tmp_path, "crawl", 1, 5)
     assert code == 2
@@ -178,7 +180,7 @@ def test_settings_are_read_from_crawler_env(demo_site, tmp_path):
     assert (code, err) == (0, "")
 
 
-def test_a_store_that_cannot_be_written_is_an_error_in_words(demo_site, tmp_path):
+def test_E6_a_store_that_cannot_be_written_is_an_error_in_words(demo_site, tmp_path):
     """A file where the store should be exits 1 before the site is asked."""
     (tmp_path / "file").write_text("")
     code, out, err = run(
@@ -189,7 +191,7 @@ def test_a_store_that_cannot_be_written_is_an_error_in_words(demo_site, tmp_path
     assert demo_site.stats()["requests"] == 0
 
 
-def test_verbose_tells_what_happens_and_never_the_token(demo_site, tmp_path):
+def test_G1_verbose_tells_what_happens_and_never_the_token(demo_site, tmp_path):
     """With -vv the log is on stderr, and holds no byte of the token."""
     code, _, err = run(tmp_path, "crawl", 1, 51, "--rate", 0, "-vv", environ=environment(demo_site))
     assert code == 0
@@ -244,7 +246,7 @@ def test_verify_as_json_is_the_report(tmp_path):
     assert "no block" in json.loads(out)["problem"]
 
 
-def test_a_stop_order_ends_a_run_elsewhere(demo_site, tmp_path):
+def test_E12_a_stop_order_ends_a_run_elsewhere(demo_site, tmp_path):
     """`stop` ends a run of another process within 10 s, with its songs stored (E12)."""
     environ = environment(demo_site)
     arguments = ["crawl", 1, 100001, "--rate", 100, "--store", "s", "--json"]
@@ -259,7 +261,7 @@ def test_a_stop_order_ends_a_run_elsewhere(demo_site, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_the_first_signal_stores_what_is_there(number, demo_site, tmp_path):
+def test_F2_the_first_signal_stores_what_is_there(number, demo_site, tmp_path):
     """Ctrl-C or SIGTERM once: exit 3, all that was answered is stored, the next command is told (F2)."""
     arguments = ["crawl", 1, 100001, "--rate", 200, "--store", "s"]
     with start(tmp_path, *arguments, environ=environment(demo_site)) as process:
@@ -275,7 +277,7 @@ def test_the_first_signal_stores_what_is_there(number, demo_site, tmp_path):
     assert len(stored) == demo_site.stats()["requests"]
 
 
-def test_the_second_signal_ends_at_once_and_the_run_can_go_on(tmp_path):
+def test_F2_the_second_signal_ends_at_once_and_the_run_can_go_on(tmp_path):
     """Ctrl-C twice: exit 130 without waiting for a slow site; the store is still good (F2)."""
     from crawler.demo_site import DemoSite
 

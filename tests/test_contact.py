@@ -1,5 +1,7 @@
 """The contact between runs on one store: pauses told once, orders of others obeyed."""
 
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 import logging
 import time
 from datetime import timedelta
@@ -55,7 +57,7 @@ def test_the_same_pause_is_told_once(
     assert len(caplog.records) == 1
 
 
-def test_a_pause_of_another_instance_holds_this_one(
+def test_E12_a_pause_of_another_instance_holds_this_one(
     frontier: Frontier, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`control.json` is looked at, and its pause is kept here too."""

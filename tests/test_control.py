@@ -1,5 +1,7 @@
 """Control: orders reach those who work, and no order is lost."""
 
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -27,7 +29,7 @@ def test_a_new_store_has_no_orders(store):
     assert store.read(NAME, timeout=20) is None
 
 
-def test_e12_a_stop_order_is_seen(store):
+def test_E12_a_stop_order_is_seen(store):
     """E12: an order carries an id of its own, when it was given and by whom."""
     order = order_stop(store, now=NOON, by="ann")
     assert control(store) == order
@@ -35,14 +37,14 @@ def test_e12_a_stop_order_is_seen(store):
     assert order.stop_id
 
 
-def test_e12_each_stop_order_differs(store):
+def test_E12_each_stop_order_differs(store):
     """E12: a second order stops the runs that began after the first."""
     ids = {order_stop(store, now=NOON, by="ann").stop_id for _ in range(2)}
     assert len(ids) == 2
     assert control(store).stop_id in ids
 
 
-def test_e12_a_pause_is_seen(store):
+def test_E12_a_pause_is_seen(store):
     """E12: a pause met by one instance is there for all to read, with its reason."""
     order_pause(store, LATER, now=NOON, reason="http_429")
     assert (control(store).pause_until, control(store).pause_reason) == (LATER, "http_429")

@@ -1,5 +1,7 @@
 """Identity: a store is filled with one kind of records, and says so."""
 
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -34,7 +36,7 @@ def test_the_first_run_writes_it_once(store):
     ("field", "value"),
     [("source", "module.function"), ("host", "127.0.0.1:8080"), ("schema", "song-2")],
 )
-def test_e9_other_records_are_refused(store, field, value):
+def test_E9_other_records_are_refused(store, field, value):
     """E9: another source, host or schema is refused, naming both and what to do."""
     claim(store)
     words = f"{field} '{getattr(MINE, field)}'.*'{value}'.*name another store"
@@ -43,14 +45,14 @@ def test_e9_other_records_are_refused(store, field, value):
     assert read_identity(store, timeout=20) == MINE
 
 
-def test_e9_a_newer_format_is_refused(store):
+def test_E9_a_newer_format_is_refused(store):
     """E9: a store that a newer version filled asks for that version."""
     claim(store, format=FORMAT_VERSION + 1)
     with pytest.raises(StoreMismatchError, match="use the newer version"):
         claim(store)
 
 
-def test_e9_an_older_format_is_accepted(store):
+def test_E9_an_older_format_is_accepted(store):
     """E9: a store of the version before is gone on with."""
     claim(store, format=FORMAT_VERSION - 1)
     claim(store)

@@ -104,7 +104,7 @@ def test_mode_next_goes_on_where_the_store_says(where: dict[str, Any]) -> None:
     assert len(records_of(where["store"])) == pytest.approx(600, abs=20)
 
 
-def test_mode_next_leaves_out_what_failed_until_it_is_due(where: dict[str, Any]) -> None:
+def test_E11_mode_next_leaves_out_what_failed_until_it_is_due(where: dict[str, Any]) -> None:
     """A number that fails in every run does not use up the next run (E11)."""
 
     def step1(_session: Any, num: int, out: list[Any]) -> None:
@@ -148,7 +148,7 @@ def test_F3_the_time_budget_ends_a_run_with_right_counts(where: dict[str, Any]) 
     assert len(records_of(where["store"])) == done
 
 
-def test_a_stop_event_ends_a_run_and_nothing_is_lost(where: dict[str, Any]) -> None:
+def test_F2_a_stop_event_ends_a_run_and_nothing_is_lost(where: dict[str, Any]) -> None:
     """What Ctrl-C and SIGTERM do: partial blocks are stored, the next run goes on."""
     event = threading.Event()
     answer = crawl(
@@ -180,7 +180,7 @@ def test_E12_a_stop_order_ends_running_runs_and_not_later_ones(where: dict[str, 
     assert crawl(1, 301, **where).complete
 
 
-def test_a_refused_token_ends_the_run_with_what_was_settled(
+def test_C7_a_refused_token_ends_the_run_with_what_was_settled(
     where: dict[str, Any],
 ) -> None:
     """C7: within 2 x connections requests, nothing recorded as missing."""
@@ -248,7 +248,7 @@ def test_no_thread_is_left_behind(where: dict[str, Any], engine: str) -> None:
     assert set(threading.enumerate()) <= before
 
 
-def test_two_runs_of_one_range_at_once_keep_each_number_once(where: dict[str, Any]) -> None:
+def test_E4_two_runs_of_one_range_at_once_keep_each_number_once(where: dict[str, Any]) -> None:
     """E4: both succeed, whatever their order; the records are right."""
     answers: list[Any] = []
     threads = [

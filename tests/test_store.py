@@ -1,5 +1,7 @@
 """Stores: one suite over folder and bucket, then what only one of them can do wrong."""
 
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 import json
 import os
 import shutil
@@ -180,7 +182,7 @@ def test_a_file_deleted_while_it_is_listed_is_passed_over(tmp_path):
     assert seen + [info.first for info in blocks] == [0, 2000]
 
 
-def test_e8_foreign_objects_are_left_alone(store):
+def test_E8_foreign_objects_are_left_alone(store):
     """E8: what is not named like a block is neither listed nor touched."""
     foreign = ["songs/readme.txt", "songs/000000000500.jsonl.gz", "songs/old/000000001000.jsonl.gz"]
     for name in foreign:
@@ -191,7 +193,7 @@ def test_e8_foreign_objects_are_left_alone(store):
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", encode_block([found(3)], source="s")[0]], ids=len)
-def test_e5_a_block_without_counts_ends_the_listing_with_its_name(store, data):
+def test_E5_a_block_without_counts_ends_the_listing_with_its_name(store, data):
     """E5: an object named like a block whose counts cannot be read is never passed over."""
     fill(store, [0, 2000])
     store.write(block_name(1000), data, generation=0, timeout=20)
@@ -266,7 +268,7 @@ def states_of_writer(number):
     yield {n: missing(n, at=NOON - timedelta(hours=number)) for n in range(7000, 8000)}
 
 
-def test_e4_sixteen_writers_of_one_block(store):
+def test_E4_sixteen_writers_of_one_block(store):
     """E4: four processes with four threads each write one block: each number once, the best."""
     writers = [
         subprocess.Popen(
@@ -320,7 +322,7 @@ def test_compare_and_swap_loses_no_increment(store):
     assert store.read("control.json", timeout=20).data == b"40"
 
 
-def test_e7_all_of_more_than_a_thousand_objects_are_seen(tmp_path, bucket_url, monkeypatch):
+def test_E7_all_of_more_than_a_thousand_objects_are_seen(tmp_path, bucket_url, monkeypatch):
     """E7: a listing of many pages has every block once, ascending, and every name."""
     location = bucket_url.removeprefix("gs://").split("/", 1)
     stores: list[Store] = [FolderStore(tmp_path), BucketStore(*location, page_size=100)]
@@ -344,14 +346,14 @@ def test_e7_all_of_more_than_a_thousand_objects_are_seen(tmp_path, bucket_url, m
 # ---------------------------------------------------------------- before the first request
 
 
-def test_e1_a_check_of_a_good_store_leaves_no_trace(store):
+def test_E1_a_check_of_a_good_store_leaves_no_trace(store):
     """E1: a store that works is found to, and holds nothing afterwards."""
     for _ in range(2):
         store.check(timeout=20)
     assert store.list_names("", timeout=20) == []
 
 
-def test_e1_no_bucket(bucket_url):
+def test_E1_no_bucket(bucket_url):
     """E1: a bucket that is not there is told before the run begins, with what to do."""
     with pytest.raises(StoreUnavailableError, match=r"make the bucket no-such-bucket"):
         open_store("gs://no-such-bucket/x").check(timeout=20)
@@ -367,7 +369,7 @@ def rough_way(storage_server, bucket_url, monkeypatch):
 
 
 @pytest.mark.parametrize("passed", [0, 1, 2], ids=["list", "replace", "delete"])
-def test_e1_no_permission(rough_way, passed):
+def test_E1_no_permission(rough_way, passed):
     """E1: a right that lacks, be it to list, to replace or to delete, is told with the role."""
     rough_way.faults = [None] * passed + [403]
     with pytest.raises(StoreUnavailableError, match=r"roles/storage\.objectUser"):
@@ -375,14 +377,14 @@ def test_e1_no_permission(rough_way, passed):
     assert len(rough_way.requests) == passed + 1
 
 
-def test_e1_refused_credentials(rough_way):
+def test_E1_refused_credentials(rough_way):
     """E1: a 401 asks for a login."""
     rough_way.fault_for_ever = 401
     with pytest.raises(StoreUnavailableError, match="gcloud auth application-default login"):
         rough_way.store.check(timeout=20)
 
 
-def test_e1_no_credentials(monkeypatch, tmp_path):
+def test_E1_no_credentials(monkeypatch, tmp_path):
     """E1: without credentials nothing is sent, and the error says how to get some."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
@@ -412,7 +414,7 @@ print([info.found for info in store.list_blocks(timeout=5)])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
-def test_e6_a_read_only_folder(tmp_path):
+def test_E6_a_read_only_folder(tmp_path):
     """E6: a folder that may not be written is told before the run begins; it can still be read."""
     folder = Path("/tmp") / f"read-only-{os.getpid()}-{tmp_path.name}"  # others may enter /tmp
     try:
@@ -426,7 +428,7 @@ def test_e6_a_read_only_folder(tmp_path):
         shutil.rmtree(folder)
 
 
-def test_e6_a_file_in_the_place_of_the_folder(tmp_path):
+def test_E6_a_file_in_the_place_of_the_folder(tmp_path):
     """E6: a store below something that is no folder is told before the run begins."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreUnavailableError, match="name another folder"):
@@ -449,7 +451,7 @@ except StoreUnavailableError as error:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
-def test_e6_a_full_disk(tmp_path):
+def test_E6_a_full_disk(tmp_path):
     """E6: a write that finds no room is told, the block before stays whole, nothing is left over."""
     store = FolderStore(tmp_path)
     before = save(store, mixed(range(7000, 7010)))
@@ -467,7 +469,7 @@ FolderStore(sys.argv[1]).write("songs/x", b"half", generation=0, timeout=5)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_f1_the_leftover_of_a_kill_is_swept(tmp_path):
+def test_F1_the_leftover_of_a_kill_is_swept(tmp_path):
     """F1: a writer killed in mid-write leaves no object, holds no lock, and is cleaned up after."""
     store = FolderStore(tmp_path)
     in_another_process(KILLED, str(tmp_path), check=False)
@@ -535,7 +537,7 @@ def test_a_deadline_is_shared_by_all_steps():
 
 
 @pytest.mark.parametrize("faults", [[503, 503], [429], ["lose"], [500, "lose", 502]], ids=str)
-def test_e2_one_object_with_the_right_bytes(rough_way, faults):
+def test_E2_one_object_with_the_right_bytes(rough_way, faults):
     """E2: 503 twice, 429 on one name, an answer lost after the object was stored: one object."""
     rough_way.faults = list(faults)
     generation = rough_way.store.write(NAME, b"right", generation=0, timeout=30)
@@ -543,7 +545,7 @@ def test_e2_one_object_with_the_right_bytes(rough_way, faults):
     assert rough_way.store.list_names("", timeout=20) == [NAME]
 
 
-def test_e2_a_lost_answer_with_somebody_elses_bytes_is_a_conflict(rough_way):
+def test_E2_a_lost_answer_with_somebody_elses_bytes_is_a_conflict(rough_way):
     """E2: after a lost answer, what another one wrote is not taken for our own."""
     rough_way.store.write(NAME, b"theirs", generation=0, timeout=30)
     rough_way.faults = ["lose"]
@@ -551,7 +553,7 @@ def test_e2_a_lost_answer_with_somebody_elses_bytes_is_a_conflict(rough_way):
         rough_way.store.write(NAME, b"ours", generation=0, timeout=30)
 
 
-def test_e2_a_block_whose_answer_was_lost_is_saved_once(rough_way):
+def test_E2_a_block_whose_answer_was_lost_is_saved_once(rough_way):
     """E2: saving a block through a rough way gives its counts and its generation."""
     rough_way.faults = ["lose", 503]
     info = save(rough_way.store, mixed(range(7000, 7100)))
@@ -571,7 +573,7 @@ def test_e2_a_block_whose_answer_was_lost_is_saved_once(rough_way):
     ],
     ids=["check", "read", "write", "list_blocks", "list_names", "delete"],
 )
-def test_e3_a_deadline_bounds_every_call(rough_way, action, fault):
+def test_E3_a_deadline_bounds_every_call(rough_way, action, fault):
     """E3: a bucket that fails or says nothing for ever costs the timeout, retries included."""
     rough_way.fault_for_ever = fault
     start = time.monotonic()

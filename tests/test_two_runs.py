@@ -1,5 +1,7 @@
 """Two runs of one range at once: the work is done once, and nothing hangs on either of them."""
 
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 import threading
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ def run_beside(
     return first, answers[0]
 
 
-def test_two_runs_that_begin_together_share_the_work(
+def test_E4_two_runs_that_begin_together_share_the_work(
     where: dict[str, Any], demo_site: DemoSite
 ) -> None:
     """E4: they part, both end complete, and few numbers are asked twice."""

@@ -1,5 +1,7 @@
 """Verification: a whole range is proven, and the first thing that is wrong is named."""
 
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 import tracemalloc
 
 import msgspec
@@ -70,7 +72,7 @@ def test_a_single_number_is_named_as_one(store):
 
 
 @pytest.mark.parametrize(("data", "why"), BROKEN.values(), ids=BROKEN)
-def test_e5_a_broken_block_is_named(tmp_path, data, why):
+def test_E5_a_broken_block_is_named(tmp_path, data, why):
     """E5: a number in a wrong block, one twice, a cut line: the object is named, and why."""
     store = FolderStore(tmp_path)
     store.write(block_name(7000), data, generation=0, timeout=20)
