@@ -16,11 +16,22 @@ import msgspec
 from flask import Request, Response
 from werkzeug.exceptions import ClientDisconnected
 
-from crawler.answer import STOPS
-from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatchError
+from crawler.answer import STOPS, Answer
+from crawler.delivery import (
+    SCHEDULE_HEADER,
+    TASK_HEADER,
+    Delivery,
+    deliver,
+    go_on,
+    read_delivery,
+    scheduled_at,
+)
+from crawler.errors import QueueError, RequestError, SettingsError, StoreError, StoreMismatchError
+from crawler.fan_out import fan_out, order_number
 from crawler.logs import configure_logging, log_context, trace_id
 from crawler.request import CrawlRequest, parse_request
-from crawler.settings import Settings, read_settings
+from crawler.settings import MAX_SONG_NUM, Settings, read_settings
+from crawler.task_queue import TaskQueue
 from crawler.version import VERSION
 
 if TYPE_CHECKING:
@@ -46,13 +57,18 @@ def crawl_songs(request: Request) -> Response:
         except RequestError as error:
             if error.status == 413:
                 _drain(request)
-            return _error(error.status, error.code, error.field, str(error))
+            status = _status_for(request, error.status, error)
+            return _error(status, error.code, error.field, str(error))
         except SettingsError as error:
             logger.error("the deployment is wrong: %s", error)  # noqa: TRY400 - it names its cause
             return _error(500, error.code, error.field, str(error))
         except StoreMismatchError as error:
             logger.error("the store is another's: %s", error)  # noqa: TRY400 - it names its cause
-            return _error(500, "store_mismatch", None, str(error))
+            status = _status_for(request, 500, error)
+            return _error(status, "store_mismatch", None, str(error))
+        except QueueError as error:
+            logger.error("the task queue cannot be used: %s", error)  # noqa: TRY400 - it names it
+            return _error(503, "queue_unavailable", None, str(error))
         except StoreError as error:
             logger.exception("the store cannot be used", extra={"event": "store_unavailable"})
             return _error(503, "store_unavailable", None, str(error))
@@ -60,6 +76,14 @@ def crawl_songs(request: Request) -> Response:
             error_id = secrets.token_hex(8)
             logger.exception("unforeseen error %s", error_id)
             return _unforeseen(error_id)
+
+
+def _status_for(request: Request, status: int, error: Exception) -> int:
+    """Answer a delivery that no repeat can mend with 200, so that the queue lets go of it."""
+    if not _is_delivery(request):
+        return status
+    logger.error("a task is given up: %s", error, extra={"event": "task_given_up"})
+    return 200
 
 
 def _route(request: Request) -> Response:
@@ -82,19 +106,67 @@ def _crawl(request: Request) -> Response:
     deployment = _deployment()
     crawl_request = _read_request(request, deployment.settings)
     if crawl_request.fan_out:
-        message = "fan_out needs a task queue, and none is deployed"
-        raise RequestError(400, "fan_out_unavailable", "fan_out", message)
+        return _fan_out(crawl_request, deployment.settings, request.headers.get(SCHEDULE_HEADER))
+    delivery = read_delivery(request.headers.get(TASK_HEADER), now=_now())
+    if delivery is not None:
+        return _deliver(crawl_request, deployment, delivery)
+    # a mode is what a scheduler sends, a range what people send
+    started, is_unattended = _now(), crawl_request.mode != "range"
+    answer = _run(crawl_request, deployment, is_unattended=is_unattended)
+    if deployment.settings.queue is not None and SCHEDULE_HEADER not in request.headers:
+        _continue(crawl_request, deployment.settings, answer, started)
+    return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))
+
+
+def _run(crawl_request: CrawlRequest, deployment: "_Deployment", *, is_unattended: bool) -> Answer:
     from crawler.run import run  # with it comes the engine: not needed to refuse a request
 
-    # a mode is what a scheduler sends, a range what people send
-    is_unattended = crawl_request.mode != "range"
-    answer = run(
-        crawl_request,
-        deployment.settings,
-        pacer=deployment.pacer,
-        is_unattended=is_unattended,
+    return run(
+        crawl_request, deployment.settings, pacer=deployment.pacer, is_unattended=is_unattended
     )
-    return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))
+
+
+def _fan_out(crawl_request: CrawlRequest, settings: Settings, planned: str | None) -> Response:
+    """Hand a range to the queue; a scheduler's second delivery is the same order."""
+    if settings.queue is None:
+        message = "fan_out needs a task queue, and none is deployed"
+        raise RequestError(400, "fan_out_unavailable", "fan_out", message)
+    now = scheduled_at(planned) or _now()
+    order = fan_out(crawl_request, settings, TaskQueue(settings), now=now)
+    fields = msgspec.structs.asdict(order)
+    logger.info("order %d given", order.order, extra={"event": "order_given", "fields": fields})
+    return _json(202, msgspec.json.encode(order))
+
+
+def _deliver(
+    crawl_request: CrawlRequest, deployment: "_Deployment", delivery: Delivery
+) -> Response:
+    settings = deployment.settings
+    status, answer = deliver(
+        crawl_request,
+        settings,
+        delivery,
+        run=lambda request: _run(request, deployment, is_unattended=True),
+        queue=lambda: TaskQueue(settings),
+        wall=_now,
+    )
+    return _json(status, msgspec.json.encode(answer))
+
+
+def _continue(
+    crawl_request: CrawlRequest, settings: Settings, answer: Answer, started: datetime
+) -> None:
+    """Hand what the run left to the queue, where it left anything; without a schedule behind it."""
+    first = Delivery(order_number(started), 0)
+    go_on(crawl_request, settings, first, answer, queue=lambda: TaskQueue(settings), now=_now())
+
+
+def _is_delivery(request: Request) -> bool:
+    return TASK_HEADER in request.headers
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _status(request: Request) -> Response:
@@ -169,8 +241,9 @@ def _read_request(request: Request, settings: Settings) -> CrawlRequest:
         _body_reader(request),
         None if chunked else request.content_length or 0,
         query=request.query_string.decode("latin-1"),
-        max_range=settings.max_range,
-        deployed_rate=settings.rate,
+        # both guard against callers; what a task asks for was checked when its order was given
+        max_range=MAX_SONG_NUM if _is_delivery(request) else settings.max_range,
+        deployed_rate=0 if _is_delivery(request) else settings.rate,
     )
 
 

@@ -56,7 +56,7 @@ class Run:
         is_unattended: bool = False,
     ) -> None:
         self.settings, self.stock, self.target = settings, stock, target
-        self.is_unattended = is_unattended
+        self.is_unattended, self.ordered_at = is_unattended, request.ordered_at
         self.started_at, self.started = datetime.now(UTC), time.monotonic()
         self.raw = RawKeeper(stock.store) if settings.keep_raw else None
         if self.raw is not None:
@@ -120,9 +120,12 @@ class Run:
             on_status=self.stock.write_status,
         )
         self._log_start()
-        if self.is_unattended and order.held_at is not None:
-            since = f"held since {order.held_at:%Y-%m-%d %H:%M} UTC, until somebody resumes it"
-            self.frontier.close(order.held_by, since)
+        self.contact.keep_pause(order)
+        stop = control.standing_stop(
+            order, ordered_at=self.ordered_at, is_unattended=self.is_unattended
+        )
+        if stop is not None:
+            self.frontier.close(*stop)
         with self.contact, self.keeper:
             try:
                 execute_async_event_loop(

@@ -6,6 +6,7 @@ import sys
 import msgspec
 
 from crawler.answer import STOPS, Answer
+from crawler.cli_fan_out import add_fan_out_options, order_fan_out
 from crawler.cli_options import (
     VERBATIM,
     pace_options,
@@ -34,6 +35,7 @@ examples:
   %(prog)s --mode next --limit 50000   the next 50,000 numbers that are not settled
   %(prog)s --mode new                  what came after the last song found so far
   %(prog)s 1 2001 --refresh-older-than-days 30
+  %(prog)s 1 10000001 --fan-out         hand it to the deployed function's task queue
 
 exit codes:
   0 complete, 3 not complete, 2 wrong usage or settings, 1 error, 130 ended at once
@@ -59,6 +61,7 @@ def add_crawl(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("--refresh-older-than-days", metavar="DAYS", help="ask again what is older than this")
     add("--recheck", choices=("missing",), help="ask again what was missing")
     add("--time-budget", metavar="SECONDS", help="end after this long (default: no limit)")
+    add_fan_out_options(parser)
     parser.set_defaults(run=crawl)
 
 
@@ -68,6 +71,8 @@ def crawl(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The request or the settings are wrong, or the store cannot be used.
     """
+    if args.fan_out:
+        return order_fan_out(args)
     settings = settings_of(args, time_budget_seconds=args.time_budget)
     request = _request_of(args, settings)
     answer = _run(request, settings, quiet=args.json or args.verbose > 0)

@@ -59,6 +59,13 @@ class Contact:
         )
         self._pauses.put(seconds)
 
+    def keep_pause(self, order: control.Control) -> None:
+        """Keep the pause that stands, also one that began before this run."""
+        if order.pause_until is not None:
+            left = (order.pause_until - datetime.now(UTC)).total_seconds()
+            if left > 0:
+                self._frontier.hold(left)
+
     def _run(self) -> None:
         look_at = time.monotonic() + CONTROL_SECONDS
         while not self._ended.is_set():
@@ -85,7 +92,4 @@ class Contact:
         order, _ = control.read_control(self._store, timeout=CONTROL_SECONDS)
         if order.stop_id is not None and order.stop_id != self._seen_stop_id:
             self._frontier.close("stop_order")
-        if order.pause_until is not None:
-            left = (order.pause_until - datetime.now(UTC)).total_seconds()
-            if left > 0:
-                self._frontier.hold(left)
+        self.keep_pause(order)

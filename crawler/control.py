@@ -108,6 +108,27 @@ def order_hold(store: Store, reason: str, *, now: datetime, timeout: float = 10.
     return _change(store, add_hold, timeout)
 
 
+def standing_stop(
+    control: Control, *, ordered_at: datetime | None, is_unattended: bool
+) -> tuple[str, str] | None:
+    """Say why a run must not begin, as `(stopped_by, detail)`; None where it may.
+
+    A stop order ends also those parts of an order that begin later, if it came after the order.
+
+    Args:
+        control: What stands when the run begins.
+        ordered_at: When the order was given of which the run is a part; None where it is of none.
+        is_unattended: Whether nobody looks on.
+    """
+    if is_unattended and control.held_at is not None:
+        since = f"held since {control.held_at:%Y-%m-%d %H:%M} UTC, until somebody resumes it"
+        return control.held_by, since
+    stopped_at = control.stop_ordered_at
+    if ordered_at is not None and stopped_at is not None and stopped_at > ordered_at:
+        return "stop_order", f"its order was stopped by {control.stop_ordered_by}"
+    return None
+
+
 def without_hold(control: Control) -> Control:
     """Release scheduled runs."""
     return msgspec.structs.replace(control, held_at=None, held_by="")

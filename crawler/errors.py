@@ -76,6 +76,10 @@ class StoppedError(CrawlerError):
         self.stopped_by = stopped_by
 
 
+class QueueError(CrawlerError):
+    """The task queue cannot be used; tasks created before stay."""
+
+
 class StoreError(CrawlerError):
     """The store cannot be used as asked; what it held before is unharmed."""
 

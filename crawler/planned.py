@@ -85,6 +85,8 @@ def plan_from_counts(
         return None
     if info.settled != info.last_num - info.first_num + 1:
         return None
+    if len(numbers) and info.first_num <= numbers[0] and numbers[-1] <= info.last_num:
+        return PlannedBlock(first, [], is_new=False, settled=len(numbers))
     asked = [n for n in numbers if not info.first_num <= n <= info.last_num]
     return PlannedBlock(first, asked, is_new=False, settled=len(numbers) - len(asked))
 

@@ -15,6 +15,7 @@ import yaml
 from crawler.answer import STOPS, Answer
 from crawler.coverage import Coverage
 from crawler.demo_site import DemoSite
+from crawler.fan_out import OrderAnswer
 from crawler.request import RequestFields
 from crawler.version import VERSION
 from tests.function_process import ROOT, FunctionProcess
@@ -33,7 +34,7 @@ CHECKS = (
 
 def schemas_of_the_code() -> dict[str, Any]:
     """Describe what the code reads and answers."""
-    types = [RequestFields, Answer, Coverage]
+    types = [RequestFields, Answer, OrderAnswer, Coverage]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
         schema["description"] = schema["description"].partition("\n")[0]
