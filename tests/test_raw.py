@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crawler import crawl, read
-from crawler.block import summarise
+from crawler.block import BlockInfo, summarise
 from crawler.cli import main
 from crawler.cli_rebuild import rebuilt_name
 from crawler.demo_site import DemoSite
@@ -21,9 +21,10 @@ from crawler.errors import BlockFormatError, Missing, PageError, SettingsError, 
 from crawler.fields import MAX_DEPTH, FieldsSource, genius_source
 from crawler.folder import FolderStore
 from crawler.open_store import open_store
-from crawler.raw import MAX_HELD_BYTES, RawKeeper, read_pages, save_pages
+from crawler.raw import RawKeeper, read_pages, save_pages
 from crawler.raw_object import decode_pages, encode_pages, merge_pages, raw_name, raw_page
 from crawler.rebuild import rebuild
+from crawler.record import Record
 from crawler.source import GeniusSource
 from crawler.store import Deadline, Store
 from tests.records import NOON, found, missing
@@ -38,6 +39,13 @@ def body_of(**song: Any) -> bytes:
     return json.dumps({"meta": {"status": 200}, "response": {"song": {"id": 1} | song}}).encode()
 
 
+def save_nothing(
+    first: int, records: dict[int, Record], *, is_new: bool, timeout: float
+) -> BlockInfo:
+    """Count records as a store does that has saved them."""
+    return summarise(records.values(), source="genius")
+
+
 def take(*fields: str, **song: Any) -> dict[str, Any]:
     """Take fields from a song."""
     return FieldsSource("http://127.0.0.1", "t", fields).info(1, body_of(**song))
@@ -48,9 +56,9 @@ def kept(tmp_path: Path, demo_site: DemoSite) -> Callable[..., Any]:
     """Crawl the demo site into a folder, keeping bodies; more settings as given."""
 
     def run(start: int = 1, stop: int = 251, where: str = "old", **settings: Any) -> Any:
-        settings = {"keep_raw": True, "rate": 0, "base_url": demo_site.base_url} | settings
+        given: dict[str, Any] = {"keep_raw": True, "rate": 0, "base_url": demo_site.base_url}
         store = str(tmp_path / where)
-        return crawl(start, stop, store=store, genius_token=demo_site.token, **settings)
+        return crawl(start, stop, store=store, genius_token=demo_site.token, **given | settings)
 
     return run
 
@@ -236,18 +244,18 @@ def test_a_broken_raw_object_is_named(data):
         decode_pages(data, raw_name(1))
 
 
-def test_bodies_that_wait_have_a_limit(tmp_path: Path):
+def test_bodies_that_wait_have_a_limit(tmp_path: Path, monkeypatch):
     """Beyond it there is no room for more, until their block is stored or they are let go."""
+    monkeypatch.setattr("crawler.raw.MAX_HELD_BYTES", 2000)
     keeper = RawKeeper(FolderStore(tmp_path))
     assert keeper.has_room()
-    body = random.Random(1).randbytes(MAX_HELD_BYTES // 2)
+    body = random.Random(1).randbytes(1000)
     keeper.keep(1, body)
     keeper.keep(1, body)
     assert keeper.has_room()
     keeper.keep(2, body)
     assert not keeper.has_room()
-    counts = summarise([missing(1)], source="genius")
-    save = keeper.saving(lambda _first, _records, **_options: counts)
+    save = keeper.saving(save_nothing)
     save(0, {1: missing(1), 2: missing(2)}, is_new=True, timeout=SECONDS)
     assert keeper.has_room()
 
