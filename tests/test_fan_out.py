@@ -1,0 +1,376 @@
+"""Fan-out: how a range becomes tasks, and what follows from a task's answer."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from crawler import crawl
+from crawler.answer import STOPS, Answer
+from crawler.block import block_name, encode_block
+from crawler.control import order_pause, order_stop, read_control
+from crawler.delivery import Delivery, deliver, read_delivery, scheduled_at, successor_body
+from crawler.demo_site import DemoSite
+from crawler.errors import RequestError
+from crawler.fan_out import (
+    OrderAnswer,
+    cut,
+    fan_out,
+    order_number,
+    ordered_at,
+    parse_task_name,
+    task_name,
+)
+from crawler.folder import FolderStore
+from crawler.record import Record
+from crawler.request import CrawlRequest
+from crawler.run import run
+from crawler.settings import Secret, Settings
+from crawler.task_queue import EMULATOR, TaskQueue
+from tests.queue_server import QUEUE, QueueServer
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+ORDER = order_number(NOW)
+
+
+@pytest.fixture
+def server() -> Iterator[QueueServer]:
+    """A paused queue: tasks lie where a test can look at them."""
+    with QueueServer() as server:
+        server.answer("POST", f"/v2/{QUEUE}:pause", b"")
+        yield server
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A deployment with a queue and a folder; 3 blocks make a shard."""
+    return Settings(
+        store=str(tmp_path / "store"),
+        queue=QUEUE,
+        url="http://127.0.0.1:9/",
+        shard_songs=3000,
+        genius_token=Secret("demo-token"),
+        rate=0,
+    )
+
+
+def order(
+    server: QueueServer, settings: Settings, start: int, stop: int, **options: Any
+) -> OrderAnswer:
+    """Give an order."""
+    now = options.pop("now", NOW)
+    request = CrawlRequest(start=start, stop=stop, fan_out=True, **options)
+    return fan_out(request, settings, TaskQueue(settings, environ={EMULATOR: server.host}), now=now)
+
+
+def bodies(server: QueueServer) -> list[dict[str, Any]]:
+    """List what the tasks post, by where they begin."""
+    return sorted((json.loads(t.body) for t in server.tasks.values()), key=lambda b: b["start"])
+
+
+def fill(settings: Settings, site: DemoSite, start: int, stop: int) -> None:
+    """Settle a range of the store."""
+    where: dict[str, Any] = {"store": settings.store, "base_url": site.base_url}
+    crawl(start, stop, rate=0, genius_token=site.token, **where)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "shards"),
+    [
+        (0, 0, []),
+        (5, 6, [(5, 6)]),
+        (0, 3000, [(0, 3000)]),
+        (1, 3001, [(1, 3000), (3000, 3001)]),
+        (2999, 9000, [(2999, 5000), (5000, 8000), (8000, 9000)]),
+    ],
+    ids=["none", "one", "whole", "one past", "within blocks"],
+)
+def test_a_range_is_cut_at_block_boundaries(
+    start: int, stop: int, shards: list[tuple[int, int]]
+) -> None:
+    """Every number is in one shard, and no block in two."""
+    assert list(cut(start, stop, 3000)) == shards
+
+
+def test_a_name_says_its_order_and_place_behind_a_hash() -> None:
+    """Names are read back, differ by what they stand for, and do not begin alike."""
+    body = {"start": 0, "stop": 3000}
+    names = [
+        task_name(ORDER, body, 0),
+        task_name(ORDER, body, 1),
+        task_name(ORDER + 1, body, 0),
+        task_name(ORDER, {"start": 3000, "stop": 6000}, 0),
+    ]
+    assert len({name[:8] for name in names}) == 4
+    assert parse_task_name(names[1]) == (ORDER, 1)
+    assert parse_task_name(f"{QUEUE}/tasks/{names[0]}") == (ORDER, 0)
+    assert parse_task_name("5551212") is None
+    assert ordered_at(ORDER) == NOW
+
+
+def test_what_is_settled_is_left_out(
+    server: QueueServer, settings: Settings, demo_site: DemoSite
+) -> None:
+    """A shard whose blocks are all settled gets no task, judged by the listing alone."""
+    fill(settings, demo_site, 3000, 6000)
+    fill(settings, demo_site, 6000, 6500)
+    answer = order(server, settings, 0, 9000)
+    ranges = [(body["start"], body["stop"]) for body in bodies(server)]
+    assert ranges == [(0, 3000), (6000, 9000)]
+    assert (answer.shards, answer.enqueued, answer.left) == (2, 2, 0)
+    assert (answer.skipped, answer.to_ask) == (3500, 5500)
+
+
+def test_a_second_delivery_of_an_order_adds_nothing(
+    server: QueueServer, settings: Settings
+) -> None:
+    """The same order finds its tasks there; a new one, as after a repair, makes new tasks."""
+    first = order(server, settings, 0, 9000)
+    again = order(server, settings, 0, 9000)
+    resumed = order(server, settings, 0, 9000, order=ORDER, now=NOW + timedelta(hours=1))
+    assert [a.enqueued for a in (first, again, resumed)] == [3, 0, 0]
+    assert [a.already_there for a in (first, again, resumed)] == [0, 3, 3]
+    assert order(server, settings, 0, 9000, now=NOW + timedelta(hours=1)).enqueued == 3
+    assert len(server.tasks) == 6
+
+
+def test_an_order_that_ran_out_of_time_can_be_gone_on_with(
+    server: QueueServer, settings: Settings
+) -> None:
+    """What is left is counted, and the order's number is all that is needed for the rest."""
+    hurried = msgspec.structs.replace(settings, time_budget_seconds=1e-9)
+    first = order(server, hurried, 0, 30_000)
+    assert (first.enqueued, first.left) == (0, 10)
+    rest = order(server, settings, 0, 30_000, order=first.order)
+    assert (rest.enqueued, rest.already_there, rest.left) == (10, 0, 0)
+
+
+def test_a_shard_posts_what_the_order_asked_for(server: QueueServer, settings: Settings) -> None:
+    """Numbers only: range, age, recheck, pace; host, store and token are the deployment's."""
+    order(server, settings, 0, 10, refresh_older_than_days=30.0, recheck="missing", max_rate=5.0)
+    assert bodies(server) == [
+        {
+            "start": 0,
+            "stop": 10,
+            "refresh_older_than_days": 30.0,
+            "recheck": "missing",
+            "max_rate": 5.0,
+        }
+    ]
+
+
+def test_a_range_of_too_many_shards_is_refused(server: QueueServer, settings: Settings) -> None:
+    """The message names the setting that would help."""
+    with pytest.raises(RequestError, match="CRAWLER_SHARD_SONGS"):
+        order(server, settings, 0, 10**12)
+
+
+def test_ten_millions_are_ordered_in_ten_seconds(server: QueueServer, settings: Settings) -> None:
+    """10,000 blocks are listed, and 200 shards enqueued, at most 500 a second."""
+    folder = Path(settings.store) / "songs"
+    folder.mkdir(parents=True)
+    for first in range(0, 10_000_000, 1000):
+        record = Record(first, "missing", 404, None, None, 1, NOW)
+        data, _ = encode_block([record], source="genius")
+        (folder.parent / block_name(first)).write_bytes(data)
+    settings = msgspec.structs.replace(settings, shard_songs=50_000)
+    began = time.monotonic()
+    answer = order(server, settings, 0, 10_000_000)
+    assert time.monotonic() - began < 10
+    assert (answer.shards, answer.enqueued, answer.skipped) == (200, 200, 10_000)
+
+
+# What follows from a delivery.
+
+
+def answer_of(stopped_by: str, **counts: int) -> Answer:
+    """Make the answer of a run that asked 100 numbers of 3,000."""
+    given: dict[str, Any] = {"found": 100, "remaining": 2900, "requests": 100} | counts
+    zero = ("missing", "failed", "skipped", "retries", "blocks_written")
+    return Answer(
+        start=0,
+        stop=3000,
+        mode="range",
+        complete=False,
+        seconds=1.0,
+        mean_rate=100.0,
+        stopped_by=stopped_by,
+        version="0",
+        **{name: 0 for name in zero if name not in given},
+        **given,
+    )
+
+
+def deliver_shard(
+    server: QueueServer, settings: Settings, answer: Answer, **request: Any
+) -> tuple[int, list[str]]:
+    """Deliver a shard whose run ends as told; give the status and the names of all tasks."""
+    status, _ = deliver(
+        CrawlRequest(**({"start": 0, "stop": 3000} | request)),
+        settings,
+        Delivery(ORDER, 4),
+        run=lambda _request: answer,
+        queue=lambda: TaskQueue(settings, environ={EMULATOR: server.host}),
+        wall=lambda: NOW,
+    )
+    return status, [name.rpartition("/")[2] for name in server.tasks]
+
+
+@pytest.mark.parametrize("stopped_by", STOPS)
+def test_every_end_of_a_run_has_its_consequence(
+    server: QueueServer, settings: Settings, stopped_by: str
+) -> None:
+    """A successor for what is left, a stop order for what no repeat mends, 503 for the store."""
+    status, names = deliver_shard(server, settings, answer_of(stopped_by))
+    stop_order, _ = read_control(FolderStore(settings.store), timeout=5)
+    goes_on = stopped_by in ("time_budget", "signal", "paused", "daily_cap")
+    ends_order = stopped_by in ("unauthorized", "circuit")
+    assert status == (503 if stopped_by == "store" else 200)
+    assert [parse_task_name(name) for name in names] == ([(ORDER, 5)] if goes_on else [])
+    assert (stop_order.stop_id is not None) == ends_order
+
+
+def test_a_shard_with_nothing_left_has_no_successor(
+    server: QueueServer, settings: Settings
+) -> None:
+    """Numbers that failed are not asked again at once."""
+    answer = answer_of("time_budget", remaining=0, failed=3)
+    assert deliver_shard(server, settings, answer) == (200, [])
+
+
+def test_two_deliveries_of_a_shard_have_one_successor(
+    server: QueueServer, settings: Settings
+) -> None:
+    """Whoever comes second finds it there, and is content."""
+    answers = [deliver_shard(server, settings, answer_of("time_budget")) for _ in range(2)]
+    assert [(status, len(names)) for status, names in answers] == [(200, 1), (200, 1)]
+
+
+def test_no_successor_to_be_had_is_worth_a_repeat(server: QueueServer, settings: Settings) -> None:
+    """Then, and only then, the queue is asked to deliver the shard again."""
+    elsewhere = msgspec.structs.replace(settings, queue=QUEUE.replace("songs", "gone"))
+    assert deliver_shard(server, elsewhere, answer_of("time_budget")) == (503, [])
+
+
+def test_a_successor_comes_when_it_is_of_use(server: QueueServer, settings: Settings) -> None:
+    """After the pause that ended the run; after midnight where the day's cap did."""
+    until = datetime.now(UTC) + timedelta(hours=2)
+    order_pause(FolderStore(settings.store), until, now=datetime.now(UTC))
+    deliver_shard(server, settings, answer_of("paused"))
+    ((due, _, _),) = server._due
+    assert due - time.monotonic() == pytest.approx(7200, abs=20)
+
+
+def test_a_run_that_was_held_orders_no_stop(server: QueueServer, settings: Settings) -> None:
+    """Who sent nothing learnt nothing: other runs are left alone."""
+    deliver_shard(server, settings, answer_of("unauthorized", requests=0))
+    assert read_control(FolderStore(settings.store), timeout=5)[0].stop_id is None
+
+
+def test_a_mode_goes_on_with_what_its_limit_leaves() -> None:
+    """Without a schedule, `next` with a limit has a successor for the rest of it."""
+    request = CrawlRequest(mode="next", limit=250)
+    assert successor_body(request, answer_of("time_budget")) == {"mode": "next", "limit": 150}
+    assert successor_body(request, answer_of("time_budget", found=250)) is None
+    assert successor_body(request, answer_of("done")) is None
+
+
+def test_deliveries_are_told_by_their_headers() -> None:
+    """A task of ours names order and place; a stranger's is an order of its own."""
+    ours = task_name(ORDER, {"start": 0}, 7)
+    assert read_delivery(ours, now=NOW) == (ORDER, 7)
+    assert read_delivery("1234567890", now=NOW) == (ORDER, 0)
+    assert read_delivery(None, now=NOW) is None
+    assert scheduled_at("2026-11-22T12:00:00Z") == NOW
+    assert scheduled_at("soon") is None
+    assert scheduled_at(None) is None
+
+
+# Runs that are part of an order.
+
+
+def run_part(settings: Settings, site: DemoSite, ordered: datetime, **request: Any) -> Answer:
+    """Run a part of an order that was given at that time."""
+    settings = msgspec.structs.replace(settings, base_url=site.base_url)
+    part = CrawlRequest(start=0, stop=200, ordered_at=ordered, **request)
+    return run(part, settings, is_unattended=True)
+
+
+@pytest.mark.parametrize(
+    "again", [{"refresh_older_than_days": 0.0}, {"recheck": "missing"}], ids=["refresh", "recheck"]
+)
+def test_a_doubled_delivery_asks_nothing_again(
+    settings: Settings, demo_site: DemoSite, again: dict[str, Any]
+) -> None:
+    """What an order asks again is what was old when it was given, however often it is delivered."""
+    fill(settings, demo_site, 0, 200)
+    ordered = datetime.now(UTC)
+    assert run_part(settings, demo_site, ordered, **again).requests > 0
+    assert run_part(settings, demo_site, ordered, **again).requests == 0
+
+
+def test_a_stop_binds_the_parts_of_an_order_that_begin_later(
+    settings: Settings, demo_site: DemoSite
+) -> None:
+    """Parts of an earlier order send nothing; a new order is not stopped."""
+    order_stop(FolderStore(settings.store), now=NOW, by="me")
+    early = run_part(settings, demo_site, NOW - timedelta(minutes=1))
+    assert (early.stopped_by, early.requests, early.remaining) == ("stop_order", 0, 200)
+    assert run_part(settings, demo_site, NOW + timedelta(minutes=1)).complete
+
+
+def test_a_pause_that_stands_holds_from_the_first_request(
+    settings: Settings, demo_site: DemoSite
+) -> None:
+    """A run that begins in a pause, and must end before it, asks for nothing."""
+    now = datetime.now(UTC)
+    order_pause(FolderStore(settings.store), now + timedelta(minutes=5), now=now)
+    short = msgspec.structs.replace(settings, time_budget_seconds=1.0)
+    answer = run_part(short, demo_site, now)
+    assert (answer.stopped_by, answer.requests) == ("paused", 0)
+
+
+# The command line.
+
+
+def command(server: QueueServer, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m crawler crawl … --fan-out`."""
+    deployed = {"CRAWLER_QUEUE": QUEUE, "CRAWLER_URL": "http://127.0.0.1:9/", EMULATOR: server.host}
+    return subprocess.run(
+        [sys.executable, "-m", "crawler", "crawl", *words, "--fan-out"],
+        env=os.environ | deployed | environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_order_is_given_from_a_laptop(server: QueueServer, tmp_path: Path) -> None:
+    """The command enqueues, tells the order's number, and needs no token of the site."""
+    where = ("--store", str(tmp_path))
+    done = command(server, "0", "100000", "--json", *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = msgspec.json.decode(done.stdout, type=OrderAnswer)
+    assert (answer.shards, answer.enqueued) == (2, 2)
+    again = command(server, "0", "100000", "--order", str(answer.order), *where)
+    assert again.stdout.startswith(f"Order {answer.order}: 0 tasks enqueued, 2 there already")
+
+
+def test_a_laptop_s_own_folder_is_not_the_function_s_store(
+    server: QueueServer, tmp_path: Path
+) -> None:
+    """What a folder here has settled must not be left out over there."""
+    url = {"CRAWLER_URL": "https://songs.example.org/", "CRAWLER_INVOKER": "me@example.org"}
+    done = command(server, "0", "10", "--store", str(tmp_path), **url)
+    assert done.returncode == 2
+    assert "gs://bucket/prefix" in done.stderr
+    assert server.tasks == {}
