@@ -54,31 +54,30 @@ def status_page(
     end = forecast(points, left, now)
     scripts = [_asset(name) for name in _SCRIPTS]
     style = _asset("page.css")
-    return str(
-        _template().render(
-            policy=_policy(style, scripts),
-            style=style,
-            scripts=scripts,
-            words=page_words,
-            version=VERSION,
-            location=location,
-            now=now,
-            held=held,
-            source=blocks[-1].source if blocks else "",
-            line=line,
-            densest=densest(line.cells),
-            states=STATES,
-            left=left,
-            pace=pace,
-            end=end,
-            table=list(stretches(line.cells)),
-            max_stretches=MAX_STRETCHES,
-            failures=group_failures(blocks),
-            runs=runs[:SHOWN_RUNS],
-            points=points,
-            data=_data(held, line, runs[:SHOWN_RUNS], points, end),
-        )
+    text: str = _template().render(
+        policy=_policy(style, scripts),
+        style=style,
+        scripts=scripts,
+        words=page_words,
+        version=VERSION,
+        location=location,
+        now=now,
+        held=held,
+        source=blocks[-1].source if blocks else "",
+        line=line,
+        densest=densest(line.cells),
+        states=STATES,
+        left=left,
+        pace=pace,
+        end=end,
+        table=list(stretches(line.cells)),
+        max_stretches=MAX_STRETCHES,
+        failures=group_failures(blocks),
+        runs=runs[:SHOWN_RUNS],
+        points=points,
+        data=_data(held, line, runs[:SHOWN_RUNS], points, end),
     )
+    return text.encode(errors="replace").decode()  # a folder's name may hold half a character
 
 
 def _number_line(

@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-from crawler.map import STATES, Cell
-
 _UNITS = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -40,18 +38,3 @@ def duration(seconds: float) -> str:
 def moment(time: datetime) -> str:
     """Write a time, UTC: "2026-11-22 06:12 UTC"."""
     return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def describe(cell: Cell) -> str:
-    """Say all that is known of a cell or a stretch, for who hovers, focuses or listens."""
-    parts = [
-        f"{counted(count)} {word}"
-        for count, word in (
-            (cell.found, "found"),
-            (cell.missing, "missing"),
-            (cell.failed, "failed"),
-            (cell.not_asked, "not asked"),
-        )
-        if count
-    ]
-    return f"Songs {numbers(cell.start, cell.stop)}: {', '.join(parts)} ({STATES[cell.state]})"

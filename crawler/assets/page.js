@@ -46,7 +46,7 @@
         : chart.data.datasets.map((_, datasetIndex) => ({ datasetIndex, index: at }));
       const element = chart.getDatasetMeta(0).data[at];
       chart.setActiveElements(items);
-      chart.tooltip.setActiveElements(items, { x: element.x, y: element.y });
+      chart.tooltip.setActiveElements(items, element.getCenterPoint());
       chart.render();
       speak(at);
     };
@@ -247,5 +247,5 @@
     readInk();
     for (const chart of charts) chart.update("none");
   });
-  performance.mark("drawn");
+  requestAnimationFrame(() => requestAnimationFrame(() => performance.mark("drawn")));
 })();

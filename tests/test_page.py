@@ -1,0 +1,216 @@
+"""The coverage page as text: what it says, what it may do, how large it is, who gets it."""
+
+import html.parser
+import json
+import re
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from crawler.page import status_page
+from crawler.status_files import write_status
+from crawler.store import Store
+from tests.function_process import FunctionProcess
+from tests.pages import a_block, a_listing, a_run
+from tests.records import NOON
+from tests.test_cli import run
+
+LATER = NOON + timedelta(days=1)
+HOSTILE = "</script><script>window.hacked=1</script><b>\"'&amp;\u2028\u2029\ud800"
+
+
+def page(blocks, runs=(), location="data/songs", **more):
+    """Make a page as of a day after noon."""
+    return status_page(blocks, runs, now=LATER, location=location, **more)
+
+
+class Text(html.parser.HTMLParser):
+    """Collects what a page shows, and which elements it has."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.words, self.tags, self.addresses = [], [], []
+        self._is_shown = True
+        self.feed(text)
+        self.shown = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        """Note an element and the addresses it names."""
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        self._is_shown = tag not in ("script", "style")
+
+    def handle_data(self, data):
+        """Note text, unless it is a script's or a style's."""
+        if self._is_shown:
+            self.words.append(data)
+
+
+def data_of(text):
+    """Read the numbers that the charts draw."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+
+
+def test_the_page_tells_the_totals_and_what_is_left():
+    """Counts, what is left, and how long it takes at the deployed rate."""
+    shown = Text(page([a_block(0), a_block(2000, found=890, failed=10)], rate=100)).shown
+    for words in (
+        "Songs 0 to 2,999",
+        "1,990 of 3,000 numbers",
+        "Left 1,010 10 seconds at 100 requests a second",
+        "Each cell is 1,000 numbers, one block",
+        "1,000 to 1,999 not asked 0 0 0 1,000",
+        "timeout 10 2,000 to 2,999 (10)",
+    ):
+        assert words in shown
+
+
+def test_an_empty_store_has_a_page():
+    """Before the first run the page says that there is nothing."""
+    assert "This store holds no songs yet" in Text(page([])).shown
+
+
+def test_what_runs_were_told_and_did_not_reach_is_left():
+    """A run over 10,000 numbers that stored 1,000 leaves 9,000."""
+    shown = Text(page([a_block(0)], [a_run(start=0, stop=10_000, found=900, missing=100)])).shown
+    assert "1,000 of 10,000 numbers" in shown
+    assert "Left 9,000" in shown
+
+
+def test_the_deployed_last_song_ends_the_line():
+    """Where the deployment says how far it goes, the page does, too."""
+    assert "1,000 of 5,001 numbers" in Text(page([a_block(0)], last_song=5000)).shown
+
+
+def test_without_a_rate_the_last_run_tells_how_long_it_takes():
+    """At no limit the pace that was reached counts; without any run nothing is claimed."""
+    fast = a_run(seconds=10, found=4500, missing=500)
+    fast.rate = 0.0
+    assert "8 seconds at 500 requests a second" in Text(page([a_block(0)], [fast], rate=0)).shown
+    assert "requests a second" not in Text(page([a_block(0)], last_song=5000)).shown
+
+
+def test_the_forecast_is_told():
+    """5,000 in the first minute of a day leave 5,000 for a day."""
+    blocks = [a_block(k * 1000) for k in range(5)]
+    text = page(blocks, [a_run(start=0, stop=10_000, found=4500, missing=500)])
+    assert "nothing is left by 2026-11-24 12:00 UTC" in Text(text).shown
+
+
+def test_the_page_needs_no_network():
+    """It names no address that a browser would ask, and forbids asking any."""
+    text = page([a_block(0)], [a_run()])
+    assert Text(text).addresses == ["data:,"]
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy.startswith("default-src &#39;none&#39;; script-src &#39;sha256-")
+    assert "unsafe" not in policy
+    assert "sourceMappingURL" not in text
+
+
+def test_hostile_text_stays_text():
+    """Names of stores, sources, reasons and runs' words are shown, never obeyed."""
+    block = a_block(0, found=899, failed=1, reasons={HOSTILE[:-1]: 1})
+    block.source = HOSTILE[:-1]
+    hostile = a_run()
+    hostile.answer = msgspec.structs.replace(hostile.answer, stopped_by=HOSTILE)
+    text, harmless = (
+        page([block], [hostile], location=HOSTILE),
+        page([a_block(0, failed=1, found=899)], [a_run()]),
+    )
+    assert Text(text).tags == Text(harmless).tags
+    assert "window.hacked=1" in Text(text).shown
+    assert "<b>" not in text
+    text.encode()
+
+
+def test_the_data_are_those_of_the_listing():
+    """Charts and tables are drawn from the same counts."""
+    blocks = a_listing(300)
+    data = data_of(page(blocks, [a_run()]))
+    assert sum(cell[2] for cell in data["cells"]) == sum(block.found for block in blocks)
+    assert len(data["runs"][0]) == 60
+
+
+def test_a_page_of_20000_blocks_is_small_and_soon_made():
+    """Under 500 kB, in less than the 2 s in which the function is to answer."""
+    blocks = a_listing(20_000)
+    runs = [a_run(hours=-hours, seconds=240) for hours in range(200)]
+    began = time.perf_counter()
+    text = page(blocks, runs)
+    took = time.perf_counter() - began
+    assert len(text.encode()) < 500_000
+    assert took < 2.0
+
+
+def test_a_checkered_store_makes_no_larger_page():
+    """A map that changes with every cell is told by its first lines, and the rest is counted."""
+    text = page([a_block(k * 2000) for k in range(1000)])
+    assert len(text.encode()) < 500_000
+    assert "more stretches" in Text(text).shown
+
+
+def test_a_run_writes_the_page_beside_its_blocks(store: Store) -> None:
+    """Over both stores: `status.html` for people, `status.json` for programs, of one listing."""
+    write_status(store, {0: a_block(0)}, now=LATER, known_runs={})
+    stored = store.read("status.html", timeout=5)
+    assert stored is not None
+    assert "Left 0 complete" in Text(stored.data.decode()).shown
+    status = store.read("status.json", timeout=5)
+    assert status is not None
+    assert json.loads(status.data)["settled"] == 1000
+
+
+def test_the_command_writes_the_page(tmp_path, demo_site):
+    """`status --html OUT` leaves one file, of what the store holds."""
+    environ = {"CRAWLER_BASE_URL": demo_site.base_url, "GENIUS_TOKEN": demo_site.token}
+    environ |= {"PYTHONPATH": str(Path(__file__).parent.parent), "PATH": "/usr/bin:/bin"}
+    run(tmp_path, "crawl", 1, 301, "--rate", 0, "--store", "songs", environ=environ)
+    code, out, _ = run(tmp_path, "status", "--store", "songs", "--html", "a.html", environ=environ)
+    assert (code, out.splitlines()[-1]) == (0, "The page: a.html")
+    shown = Text((tmp_path / "a.html").read_text(encoding="utf-8")).shown
+    assert "300 of 300 numbers" in shown
+    assert (tmp_path / "songs" / "status.html").exists()
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
+    """The message names the file and why."""
+    environ = {"PYTHONPATH": str(Path(__file__).parent.parent), "PATH": "/usr/bin:/bin"}
+    code, _, err = run(
+        tmp_path, "status", "--store", "songs", "--html", "no/a.html", environ=environ
+    )
+    assert code == 1
+    assert "no/a.html cannot be written: No such file or directory" in err
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory):
+    """The real function over a store of two blocks."""
+    folder = tmp_path_factory.mktemp("store")
+    environ = {"CRAWLER_STORE": str(folder), "CRAWLER_BASE_URL": "http://127.0.0.1:9"}
+    with FunctionProcess(environ | {"GENIUS_TOKEN": "unused"}) as process:
+        yield process
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+        ("text/html", "text/html"),
+        ("application/json", "application/json"),
+        ("*/*", "application/json"),
+        ("application/json, text/html;q=0.5", "application/json"),
+        ("", "application/json"),
+        ("\xff;;q=,", "application/json"),
+    ],
+    ids=["browser", "page", "json", "anything", "rather json", "empty", "garbage"],
+)
+def test_browsers_get_a_page_and_programs_get_json(function, accept, kind):
+    """`GET /status` looks at what the caller takes."""
+    reply = function.ask("/status", headers={"Accept": accept})
+    assert reply.status == 200
+    assert reply.headers["content-type"].startswith(kind)
+    assert reply.headers["vary"] == "Accept"
+    assert b"holds no songs yet" in reply.body or reply.json()["blocks"] == 0
