@@ -66,4 +66,4 @@ class Backlog:
                 self._jobs.popleft()
             else:
                 self._jobs.rotate(-1)
-            barren = 0 if items else barren + 1
+                barren = 0 if items else barren + 1

@@ -1,0 +1,232 @@
+"""Failures in a row, refusals and missing ones: what each costs, simulated with whole crawls."""
+
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
+import pytest
+
+from crawler.circuit import MISSING_WINDOW, Circuit, MissingWatch
+from crawler.verdict import Reply
+from tests.simulation import Crawl, found, status
+
+FAR = 10**9
+
+
+@pytest.mark.parametrize("connections", [1, 64, 512])
+@pytest.mark.parametrize("latency", [0.001, 0.3, 14.0])
+@pytest.mark.parametrize("rate", [100, 0])
+@pytest.mark.parametrize(
+    "answer",
+    [status(500), status(429), status(429, retry_after="2"), status(503, retry_after="30")],
+    ids=["500", "429", "429-retry-after", "503-retry-after"],
+)
+def test_D5_a_dead_site_costs_a_bounded_number_of_requests(connections, latency, rate, answer):
+    """Whatever the range: at most 100 + connections + 60 requests."""
+    crawl = Crawl(range(FAR), connections=connections, latency=latency, rate=rate, answer=answer)
+    crawl.run()
+    assert crawl.frontier.stopped_by == "circuit"
+    assert len(crawl.starts) <= 100 + connections + 60
+    assert len(crawl.starts) == crawl.frontier.tally.requests
+
+
+@pytest.mark.parametrize("rate", [1, 5, 20, 100, 0])
+@pytest.mark.parametrize("connections", [1, 64])
+@pytest.mark.parametrize("numbers", [1, 5, 40, 2000])
+def test_D6_five_seconds_of_errors_cost_nothing_but_time(rate, connections, numbers):
+    """No number ends failed because a site was down for 5 s, whatever the pace and the jitter."""
+    for seed in range(4 if numbers < 2000 else 1):
+
+        def answer(attempt, now):
+            is_down = 1002 <= now < 1007  # the run begins at 1000
+            return Reply(attempt, status=500) if is_down else found(attempt)
+
+        crawl = Crawl(
+            range(min(numbers, 20 * rate or numbers)),
+            connections=connections,
+            rate=rate,
+            answer=answer,
+            latency=0.2,
+            seed=seed,
+        )
+        crawl.run()
+        assert crawl.frontier.stopped_by == "done"
+        assert set(crawl.outcomes.values()) == {"found"}
+        assert crawl.frontier.tally.failed == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("numbers", [1, 7, 90])
+def test_D6_an_outage_from_the_start_fails_no_number(seed, numbers):
+    """Five seconds of errors from the first request on are sat out at full speed as well."""
+
+    def answer(attempt, now):
+        return Reply(attempt, status=500) if now < 1005 else found(attempt)
+
+    crawl = Crawl(range(numbers), rate=0, latency=0.01, answer=answer, seed=seed).run()
+    assert crawl.outcomes == dict.fromkeys(range(numbers), "found")
+
+
+def test_D6_half_of_all_answers_failing_loses_nothing():
+    """Every number gets one record, and nearly all are found."""
+
+    def answer(attempt, _now):
+        return Reply(attempt, status=500) if chance.random() < 0.5 else found(attempt)
+
+    crawl = Crawl(range(2000), rate=0, answer=answer)
+    chance = crawl.random
+    crawl.run()
+    assert crawl.frontier.stopped_by == "done"
+    assert sorted(crawl.outcomes) == list(range(2000))
+    assert crawl.frontier.tally.found > 1850
+
+
+def test_D6_the_pace_is_back_as_soon_as_the_site_is():
+    """After an outage that opened the circuit the next ten seconds run at full pace."""
+
+    def answer(attempt, now):
+        return Reply(attempt, status=500) if 1010 <= now < 1040 else found(attempt)
+
+    crawl = Crawl(range(10**6), answer=answer).run(60)
+    assert sum(1050 <= start < 1060 for start in crawl.starts) >= 900
+
+
+@pytest.mark.parametrize("kind", ["dns", "tls"])
+@pytest.mark.parametrize("connections", [1, 64])
+def test_B2_B3_a_wrong_name_or_certificate_ends_the_run_early(kind, connections):
+    """What is wrong from the start is wrong for every number: a handful of requests shows it."""
+    crawl = Crawl(
+        range(FAR), connections=connections, answer=lambda a, _now: Reply(a, error=kind)
+    ).run()
+    assert crawl.frontier.stopped_by == "circuit"
+    assert kind in crawl.frontier.stop_detail
+    assert len(crawl.starts) <= 10 + connections
+
+
+def test_a_name_that_fails_in_mid_run_is_an_outage_like_any_other():
+    """After good answers ten failures of the resolver prove nothing."""
+    circuit = Circuit()
+    circuit.note_good()
+    for _ in range(50):
+        circuit.note_failure(is_setup=True, now=1.0)
+    assert not circuit.is_hopeless
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize("connections", [1, 2, 64, 512])
+@pytest.mark.parametrize("refused_from", [0, 1, 500])
+@pytest.mark.parametrize("number", [401, 403])
+@pytest.mark.parametrize("latency", [0.001, 0.4])
+def test_C7_a_refused_token_ends_the_run(connections, refused_from, number, latency):
+    """From the first request or the 500th on: within twice as many requests as connections."""
+    asked = []
+
+    def answer(attempt, _now):
+        asked.append(attempt)
+        return found(attempt) if len(asked) <= refused_from else Reply(attempt, status=number)
+
+    crawl = Crawl(range(FAR), connections=connections, rate=0, answer=answer, latency=latency)
+    crawl.run()
+    assert crawl.frontier.stopped_by == "unauthorized"
+    assert str(number) in crawl.frontier.stop_detail
+    assert len(asked) - refused_from <= 2 * connections
+    assert crawl.frontier.tally.found == refused_from
+
+
+@pytest.mark.parametrize("forbidden", [{0}, {500}, {999}, {0, 400}, {400, 700}, {400, 430}])
+@pytest.mark.parametrize("connections", [1, 2, 64, 512])
+@pytest.mark.parametrize("number", [401, 403])
+def test_one_forbidden_page_costs_only_itself(forbidden, connections, number):
+    """First, in the middle or last, alone or two apart: every other number is found."""
+
+    def answer(attempt, _now):
+        return Reply(attempt, status=number) if attempt.song_num in forbidden else found(attempt)
+
+    crawl = Crawl(range(1000), connections=connections, rate=0, answer=answer, latency=0.0).run()
+    assert crawl.frontier.stopped_by == "done"
+    failed = {num for num, outcome in crawl.outcomes.items() if outcome == "failed"}
+    assert failed == forbidden
+    assert len(crawl.outcomes) == 1000
+
+
+def test_a_lone_forbidden_page_is_that_page_and_a_lone_401_is_the_token():
+    """A run that asks one number only cannot tell 403 from a page's own; 401 never is one's own."""
+    forbidden = Crawl([7], answer=status(403)).run()
+    refused = Crawl([7], answer=status(401)).run()
+    assert (forbidden.frontier.stopped_by, forbidden.outcomes) == ("done", {7: "failed"})
+    assert (refused.frontier.stopped_by, refused.outcomes) == ("unauthorized", {})
+
+
+def test_failures_after_a_refusal_are_bounded_too():
+    """A site that refuses once and then only fails costs no more than a dead one."""
+
+    def answer(attempt, _now):
+        return Reply(attempt, status=403 if attempt.song_num == 0 else 500)
+
+    crawl = Crawl(range(FAR), rate=0, answer=answer).run()
+    assert crawl.frontier.stopped_by == "circuit"
+    assert len(crawl.starts) <= 100 + 64 + 60
+
+
+def test_a_good_answer_that_was_under_way_does_not_undo_a_proven_refusal():
+    """Refused numbers of a run that ends unauthorized have no record: they are asked again."""
+    crawl = Crawl(range(10), connections=10, rate=0)
+    attempts, _ = crawl.frontier.take(10)
+    crawl.frontier.hand_back([Reply(attempts[0], status=401), Reply(attempts[1], status=401)])
+    crawl.frontier.hand_back([found(attempts[2])])
+    assert crawl.frontier.stopped_by == "unauthorized"
+    assert crawl.outcomes == {2: "found"}
+
+
+# Missing.
+
+
+def test_E10_a_site_that_denies_everything_it_had_stops_the_run():
+    """More than 600 missing among the last 1,000 known numbers open the circuit."""
+    crawl = Crawl(range(50_000), rate=0, answer=status(404), last_known=60_000).run()
+    assert crawl.frontier.stopped_by == "circuit"
+    assert "600" in crawl.frontier.stop_detail or "601" in crawl.frontier.stop_detail
+    assert len(crawl.outcomes) <= 600
+
+
+def test_E10_an_outage_in_mid_run_is_seen_within_the_window():
+    """When a site begins to deny everything, the run ends within about 600 further answers."""
+
+    def answer(attempt, _now):
+        return found(attempt) if attempt.song_num < 5000 else Reply(attempt, status=404)
+
+    crawl = Crawl(range(50_000), rate=0, answer=answer, last_known=60_000).run()
+    assert crawl.frontier.stopped_by == "circuit"
+    assert max(crawl.sent) <= 5000 + 600 + 2 * 64
+
+
+def test_E10_numbers_beyond_the_last_known_song_may_all_be_missing():
+    """The end of a catalogue is no outage."""
+    crawl = Crawl(range(1, 5000), rate=0, answer=status(404), last_known=500).run()
+    assert crawl.frontier.stopped_by == "done"
+    assert crawl.frontier.tally.missing == 4999
+
+
+def test_E10_without_a_last_known_song_everything_may_be_missing():
+    """A recheck of missing numbers expects them to be missing."""
+    crawl = Crawl(range(5000), rate=0, answer=status(410)).run()
+    assert (crawl.frontier.stopped_by, crawl.frontier.tally.missing) == ("done", 5000)
+
+
+def test_E10_an_ordinary_share_of_missing_numbers_is_believed():
+    """Nine in a hundred missing, or sixty, raise no alarm."""
+    for share in (9, 60):
+        watch = MissingWatch(10**6)
+        for num in range(20_000):
+            watch.note(num, num * 37 % 100 < share)
+        assert not watch.is_alarmed
+
+
+def test_the_alarm_stays():
+    """Good answers that were still under way do not silence it, so nothing more is believed."""
+    watch = MissingWatch(10**6)
+    for num in range(601):
+        watch.note(num, True)
+    for num in range(MISSING_WINDOW):
+        watch.note(num, False)
+    assert watch.is_alarmed
