@@ -123,7 +123,7 @@ class _Answer(http.client.HTTPResponse):
         reader: Any = self.fp
         super().begin()
         reader.ends_head()
-        if self.headers.defects or any("\0" in value for value in self.headers.values()):
+        if self.headers.defects:
             raise http.client.HTTPException("a header line that is none")
 
 
@@ -152,6 +152,8 @@ class _AnswerReader(io.BufferedReader):
         self._head_left -= len(line)
         if self._head_left < 0:
             raise http.client.HTTPException(f"more than {MAX_HEAD_BYTES} bytes of headers")
+        if b"\0" in line:
+            raise http.client.HTTPException("a NUL in a header")
         return line
 
     def ends_head(self) -> None:

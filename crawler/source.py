@@ -173,7 +173,8 @@ def read_page(body: bytes, decode: Callable[[bytes], T], page_type: type[T]) -> 
 def _read_odd_page(body: bytes, page_type: type[T]) -> T:
     """Read what the fast decoder refuses: a BOM, half a surrogate pair, a 404 inside a 200."""
     try:
-        page = json.loads(body.removeprefix(_BOM), parse_constant=_refuse_constant)
+        text = str(body.removeprefix(_BOM), "utf-8")  # of bytes it would guess the encoding
+        page = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise PageError("json", "not JSON") from None
     try:

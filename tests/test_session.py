@@ -1,0 +1,252 @@
+"""The session that step 1 gets, used as anybody would use a `requests.Session`."""
+
+import contextlib
+import gzip
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+import requests
+
+from crawler.demo_songs import expected_info
+from crawler.guard import HeldBackError
+from crawler.resolver import Resolver
+from crawler.session import GuardedSession, Shared
+from tests.faulty_site import closed_port
+
+SECONDS = 0.5
+
+
+@pytest.fixture
+def session():
+    """A session in the midst of an attempt of half a second."""
+    with GuardedSession("tests/1", Shared(), keeps_cookies=True) as made:
+        made.begin(time.monotonic() + SECONDS, lambda: True)
+        yield made
+
+
+class Scripted:
+    """A site that answers each request with the next bytes it was given, on any connection."""
+
+    def __init__(self, *answers, pause_seconds=0.0):
+        self.asked, self._answers, self._pause = [], list(answers), pause_seconds
+        self._open = [socket.create_server(("127.0.0.1", 0))]
+        self.url = f"http://127.0.0.1:{self._open[0].getsockname()[1]}/"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        for one in self._open:
+            one.close()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._open[0].accept()
+                self._open.append(peer)
+                with contextlib.suppress(ConnectionError):
+                    self._answer(peer)
+
+    def _answer(self, peer):
+        while asked := peer.recv(65_536):
+            self.asked.append(asked)
+            time.sleep(self._pause)
+            peer.sendall(self._answers.pop(0))
+
+
+def right(body, *headers):
+    """Write an answer in good form."""
+    lines = [b"HTTP/1.1 200 OK", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def test_a_session_serves_what_requests_users_expect(demo_site, session):
+    """JSON, text, raw pieces, headers and elapsed time are as with any session."""
+    headers = {"Authorization": f"Bearer {demo_site.token}"}
+    with session.get(f"{demo_site.base_url}/songs/3", headers=headers, stream=True) as answer:
+        answer.raise_for_status()
+        assert answer.json()["response"]["song"]["title"] == expected_info(3)["title"]
+        assert b"".join(answer.iter_content(100)) == answer.content
+        assert answer.headers["Content-Type"].startswith("application/json")
+        assert answer.elapsed.total_seconds() < SECONDS
+    assert session.seen.status == 200
+    assert not session.seen.is_failure
+
+
+def test_a_compressed_answer_is_unpacked(session):
+    """What was asked for as gzip is given as it was meant."""
+    packed = right(gzip.compress(b"page"), b"Content-Encoding: gzip")
+    with Scripted(packed) as site:
+        assert session.get(site.url).content == b"page"
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_an_answer_without_a_body_may_announce_one(session, method):
+    """A HEAD tells the length and encoding of a page that it does not bring; 304 as well."""
+    status = b"200 OK" if method == "HEAD" else b"304 Not Modified"
+    head = b"HTTP/1.1 %s\r\nContent-Length: 9999999\r\nContent-Encoding: gzip\r\n\r\n" % status
+    with Scripted(head) as site:
+        assert session.request(method, site.url).content == b""
+    assert session.seen.error is None
+
+
+def test_each_step_gets_only_what_is_left(session):
+    """Two requests of 0.3 s in one attempt of 0.5 s: the second ends with the attempt."""
+    began = time.monotonic()
+    with Scripted(right(b"one"), right(b"two"), pause_seconds=0.3) as site:
+        assert session.get(site.url).content == b"one"
+        with pytest.raises(requests.Timeout):
+            session.get(site.url)
+        assert time.monotonic() - began < SECONDS + 0.4
+    assert session.seen.error == "timeout"
+
+
+def test_after_the_deadline_nothing_is_sent(demo_site, session):
+    """A function that comes back too late has no attempt any more."""
+    session.begin(time.monotonic() - 1, lambda: True)
+    with pytest.raises(requests.Timeout):
+        session.get(f"{demo_site.base_url}/songs/1")
+    assert session.seen.error == "timeout"
+    assert session.sent == 0
+    assert demo_site.stats()["requests"] == 0
+
+
+@pytest.mark.parametrize("timeout", [0.1, (5, 0.1)])
+def test_a_function_may_ask_for_less_time(session, timeout):
+    """`timeout=` is heeded as requests does: for each read."""
+    session.begin(time.monotonic() + 10, lambda: True)
+    began = time.monotonic()
+    with Scripted(right(b"late"), pause_seconds=1) as site:
+        with pytest.raises(requests.Timeout):
+            session.get(site.url, timeout=timeout)
+        assert time.monotonic() - began < 0.8
+
+
+def test_D1_a_request_is_held_back_while_its_connection_is_made():
+    """The leave to send is asked last, when the connection stands, and nothing is sent without."""
+    is_paused = threading.Event()
+    asked = []
+
+    def slow_names(*args, **kwargs):
+        is_paused.set()  # the pause begins while the connection is being made
+        return socket.getaddrinfo(*args, **kwargs)
+
+    def may_send():
+        asked.append(is_paused.is_set())
+        return not is_paused.is_set()
+
+    shared = Shared(resolver=Resolver(slow_names))
+    with (
+        Scripted(right(b"page")) as site,
+        GuardedSession("tests/1", shared, keeps_cookies=False) as session,
+    ):
+        session.begin(time.monotonic() + 5, may_send)
+        with pytest.raises(HeldBackError):
+            session.get(site.url)
+        assert site.asked == []
+    assert asked == [True]
+    assert session.was_held_back
+    assert session.seen is None
+
+
+def test_of_several_answers_the_first_failure_counts(session):
+    """A 500 before a 404: nobody knows whether the number is missing."""
+    with Scripted(
+        b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
+    ) as site:
+        session.get(site.url)
+        session.get(site.url)
+    assert session.seen.status == 500
+    assert session.sent == 2
+
+
+def test_B5_what_comes_beyond_an_answer_ends_its_connection(session):
+    """A second answer to one request is not the answer to the next."""
+    with Scripted(right(b"one") + right(b"not asked for"), right(b"two")) as site:
+        assert session.get(site.url).content == b"one"
+        assert session.get(site.url).content == b"two"
+
+
+def test_B6_endless_informational_answers_are_bounded(session):
+    """A flood of 100 Continue is no head."""
+    with Scripted(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000) as site:
+        with pytest.raises(requests.ConnectionError):
+            session.get(site.url)
+    assert session.seen.error == "protocol"
+
+
+def test_neither_proxy_nor_netrc_nor_verify_false_changes_anything(
+    faulty_site_tls, tmp_path, monkeypatch
+):
+    """The environment is not asked, and TLS is verified though a function says otherwise."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password hush-hush\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with closed_port() as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        shared = Shared(str(faulty_site_tls.ca_path))
+        with GuardedSession("tests/1", shared, keeps_cookies=True) as session:
+            session.begin(time.monotonic() + 5, lambda: True)
+            url = faulty_site_tls.url("right")
+            assert session.get(f"{url}/songs/3", verify=False).status_code == 200
+            session.begin(time.monotonic() + 5, lambda: True)
+            with pytest.raises(requests.exceptions.SSLError):
+                session.get(f"{faulty_site_tls.url('expired')}/songs/3", verify=False)
+    assert session.seen.error == "tls"
+    assert "authorization" not in faulty_site_tls.requests[0].headers
+
+
+def test_cookies_are_kept_for_functions_and_not_for_sources():
+    """A function of one's own gets requests' defaults; a source has nothing to remember."""
+    for keeps_cookies in (True, False):
+        answer = right(b"x", b"Set-Cookie: seen=yes")
+        with (
+            Scripted(answer, answer) as site,
+            GuardedSession("tests/1", Shared(), keeps_cookies=keeps_cookies) as session,
+        ):
+            session.begin(time.monotonic() + 5, lambda: True)
+            session.get(site.url)
+            session.get(site.url)
+            assert (b"seen=yes" in site.asked[1]) is keeps_cookies
+
+
+def test_redirects_are_followed_for_functions_without_their_token(faulty_site, session):
+    """requests' default, and its care: no `Authorization` for another host."""
+    url = faulty_site.url("redirect-other-302")
+    answer = session.get(f"{url}/songs/3", headers={"Authorization": "Bearer mine"})
+    assert answer.status_code == 200
+    assert [seen.listener for seen in faulty_site.requests] == ["main", "other"]
+    assert "authorization" not in faulty_site.requests[1].headers
+    assert session.sent == 2
+
+
+def test_all_lanes_share_one_tls_context():
+    """Certificate authorities are read once, and both checks are on."""
+    shared = Shared()
+    context = shared.tls()
+    assert shared.tls() is context
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+def test_closing_a_session_closes_its_connections(demo_site):
+    """Also where somebody still holds an answer."""
+    with GuardedSession("tests/1", Shared(), keeps_cookies=True) as session:
+        session.begin(time.monotonic() + 5, lambda: True)
+        kept = session.get(f"{demo_site.base_url}/songs/3")
+        assert demo_site.stats()["open_connections"] == 1
+    deadline = time.monotonic() + 5
+    while demo_site.stats()["open_connections"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert demo_site.stats()["open_connections"] == 0
+    assert kept.status_code == 401

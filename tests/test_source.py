@@ -1,0 +1,175 @@
+"""The Genius source: a body in, an info out, or an error that says why not."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawler.demo_songs import expected_info, song_body
+from crawler.errors import Missing, PageError
+from crawler.record import Record, decode_record, encode_record
+from crawler.source import GeniusSource, Source, user_agent
+from crawler.version import VERSION
+from tests.faulty_table import page, page_object, page_with, page_with_literal
+
+SOURCE = GeniusSource("https://api.example/", "token")
+SONG = 3
+
+
+def outcome(body, num=SONG):
+    """Give the info, the word missing, or the kind of error."""
+    try:
+        return SOURCE.info(num, body)
+    except PageError as error:
+        return error.kind
+    except Missing:
+        return "missing"
+
+
+def test_a_source_says_where_and_with_what_to_ask():
+    """The address has no doubled slash; the token goes into a header."""
+    assert isinstance(SOURCE, Source)
+    assert SOURCE.url(7) == "https://api.example/songs/7"
+    assert SOURCE.headers()["Authorization"] == "Bearer token"
+    assert not SOURCE.asks_robots
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 1000, 2_110_000])
+def test_the_info_of_a_song_has_its_seven_fields(num):
+    """Title, address, artist, album, date and views, null where the site has none."""
+    body = song_body(num)
+    if body is not None:
+        assert outcome(body, num) == expected_info(num)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"album": None}, {"primary_artist": None}, {"stats": None}, {"url": None}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_a_song_does_not_have_is_null(changes):
+    """A part that is absent or null takes its fields with it, and nothing else."""
+    info = outcome(page_with(**changes)(SONG))
+    absent = page_object(SONG)
+    for name in changes:
+        del absent["response"]["song"][name]
+    assert info == outcome(json.dumps(absent).encode())
+    assert None in info.values()
+    assert info["title"] == expected_info(SONG)["title"]
+
+
+@pytest.mark.parametrize(
+    ("field", "literal", "expected"),
+    [
+        ("annotation_count", b"NaN", "json"),
+        ("annotation_count", b"-Infinity", "json"),
+        ("annotation_count", b"01", "json"),
+        ("annotation_count", b"9" * 5000, "found"),  # right JSON, and nobody needs the number
+        ("annotation_count", b"1e400", "found"),
+        ("id", b"9" * 5000, "json"),
+        ("id", b"3.0", "schema"),
+        ("id", b"true", "schema"),
+        ("id", b'"3"', "schema"),
+        ("id", b"4", "mismatch"),
+        ("id", b"-3", "mismatch"),
+        ("stats", b'{"pageviews":%s}' % (b"9" * 5000), "json"),
+        ("stats", b'{"pageviews":9223372036854775808}', "schema"),
+        ("stats", b'{"pageviews":9223372036854775807}', "found"),
+        ("stats", b'{"pageviews":1.5}', "schema"),
+        ("description", b'"\xff"', "json"),
+        ("description", b'"\xed\xa0\x80"', "json"),
+        ("description", b'"\\ud800"', "found"),
+        ("description", b'"a\nb"', "json"),
+        ("description", b"[" * 100_000 + b"]" * 100_000, "json"),
+        ("description", b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "json"),
+        ("title", b'"\xff"', "json"),
+        ("title", b'"\\udfff"', "found"),
+        ("title", b"null", "schema"),
+        ("url", b"7", "schema"),
+        ("release_date", b"7", "schema"),
+    ],
+    ids=lambda value: value[:24].decode("latin-1") if isinstance(value, bytes) else value,
+)
+def test_C2_any_field_may_be_broken(field, literal, expected):
+    """In fields we keep and in fields we skip: a named error, or the page as it was meant."""
+    got = outcome(page_with_literal(field, literal)(SONG))
+    assert (got if isinstance(got, str) else "found") == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", "json"),
+        (b" ", "json"),
+        (b"<html>", "json"),
+        (b"null", "schema"),
+        (b"[]", "schema"),
+        (b"{}", "schema"),
+        (b'{"meta":{"status":404}}', "missing"),
+        (b'{"meta":{"status":404,"message":"x"},"response":{}}', "missing"),
+        (b'\xef\xbb\xbf{"meta":{"status":404}}', "missing"),
+        (b'{"meta":{"status":"404"}}', "schema"),
+        (b'{"meta":{"status":401,"message":"x"}}', "schema"),
+        (b'{"meta":{"status":200},"response":{"song":null}}', "schema"),
+        (page(SONG).replace(b'"status": 200', b'"status": 500', 1), "schema"),
+        (page(SONG) + page(SONG), "json"),
+        (page(SONG)[:-1], "json"),
+        (page(SONG).decode().encode("utf-16"), "json"),
+        (page(SONG).decode().encode("utf-16-le"), "json"),
+        (page(SONG + 1), "mismatch"),
+    ],
+)
+def test_C4_another_shape_is_told_apart_from_no_song(body, expected):
+    """Only the site's own 404 is missing; all else is a failure with its kind."""
+    assert outcome(body) == expected
+
+
+def test_C3_a_byte_order_mark_before_a_page_is_accepted():
+    """One BOM is let pass, also with half a surrogate pair behind it."""
+    assert outcome(b"\xef\xbb\xbf" + page(SONG)) == expected_info(SONG)
+    assert outcome(b"\xef\xbb\xbf" + page_with(title="\ud800")(SONG))["title"] == "\ud800"
+
+
+@given(st.text() | st.text(st.characters(categories=["Cs", "Cc", "Lo"]), min_size=1))
+def test_C5_any_title_is_stored_as_it_came(title):
+    """Halves of pairs, control characters and all scripts survive the way into a line and back."""
+    info = outcome(page_with(title=title)(SONG))
+    # two halves that meet become the whole that they mean
+    assert info["title"] == json.loads(json.dumps(title))
+    record = msgspec.convert(
+        {
+            "song_num": SONG,
+            "outcome": "found",
+            "status": 200,
+            "info": info,
+            "error": None,
+            "attempts": 1,
+            "fetched_at": "2026-11-22T06:12:20Z",
+        },
+        Record,
+    )
+    line = encode_record(record)
+    assert b"\n" not in line
+    assert decode_record(line) == record
+
+
+@given(st.binary(max_size=200))
+def test_C2_any_bytes_are_a_page_or_a_named_error(body):
+    """Nothing but PageError and Missing escapes, whatever comes."""
+    assert outcome(body) in {"json", "schema", "missing"}
+
+
+@given(st.integers(0, 4000), st.binary(max_size=3))
+def test_C2_a_damaged_page_is_never_another_song(place, damage):
+    """Bytes put anywhere into a right page leave it about its own number, or no page."""
+    body = page(SONG)
+    got = outcome(body[:place] + damage + body[place:])
+    assert isinstance(got, dict) or got in {"json", "schema", "mismatch", "missing"}
+
+
+def test_the_user_agent_names_project_version_and_contact():
+    """A site's owner sees who asks, and whom to ask."""
+    assert user_agent(None) == f"song-crawler/{VERSION}"
+    assert user_agent("me@example.org") == f"song-crawler/{VERSION} (+me@example.org)"
