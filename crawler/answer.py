@@ -1,5 +1,6 @@
 """The answer of a run: one struct, and the closed list of reasons for which a run ends."""
 
+from html import escape
 from typing import Annotated, Literal
 
 import msgspec
@@ -42,10 +43,12 @@ STOPS: dict[str, Stop] = {
 """Every value of `stopped_by`."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a run did, as the function, the command line and `crawl()` all report it.
 
     For every run `found + missing + failed + skipped + remaining == stop - start`.
+    A run leaves `draw_map` in the answer's `__dict__`, which is no field: neither JSON nor `==`
+    sees it, and a notebook shows what it draws.
     """
 
     start: Annotated[
@@ -103,3 +106,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     stopped_by: Annotated[str, Meta(description="Why the run ended: a key of the table of stops.")]
     blocks_written: Annotated[int, Meta(ge=0, description="Block objects written to the store.")]
     version: Annotated[str, Meta(description="Version of the crawler.")]
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: a small table, and the map of the store it went to."""
+        names = ("found", "missing", "failed", "skipped", "remaining", "requests", "retries")
+        heads = "".join(f"<th>{name}</th>" for name in names)
+        counts = "".join(f"<td>{getattr(self, name):,}</td>" for name in names)
+        state = "complete" if self.complete else f"not complete: {STOPS[self.stopped_by].meaning}"
+        draw = self.__dict__.get("draw_map")
+        return (
+            f"<p><b>Songs {self.start:,} to {max(self.start, self.stop - 1):,}</b>, {escape(state)}; "
+            f"{self.seconds:.1f} s, {self.mean_rate:,.0f} requests a second</p>"
+            f"<table><tr>{heads}</tr><tr>{counts}</tr></table>{draw() if draw else ''}"
+        )

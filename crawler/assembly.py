@@ -58,11 +58,10 @@ class Run:
         self.settings, self.stock, self.target = settings, stock, target
         self.is_unattended, self.ordered_at = is_unattended, request.ordered_at
         self.started_at, self.started = datetime.now(UTC), time.monotonic()
-        self.raw = RawKeeper(stock.store) if settings.keep_raw else None
-        if self.raw is not None:
-            self.target = self.raw.keeping(target)
+        self.raw = RawKeeper(stock.store, is_on=settings.keep_raw)
+        self.target = self.raw.keeping(target)
         self.writer = Writer(
-            stock.save if self.raw is None else self.raw.saving(stock.save),
+            self.raw.saving(stock.save),
             on_stored=stock.note_stored,
             on_trouble=lambda reason: self.frontier.close("store", reason),
             threads=8 if stock.store.location.startswith("gs://") else 1,
@@ -85,7 +84,7 @@ class Run:
             deadline=None if budget is None else self.started + budget,
             on_record=self._book,
             on_pause=self._tell_pause,
-            has_room=self._has_room,
+            has_room=lambda: self.writer.has_room() and self.raw.has_room(),
             last_known=None if request.recheck == "missing" else self.scope.last_found,
         )
         self.keeper: Housekeeper
@@ -147,9 +146,6 @@ class Run:
     def _book(self, record: Record) -> None:
         self.scope.note(record)
         self.writer.add(record)
-
-    def _has_room(self) -> bool:
-        return self.writer.has_room() and (self.raw is None or self.raw.has_room())
 
     def _tell_pause(self, seconds: float) -> None:
         self.contact.tell_pause(seconds)

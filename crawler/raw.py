@@ -4,6 +4,7 @@ import logging
 import threading
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 from crawler.block import MAX_BLOCK_BYTES, BlockInfo
 from crawler.errors import SettingsError, StoreConflictError
@@ -25,18 +26,21 @@ class RawKeeper:
     `keep` is called by lanes, the function that `saving` makes by the writer's threads.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, is_on: bool = True) -> None:
+        """Prepare for a store; where it is not on, sources and saving stay as they are."""
+        self._store, self._is_on = store, is_on
         self._held: dict[int, bytes] = {}
         self._held_bytes = 0
         self._lock = threading.Lock()
 
-    def keeping(self, target: object) -> "KeepingSource":
+    def keeping(self, target: Any) -> Any:
         """Make a source that also keeps the bodies it has read.
 
         Raises:
             SettingsError: A step 1 function reads its pages itself.
         """
+        if not self._is_on:
+            return target
         if not isinstance(target, Source):
             raise SettingsError(
                 "keep_raw_unfit",
@@ -58,6 +62,8 @@ class RawKeeper:
 
     def saving(self, save: Save) -> Save:
         """Make a `save` that stores the bodies first, so that no record is without its body."""
+        if not self._is_on:
+            return save
 
         def save_both(
             first: int, records: dict[int, Record], *, is_new: bool, timeout: float

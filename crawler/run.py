@@ -14,6 +14,7 @@ from crawler.answer import Answer
 from crawler.assembly import Run
 from crawler.functions import identify, target_of
 from crawler.housekeeping import Progress
+from crawler.map_strip import map_strip
 from crawler.open_store import open_store
 from crawler.pacer import Pacer
 from crawler.request import CrawlRequest
@@ -136,9 +137,11 @@ def run(
     store.check(timeout=STORE_SECONDS)
     identity.claim_store(store, mine, timeout=STORE_SECONDS)
     stock = Stock(store, mine.source, request.start, request.stop)
-    return Run(request, settings, stock, target, pacer, is_unattended=is_unattended).execute(
+    answer = Run(request, settings, stock, target, pacer, is_unattended=is_unattended).execute(
         Nowhere() if song_urls is None else song_urls,
         ca_file=ca_file,
         on_progress=on_progress,
         stop_event=stop_event or threading.Event(),
     )
+    answer.__dict__["draw_map"] = lambda: map_strip(stock.listing.values())
+    return answer

@@ -79,6 +79,7 @@ ORDER = (
     "coverage",
     "verify",
     "map",
+    "map_strip",
     "run_objects",
     "page_failures",
     "page_runs",

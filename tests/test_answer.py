@@ -1,0 +1,50 @@
+"""The answer in a notebook: a small table and the map, and the same JSON as everywhere."""
+
+from pathlib import Path
+
+import msgspec
+
+from crawler import crawl
+from crawler.answer import Answer
+from crawler.demo_site import DemoSite
+from crawler.folder import FolderStore
+from crawler.map_strip import map_strip
+from tests.records import failed, mixed
+from tests.stores import fill
+
+
+def answer_of(site: DemoSite, store: Path, start: int = 1, stop: int = 101) -> Answer:
+    """Crawl a few songs."""
+    return crawl(
+        start, stop, store=str(store), base_url=site.base_url, genius_token=site.token, rate=0
+    )
+
+
+def test_a_notebook_shows_counts_and_the_map(demo_site: DemoSite, tmp_path: Path):
+    """The numbers of the answer, and the whole store's line, with what lies beside the range."""
+    answer_of(demo_site, tmp_path, 5000, 5010)
+    shown = answer_of(demo_site, tmp_path)._repr_html_()
+    assert "<b>Songs 1 to 100</b>, complete" in shown
+    assert "<th>found</th>" in shown
+    assert "songs 1 to 5,009" in shown
+    assert "not asked" in shown
+
+
+def test_the_map_is_no_part_of_the_json(demo_site: DemoSite, tmp_path: Path):
+    """An answer read back from its JSON is equal, and is shown without a map."""
+    answer = answer_of(demo_site, tmp_path)
+    again = msgspec.json.decode(msgspec.json.encode(answer), type=Answer)
+    assert again == answer
+    assert "<svg" in answer._repr_html_()
+    assert "<svg" not in again._repr_html_()
+
+
+def test_the_strip_has_a_bar_for_each_stretch(tmp_path: Path):
+    """Each names its numbers and counts; a store without blocks has no strip."""
+    store = FolderStore(tmp_path)
+    assert map_strip(store.list_blocks(timeout=5)) == ""
+    fill(store, [*mixed(range(2000)).values(), failed(7000)])
+    strip = map_strip(store.list_blocks(timeout=5))
+    assert strip.count("<rect") == 3
+    assert "0 to 1,999, settled: 1,818 found, 182 missing, 0 failed, 0 not asked" in strip
+    assert "7,000 to 7,000, some failed" in strip
