@@ -19,7 +19,7 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run serve test check lint format coverage bench torture soak lock clean
+.PHONY: help setup run serve test check lint format coverage bench torture soak fleet lock clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -56,6 +56,9 @@ coverage: $(VENV)/.dev-installed ## Run the tests and hold the coverage gate (py
 
 bench: $(VENV)/.dev-installed ## Measure, and write the tables of the README
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fleet: $(VENV)/.dev-installed ## Fill 200,000 songs by three instances behind a queue (15 minutes)
+	@FLEET=long $(BIN)/python -m pytest tests/test_fleet.py -n 0 -rP $(ARGS)
 
 torture: $(VENV)/.dev-installed ## Kill, double and starve crawls at length, and count what is lost
 	@$(BIN)/python -m tests.torture $(ARGS)

@@ -1,0 +1,213 @@
+"""Several instances of the real function behind a queue that really delivers, over one store.
+
+`make fleet` runs the long form: 200,000 songs, six minutes and more.
+"""
+
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
+import contextlib
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crawler import crawl
+from crawler.answer import Answer
+from crawler.control import order_stop, read_control
+from crawler.demo_site import DemoSite
+from crawler.fan_out import parse_task_name
+from crawler.folder import FolderStore
+from crawler.task_queue import EMULATOR
+from crawler.verify import verify
+from tests.function_process import FunctionProcess
+from tests.queue_server import QUEUE, Limits, QueueServer
+
+IS_LONG = os.environ.get("FLEET") == "long"
+GLOBAL_RATE = 600
+SONGS = 200_000 if IS_LONG else 9_000
+WORKERS = 3
+
+
+class Fleet:
+    """A site, a queue, and instances of the function; `stop` ends what is left of them."""
+
+    def __init__(self, site: DemoSite, queue: QueueServer, store: Path) -> None:
+        self.site, self.queue, self.store = site, queue, FolderStore(store)
+        self.workers: dict[int, FunctionProcess] = {}
+        self.stack = contextlib.ExitStack()
+
+    def start(self, **settings: str) -> None:
+        """Start the instances, all alike; a setting is `CRAWLER_…` without that."""
+        environ = {f"CRAWLER_{name.upper()}": value for name, value in settings.items()}
+        environ |= {
+            "GENIUS_TOKEN": "demo-token",
+            "CRAWLER_BASE_URL": self.site.base_url,
+            "CRAWLER_STORE": self.store.location,
+            "CRAWLER_QUEUE": QUEUE,
+            "CRAWLER_URL": "http://127.0.0.1:9/",
+            EMULATOR: self.queue.host,
+        }
+        for process in [FunctionProcess(environ) for _ in range(WORKERS)]:
+            self.workers[process.port] = self.stack.enter_context(process)
+        self.queue.instances += self.workers
+
+    def order(self, start: int, stop: int) -> Any:
+        """Give an order over HTTP, and read the answer."""
+        body = json.dumps({"start": start, "stop": stop, "fan_out": True}).encode()
+        reply = next(iter(self.workers.values())).post(body)
+        assert reply.status == 202, reply.body
+        return reply.json()
+
+    def wait_for_requests(self, count: int) -> None:
+        """Wait until the site has been asked so often."""
+        deadline = time.monotonic() + 60
+        while self.site.stats()["requests"] < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def kill(self, port: int) -> None:
+        """Kill an instance as lack of memory does; the platform sends it no more."""
+        self.queue.instances.remove(port)
+        for process in self.workers[port].family():
+            process.kill()
+
+    def verify(self, stop: int) -> None:
+        """Prove that each number is stored once."""
+        assert verify(self.store, 0, stop, timeout=60).problem is None
+
+
+@pytest.fixture
+def make_fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+    """Make fleets that are gone when the test is over."""
+    with contextlib.ExitStack() as stack:
+
+        def make(site: DemoSite, queue: QueueServer, **settings: str) -> Fleet:
+            fleet = Fleet(stack.enter_context(site), stack.enter_context(queue), tmp_path / "store")
+            stack.enter_context(fleet.stack)
+            fleet.start(**settings)
+            return fleet
+
+        yield make
+
+
+@pytest.mark.timeout(900)
+def test_a_fleet_keeps_one_rate_and_asks_each_number_once(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    """Three instances at a third of the rate each: the site sees the rate, and no number twice.
+
+    Shards delivered once more when all is done cost no request.
+    """
+    per_shard = str(-(-SONGS // WORKERS // 1000) * 1000)
+    share = str(GLOBAL_RATE // WORKERS)
+    fleet = make_fleet(
+        DemoSite(latency_seconds=0.1), QueueServer(), rate=share, shard_songs=per_shard
+    )
+    assert fleet.order(0, SONGS)["enqueued"] == WORKERS
+    fleet.queue.wait_until_empty(800)
+    stats = fleet.site.stats()
+    assert (stats["requests"], stats["numbers_asked_again"]) == (SONGS, 0)
+    assert stats["busiest_second"] <= GLOBAL_RATE * 1.06  # 5 % burst each, 1 % of the network
+    arrivals = stats["arrivals"]  # of a long run the site keeps the last 100,000
+    mean = len(arrivals) / (arrivals[-1] - arrivals[0])
+    print(f"mean {mean:.1f}/s, busiest second {stats['busiest_second']}")
+    assert mean == pytest.approx(GLOBAL_RATE, rel=0.03 if IS_LONG else 0.1)
+    fleet.verify(SONGS)
+    for delivery in list(fleet.queue.deliveries):
+        header = {"X-CloudTasks-TaskName": delivery.task}
+        reply = fleet.workers[delivery.port].post(json.dumps(delivery.body).encode(), **header)
+        assert (reply.status, reply.json()["requests"], reply.json()["complete"]) == (200, 0, True)
+    assert fleet.site.stats()["requests"] == SONGS
+
+
+@pytest.mark.timeout(900)
+def test_F7_kills_doubles_and_late_deliveries_end_in_the_same_blocks(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    """One instance dies in mid-shard, one shard is delivered twice, one late: all is there once.
+
+    Budgets end in mid-shard, so shards go on through successors.
+    """
+    songs = SONGS if IS_LONG else 9_000
+    delays = iter([0.5, 6.0])  # of the first two shards that are delivered
+    queue = QueueServer(Limits(max_backoff=0.2), again=lambda _task: next(delays, None))
+    fleet = make_fleet(
+        DemoSite(latency_seconds=0.02),
+        queue,
+        rate=str(GLOBAL_RATE // WORKERS),
+        shard_songs="67000" if IS_LONG else "2000",
+        time_budget_seconds="60" if IS_LONG else "3",
+    )
+    fleet.order(0, songs)
+    fleet.wait_for_requests(songs // 5)
+    fleet.kill(queue.instances[0])
+    queue.wait_until_empty(800)
+    fleet.verify(songs)
+    requests = fleet.site.stats()["requests"]
+    sequences = {(parse_task_name(delivery.task) or (0, 0))[1] for delivery in queue.deliveries}
+    print(f"{requests} requests for {songs} songs, successors up to {max(sequences)}")
+    assert {0, 1} <= sequences
+    assert any(delivery.status == 0 for delivery in queue.deliveries)  # the one that was killed
+    # asked twice: the open blocks of the killed instance, and a block or two where twins met
+    assert requests <= songs + 4000
+
+
+def test_a_stop_order_ends_the_whole_fleet(make_fleet: Callable[..., Fleet]) -> None:
+    """E12: those at work end within 10 s, those still in the queue send nothing, none goes on."""
+    fleet = make_fleet(DemoSite(), QueueServer(), rate="50", shard_songs="1000")
+    fleet.order(0, 9_000)
+    fleet.wait_for_requests(100)
+    began = time.monotonic()
+    order_stop(fleet.store, now=datetime.now(UTC), by="test")
+    fleet.queue.wait_until_empty(30)
+    assert max(fleet.site.stats()["arrivals"]) - began < 10
+    answers = [json.loads(delivery.answer) for delivery in fleet.queue.deliveries]
+    assert [answer["stopped_by"] for answer in answers] == ["stop_order"] * 9
+    assert sum(answer["requests"] == 0 for answer in answers) == 6
+    assert len(fleet.queue.tasks) == 9
+
+
+def test_a_refused_token_ends_the_order(make_fleet: Callable[..., Fleet]) -> None:
+    """C7: each instance finds out at most once; no delivery is repeated, and nothing is lost."""
+    fleet = make_fleet(DemoSite(token="another"), QueueServer(), rate="50", shard_songs="1000")
+    fleet.order(0, 20_000)
+    fleet.queue.wait_until_empty(30)
+    assert [delivery.status for delivery in fleet.queue.deliveries] == [200] * 20
+    assert fleet.site.stats()["requests"] <= WORKERS * 10
+    order, _ = read_control(fleet.store, timeout=5)
+    assert (order.held_by, "unauthorized" in order.stop_ordered_by) == ("unauthorized", True)
+
+
+def test_a_pause_met_by_one_instance_holds_back_all(tmp_path: Path) -> None:
+    """D1: a 429 that one of two gets keeps the other silent, too, within 10 s and to its end."""
+    answers: list[Answer] = []
+    outage = (0.5, 0.2, 429)
+    with DemoSite(outage=outage, retry_after_seconds=9) as angry, DemoSite() as calm:
+        sites = ((angry, 0), (calm, 50_000))
+        threads = [threading.Thread(target=_run, args=(s, n, tmp_path, answers)) for s, n in sites]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        refused, arrivals = angry.stats()["arrivals"], calm.stats()["arrivals"]
+    told_at = max(b for a, b in _gaps(refused) if b - a > 5) - 9  # when the long silence began
+    before, after = max(_gaps(arrivals), key=lambda gap: gap[1] - gap[0])
+    assert before - told_at < 10
+    assert after - told_at == pytest.approx(9, abs=1)
+    assert after - before > 2
+
+
+def _run(site: DemoSite, start: int, store: Path, answers: list[Answer]) -> None:
+    where: dict[str, Any] = {"store": str(store), "base_url": site.base_url, "rate": 40}
+    answers.append(crawl(start, start + 250, genius_token=site.token, **where))
+
+
+def _gaps(arrivals: list[float]) -> list[tuple[float, float]]:
+    return list(itertools.pairwise(arrivals))
