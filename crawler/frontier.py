@@ -68,6 +68,7 @@ class Frontier:
         self.stopped_by: str | None = None
         self.stop_detail = ""
         self._clock, self._closed_at = clock, math.inf
+        self._deadline = math.inf if deadline is None else deadline
         self._backlog, self._trust = Backlog(), Trust(last_known)
         ledger = Ledger(on_record)
         self.is_recording, self.tally = ledger.is_recording, ledger.tally
@@ -117,7 +118,12 @@ class Frontier:
             self._is_finished = True
 
     def grace_left(self) -> float:
-        """Seconds for which attempts in flight may still go on; `inf` while the run is open."""
+        """Seconds for which attempts in flight may still go on; `inf` while the run is open.
+
+        The time budget may run out while all lanes are busy and none asks for more.
+        """
+        if self.stopped_by is None and self._clock() >= self._deadline:
+            self.close("time_budget")
         return self._closed_at + self.policy.grace_seconds - self._clock()
 
     # What lanes call.

@@ -1,0 +1,183 @@
+"""What can happen to the process: signals, time that runs out, memory that does."""
+
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crawler import crawl
+from crawler.answer import Answer
+from crawler.block import decode_block
+from crawler.block_info import block_name
+from crawler.demo_site import DemoSite
+from crawler.demo_songs import expected_info
+from crawler.open_store import open_store
+from tests.clock import wait_until
+from tests.faulty_site import FaultySite
+from tests.function_process import FunctionProcess
+from tests.torture import Scene
+
+ENGINES = ("curl", "requests")
+GOOD = 300
+"""Right answers before the site falls silent."""
+
+SILENT = f"hang-before-headers!{GOOD}"
+
+
+@pytest.fixture
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new store of the kind asked for, by its location."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    return str(request.getfixturevalue("bucket_url"))
+
+
+def stored_in(location: str) -> set[int]:
+    """Read which numbers of the first two blocks are stored."""
+    store, numbers = open_store(location), set()
+    for name in (block_name(0), block_name(1000)):
+        stored = store.read(name, timeout=20)
+        if stored is not None:
+            numbers |= decode_block(stored.data, name).keys()
+    return numbers
+
+
+def start(location: str, site: str, engine: str) -> subprocess.Popen[str]:
+    """Start a crawl of 2,000 songs as a process of its own."""
+    return Scene(location, site, 2001, rate=0, engine=engine).start()
+
+
+@pytest.mark.parametrize(
+    ("location", "engine"),
+    [("folder", "curl"), ("bucket", "requests")],
+    indirect=["location"],
+)
+def test_F2_sigterm_cuts_what_is_in_flight_and_stores_what_is_settled(
+    location: str, engine: str, faulty_site: FaultySite
+) -> None:
+    """Attempts that hang are cut after 5 s; within 8 s the process is gone, all answers stored."""
+    with start(location, faulty_site.url(SILENT), engine) as process:
+        assert wait_until(lambda: len(faulty_site.requests) >= GOOD + 32, 30)
+        sent_at = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    seconds = time.monotonic() - sent_at
+    assert process.returncode == 3, err
+    assert 3.0 < seconds < 8.0
+    answered = {seen.number for seen in faulty_site.requests if not seen.spoilt}
+    assert stored_in(location) == answered
+    assert f'"remaining":{2000 - GOOD}' in out
+
+
+@pytest.mark.parametrize("location", ["folder"], indirect=True)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_F2_ctrl_c_twice_ends_at_once_and_the_run_can_go_on(
+    location: str, engine: str, faulty_site: FaultySite, demo_site: DemoSite
+) -> None:
+    """Nobody has to wait for a silent site; the next run settles everything."""
+    with start(location, faulty_site.url(SILENT), engine) as process:
+        assert wait_until(lambda: len(faulty_site.requests) >= GOOD + 32, 30)
+        assert process.stderr is not None
+        process.send_signal(signal.SIGINT)
+        while "Stopping" not in process.stderr.readline():
+            pass
+        sent_at = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - sent_at < 2.0
+    scene = Scene(location, demo_site.base_url, 2001, rate=0, engine=engine)
+    scene.finish()
+    assert scene.judge("ctrl-c twice", 1).is_clean
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_F3_a_silent_site_does_not_hold_up_the_answer(
+    engine: Any, tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """The budget and 5 s for what is in flight; then the answer, with counts that are stored."""
+    answer = crawl(
+        1,
+        2001,
+        store=str(tmp_path),
+        base_url=faulty_site.url(SILENT),
+        genius_token="demo-token",
+        rate=0,
+        engine=engine,
+        time_budget_seconds=1.0,
+    )
+    assert (answer.stopped_by, answer.complete) == ("time_budget", False)
+    assert answer.seconds < 1.0 + 5.0 + 1.5
+    assert answer.found + answer.missing == GOOD == len(stored_in(str(tmp_path)))
+    assert answer.remaining == 2000 - GOOD - answer.failed
+
+
+def test_F3_the_function_answers_in_time_with_what_is_left(tmp_path: Path) -> None:
+    """200, not complete, and every number is in exactly one of the counts."""
+    with DemoSite(latency_seconds=0.05) as site:
+        environ = {
+            "GENIUS_TOKEN": site.token,
+            "CRAWLER_BASE_URL": site.base_url,
+            "CRAWLER_STORE": str(tmp_path),
+            "CRAWLER_TIME_BUDGET_SECONDS": "1",
+        }
+        with FunctionProcess(environ) as function:
+            began = time.monotonic()
+            reply = function.post(b'{"start": 1, "stop": 2001}')
+            seconds = time.monotonic() - began
+    answer = Answer(**reply.json())
+    assert (reply.status, answer.stopped_by, answer.complete) == (200, "time_budget", False)
+    assert seconds < 4.0
+    assert answer.found + answer.missing == len(stored_in(str(tmp_path))) > 0
+    assert answer.found + answer.missing + answer.failed + answer.remaining == 2000
+
+
+STARVED = """
+import os, resource, sys
+from crawler import crawl
+
+location, site, engine, kilobytes = sys.argv[1:]
+
+def starve(progress):
+    if progress.requests > 300 and resource.getrlimit(resource.RLIMIT_AS)[0] < 0:
+        pages = int(open("/proc/self/statm").read().split()[0])
+        limit = pages * os.sysconf("SC_PAGE_SIZE") + int(kilobytes) * 1024
+        resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
+
+crawl(1, 6001, store=location, base_url=site, genius_token="demo-token", rate=2000,
+      engine=engine, on_progress=starve)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kilobytes", [0, 700])
+def test_F4_running_out_of_memory_in_mid_run_loses_nothing(
+    engine: str, kilobytes: int, tmp_path: Path, demo_site: DemoSite
+) -> None:
+    """Whatever becomes of the process, nothing wrong is stored and the next run does the rest."""
+    location = str(tmp_path / "store")
+    arguments = [sys.executable, "-c", STARVED, location, demo_site.base_url, engine]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            [*arguments, str(kilobytes)],
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | {"PYTHONMALLOC": "malloc"},  # no arenas to live on
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    assert demo_site.stats()["requests"] > 300
+    scene = Scene(location, demo_site.base_url, 6001, rate=0, engine=engine)
+    scene.finish()
+    outcome = scene.judge("out of memory", 1)
+    assert outcome.is_clean, outcome
+    assert expected_info(1) is None or 1 in stored_in(location)
