@@ -96,6 +96,7 @@ class _Bar:
     def close(self) -> None:
         """Draw the last state and end its line."""
         if self._bar is not None:
+            self._bar.refresh()  # a widget would keep what it showed a tenth of a second ago
             self._bar.close()
 
 

@@ -1,11 +1,15 @@
 """The progress bar: seen on a terminal, silent elsewhere, clean at its end."""
 
 import io
+import json
 import os
 import pty
 import re
+import signal
+import subprocess
+import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
@@ -123,13 +127,25 @@ def test_where_nobody_looks_nothing_is_written():
     assert stream.getvalue() == ""
 
 
-def test_a_notebook_gets_a_bar_on_any_stream():
-    """A notebook's stderr is no terminal, but somebody looks."""
-    stream = io.StringIO()
-    with progress_bar("songs", stream=stream, notebook=True) as show:
-        assert show is not None
-        show(replace(Counts(), found=3))
-    assert "found 3" in stream.getvalue()
+CELL = """
+from types import SimpleNamespace
+from crawler.progress import progress_bar
+counts = dict(found=3, missing=1, failed=0, skipped=0, total=8, rate=98.4, paused=0.0)
+with progress_bar("songs 1 to 8", notebook=True) as show:
+    show(SimpleNamespace(**counts))
+"""
+
+
+def test_a_notebook_gets_a_bar():
+    """In a real kernel, whose stderr is no terminal, the bar is a widget with all its words."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+    shown = json.dumps(notebook.metadata.get("widgets", "")) + json.dumps(notebook.cells[0].outputs)
+    for words in ("songs 1 to 8", "50%", "98/s, found 3, missing 1, failed 0"):
+        assert words in shown
 
 
 def test_a_run_that_never_reports_leaves_nothing(terminal):
@@ -148,3 +164,40 @@ def test_the_bar_starts_no_thread(terminal):
         assert show is not None
         show(Counts(found=1))
         assert threading.active_count() == before
+
+
+def test_ctrl_c_on_a_terminal_ends_with_how_to_go_on(demo_site, tmp_path):
+    """A person at a terminal sees the bar, and after Ctrl-C clean lines: the last is the command."""
+    ours, theirs = pty.openpty()
+    command = ["crawl", "1", "90001", "--rate", "200", "--store", str(tmp_path / "songs")]
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("CRAWLER_")}
+    environ |= {"CRAWLER_BASE_URL": demo_site.base_url, "GENIUS_TOKEN": demo_site.token}
+    with subprocess.Popen(
+        [sys.executable, "-m", "crawler", *command],
+        env=environ | {"COLUMNS": "120", "PYTHONPATH": os.getcwd()},  # noqa: PTH109
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while piece := _read(ours):
+            seen += piece
+            if b"found 1" in seen and b"Stopping" not in seen and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                while b"Stopping" not in seen:
+                    seen += _read(ours)
+    os.close(ours)
+    lines = [line.split("\r")[-1] for line in seen.decode().replace("\r\n", "\n").splitlines()]
+    assert process.returncode == 3
+    assert re.search(r"songs 1 to 90000: .*left, \d+/s, found 1\d*, missing", seen.decode())
+    assert lines[-1] == f"To go on: python -m crawler {' '.join(command)}"
+    assert lines[-4].startswith("Songs 1 to 90000: ")
+
+
+def _read(descriptor):
+    """Read what is there; nothing once the other side has closed."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""
