@@ -78,7 +78,7 @@ def terminal(recording: str) -> None:
     lines = Path(recording).read_text(encoding="utf-8").replace("\r\n", "\n").splitlines()
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line.rsplit("\r")[-1]) for line in lines]
     kept = [line for line in plain if not line.startswith(("Script ", "WARNING"))]
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=108, file=nowhere, force_terminal=True)
         for line in kept:
             style = "bold green" if line.startswith("$ ") else ""
@@ -128,7 +128,7 @@ def _hover(browser: Any) -> None:
         "const {x, y} = cell.getCenterPoint(); return [box.x + x, box.y + y]"
     )
     x, y = browser.execute_script(script)
-    pointer = ActionChains(browser)
+    pointer: Any = ActionChains(browser)
     pointer.w3c_actions.pointer_action.move_to_location(round(x), round(y))
     pointer.perform()
     frames = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
