@@ -60,13 +60,13 @@ cloud() {
 grant() {
   local pause
   for pause in 5 10 20; do
-    if cloud "$@"; then
+    if cloud "$@" --format=none; then
       return 0
     fi
     say "trying again in $pause s"
     sleep "$pause"
   done
-  cloud "$@"
+  cloud "$@" --format=none
 }
 
 # Runs one gcloud command for its output; in a dry run prints it, and answers with $1.
@@ -75,7 +75,7 @@ ask() {
   shift
   if [ "$DRY_RUN" = yes ]; then
     print_command gcloud "$@" --project="$PROJECT_ID" --quiet
-    printf '%s\n' "$placeholder"
+    [ -z "$placeholder" ] || printf '%s\n' "$placeholder"
   else
     gcloud "$@" --project="$PROJECT_ID" --quiet
   fi
@@ -116,7 +116,7 @@ find_python() {
 # Every setting, checked, becomes a variable of this script; see crawler/deployment.py.
 read_settings() {
   local settings
-  settings=$(crawler settings --file "${DEPLOY_ENV:-deploy.env}") || exit 2
+  settings=$(crawler settings --file "${DEPLOY_ENV:-deploy.env}" "${1:---quiet}") || exit 2
   eval "$settings"
   RUNTIME=$SERVICE-run@$PROJECT_ID.iam.gserviceaccount.com
   BUILDER=$SERVICE-build@$PROJECT_ID.iam.gserviceaccount.com
@@ -355,7 +355,7 @@ make_schedule() {
     "$headers=Content-Type=application/json" --message-body='{"mode": "next"}' \
     --oidc-service-account-email="$INVOKER" --oidc-token-audience="$URL" \
     --attempt-deadline=1800s --max-retry-attempts=3 --min-backoff=60s --max-backoff=600s \
-    --max-doublings=3
+    --max-doublings=3 --format=none
 }
 
 # Who is told by alerts: a mail address becomes a notification channel, once.
@@ -418,13 +418,11 @@ make_watched() {
 control() {
   local old
   old=$(ask "" storage cat "$STORE/control.json" 2>/dev/null) || old=''
-  if [ "$DRY_RUN" = yes ]; then
-    cloud storage cp - "$STORE/control.json"
-    return
+  if [ "$DRY_RUN" = no ]; then
+    mkdir -p "$BUILD"
+    printf '%s' "$old" | crawler control "$1" >"$BUILD/control.json"
   fi
-  mkdir -p "$BUILD"
-  printf '%s' "$old" | crawler control "$1" >"$BUILD/control.json"
-  cloud storage cp - "$STORE/control.json" <"$BUILD/control.json"
+  cloud storage cp "$BUILD/control.json" "$STORE/control.json"
 }
 
 # Leaves its state in FOUND.
@@ -639,8 +637,12 @@ main() {
   read_options "$@"
   exec 3>&1
   find_python
-  read_settings
-  check_prerequisites
+  if [ "$COMMAND" = deploy ]; then
+    read_settings --tell
+    check_prerequisites
+  else
+    read_settings
+  fi
   [ "$COMMAND" = deploy ] || AGAIN=yes
   case $COMMAND in
     deploy) deploy ;;

@@ -34,6 +34,9 @@ def add_deployment(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
     step = steps.add_parser("settings", help="check deploy.env, print all settings for a shell")
     step.add_argument("--file", type=Path, default=Path("deploy.env"))
+    how = step.add_mutually_exclusive_group()
+    how.add_argument("--tell", action="store_true", help="say on stderr what will be deployed")
+    how.add_argument("--quiet", action="store_true")
     step.set_defaults(run=print_settings)
     step = steps.add_parser("token", help="check a token on stdin and pass it on")
     step.set_defaults(run=pass_token)
@@ -61,11 +64,12 @@ def add_deployment(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def print_settings(args: argparse.Namespace) -> int:
-    """Print assignments for a shell on stdout, and what people should know on stderr."""
+    """Print assignments for a shell on stdout, and for people on stderr what they mean."""
     now = datetime.now(UTC)
     deployment = read_deployment(os.environ, args.file)
     print("\n".join(shell_lines(deployment, now)))
-    print("\n".join(told_lines(deployment, now)), file=sys.stderr)
+    if args.tell:
+        print("\n".join(told_lines(deployment, now)), file=sys.stderr)
     return 0
 
 

@@ -7,6 +7,7 @@ made, so that a second deployment finds the first, and every request, so that a 
 
 import base64
 import datetime
+import hashlib
 import http.server
 import json
 import os
@@ -118,6 +119,14 @@ class RecordingGcp:
             r'"(createTime|updateTime|creationTimestamp|lastTransitionTime)": "[^"]*"'
         )
         return times.sub("", json.dumps([self.resources, self.policies], indent=1, sort_keys=True))
+
+    def copy(self) -> "RecordingGcp":
+        """Make another server at which the same stands."""
+        other = RecordingGcp()
+        kept = json.dumps([self.resources, self.policies]).replace(self.url, other.url)
+        other.resources, other.policies = json.loads(kept)
+        other.objects, other._ticks = dict(self.objects), self._ticks
+        return other
 
     def changes(self) -> list[Request]:
         """List the requests that were to change something."""
@@ -372,7 +381,8 @@ def _get_bucket(gcp: RecordingGcp, request: Request, name: str) -> Json:
 
 def _make_bucket(gcp: RecordingGcp, request: Request) -> Json:
     number = {"projectNumber": PROJECT_NUMBER, "metageneration": "1", "kind": "storage#bucket"}
-    return gcp.make(f"storage/b/{request.body['name']}", {**request.body, **number})
+    name = request.body["name"]
+    return gcp.make(f"storage/b/{name}", {**request.body, **number, "id": name})
 
 
 def _list_buckets(gcp: RecordingGcp, request: Request) -> Json:
@@ -392,6 +402,7 @@ def _object(name: str, bucket: str, data: bytes) -> Json:
         "generation": "1",
         "metageneration": "1",
         "size": str(len(data)),
+        "md5Hash": base64.b64encode(hashlib.md5(data).digest()).decode(),
     }
 
 

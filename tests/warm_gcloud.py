@@ -1,0 +1,123 @@
+"""The genuine gcloud, kept warm: one process loads it once and forks for each command.
+
+Of the second that a gcloud command takes, starting Python and importing is most. A script called
+`gcloud`, first on the path, hands its arguments, environment, folder and open files to the warm
+process; a fork of that runs gcloud's own main and hands back the exit code.
+
+The server runs under gcloud's Python, not ours: `python warm_gcloud.py SOCKET SDK`.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+CLIENT = """#!{python} -SE
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({path!r})
+    call = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
+    socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
+    server.sendall(call)
+    sys.exit(int(server.recv(8) or b"1"))
+"""
+
+
+@contextlib.contextmanager
+def warm_gcloud(folder: Path) -> Iterator[Path]:
+    """Keep a gcloud warm; yields the folder with the script, to be put first on the path.
+
+    Needs a gcloud with a Python of its own; where there is none, the script is gcloud itself.
+    """
+    found = shutil.which("gcloud")
+    assert found is not None
+    sdk = Path(found).resolve().parent.parent
+    python = sdk / "platform/bundledpythonunix/bin/python3"
+    folder.mkdir(parents=True)
+    script, path = folder / "gcloud", folder / "socket"
+    if not python.exists():
+        script.symlink_to(found)
+        yield folder
+        return
+    script.write_text(CLIENT.format(python=sys.executable, path=str(path)))
+    script.chmod(0o755)
+    command = [python, "-SE", __file__, path, sdk]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            yield folder
+        finally:
+            server.kill()
+
+
+def serve(path: str, sdk: str) -> None:
+    """Load gcloud, then fork for every call until killed."""
+    sys.path[:0] = [f"{sdk}/lib/third_party", f"{sdk}/lib"]
+    os.environ["CLOUDSDK_ROOT_DIR"] = sdk
+    import googlecloudsdk.gcloud_main as gcloud  # type: ignore[import-not-found]
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(16)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        while True:
+            connection, _ = listener.accept()
+            head, files, _, _ = socket.recv_fds(connection, 4, 3)
+            call = json.loads(_read(connection, int.from_bytes(head, "big")))
+            child = os.fork()
+            if not child:
+                listener.close()
+                _run(gcloud, call, files)
+            for file in files:
+                os.close(file)
+            threading.Thread(target=_hand_back, args=(child, connection), daemon=True).start()
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += connection.recv(size - len(data))
+    return data
+
+
+def _run(gcloud: object, call: list[object], files: list[int]) -> None:
+    """Become the caller, and run gcloud to its end."""
+    arguments, environment, folder = call
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.environ.clear()
+    os.environ.update(environment)  # type: ignore[arg-type]
+    os.chdir(str(folder))
+    sys.argv = ["gcloud", *arguments]  # type: ignore[misc]
+    for name in ("stdin", "stdout", "stderr"):
+        number = ("stdin", "stdout", "stderr").index(name)
+        mode = "r" if name == "stdin" else "w"
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    code: object = 1
+    try:
+        gcloud.main()  # type: ignore[attr-defined]
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _hand_back(child: int, connection: socket.socket) -> None:
+    _, status = os.waitpid(child, 0)
+    with connection:
+        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])
