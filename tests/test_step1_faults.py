@@ -1,0 +1,293 @@
+"""What a step 1 function of somebody's own can do wrong, met by whole crawls into a store."""
+
+# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from crawler import assembly, crawl
+from crawler.block import decode_block
+from crawler.block_info import block_name
+from crawler.demo_songs import expected_info
+from crawler.record import Record
+from crawler.source import GeniusSource
+from crawler.steps import execute_async_event_loop
+from crawler.work import Policy
+from tests.crawls import ROOT, nothing_left_behind, run_python
+from tests.faulty_site import FaultySite
+
+BAD = 7
+"""The number that the function treats wrongly; all others it treats well."""
+
+Step1 = Callable[[Any, int, list[Any]], Any]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs try again at once: what is tried again is the point, not how long that takes."""
+    monkeypatch.setattr(assembly, "Policy", lambda **more: Policy(backoff_seconds=0.01, **more))
+
+
+def records_of(folder: Path) -> dict[int, Record]:
+    """Read the first block."""
+    name = block_name(0)
+    return decode_block((folder / name).read_bytes(), name)
+
+
+def fill(folder: Path, site: FaultySite, function: Any, stop: int = 30, **options: Any) -> Any:
+    """Crawl a few numbers with a function."""
+    given: dict[str, Any] = {"store": str(folder), "base_url": site.base_url, "rate": 0}
+    return crawl(0, stop, function=function, connections=4, **given | options)
+
+
+def good(base_url: str) -> Step1:
+    """Make a function without faults."""
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        answer = session.get(f"{base_url}/songs/{song_num}")
+        if answer.status_code == 200:
+            song_urls.append((song_num, answer.json()["response"]["song"]["title"]))
+
+    return step1
+
+
+def raises(_session: Any, _num: int, _urls: list[Any]) -> None:
+    """Divide by zero."""
+    _ = 1 / 0
+
+
+def leaves(_session: Any, _num: int, _urls: list[Any]) -> None:
+    """Try to end the whole program."""
+    raise SystemExit("enough")
+
+
+def does_nothing(_session: Any, _num: int, _urls: list[Any]) -> None:
+    """Return at once."""
+
+
+def appends_another(_session: Any, num: int, urls: list[Any]) -> None:
+    """Append another number's tuple."""
+    urls.append((num + 1, "not mine"))
+
+
+def appends_no_tuple(_session: Any, num: int, urls: list[Any]) -> None:
+    """Append a string."""
+    urls.append(str(num))
+
+
+def appends_unstorable(_session: Any, num: int, urls: list[Any]) -> None:
+    """Append what no JSON can hold."""
+    urls.append((num, threading.Lock()))
+
+
+@pytest.mark.parametrize(
+    "misbehave",
+    [raises, leaves, does_nothing, appends_another, appends_no_tuple, appends_unstorable],
+    ids=lambda function: function.__name__,
+)
+def test_F5_a_function_that_misbehaves_costs_its_own_number(
+    misbehave: Step1, tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """The number fails as `function`, all others are settled, and the run ends."""
+    right = good(faulty_site.url("right"))
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        (misbehave if song_num == BAD else right)(session, song_num, song_urls)
+
+    answer = fill(tmp_path, faulty_site, step1)
+    records = records_of(tmp_path)
+    assert (answer.stopped_by, answer.failed, answer.complete) == ("done", 1, False)
+    assert (records[BAD].outcome, records[BAD].error) == ("failed", "function")
+    for num in set(range(30)) - {BAD}:
+        assert records[num].outcome == ("found" if expected_info(num) else "missing")
+
+
+def test_F5_a_function_that_never_returns_costs_its_own_number(
+    tmp_path: Path, faulty_site: FaultySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lane is replaced after the deadline, and the process does not wait for it."""
+    monkeypatch.setattr(assembly, "Policy", lambda **more: Policy(attempt_seconds=1.0, **more))
+    right, released = good(faulty_site.url("right")), threading.Event()
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        if song_num == BAD:
+            released.wait(60)
+        right(session, song_num, song_urls)
+
+    began = time.monotonic()
+    answer = fill(tmp_path, faulty_site, step1)
+    released.set()
+    assert time.monotonic() - began < 10
+    assert (answer.stopped_by, answer.failed) == ("done", 1)
+    assert records_of(tmp_path)[BAD].error == "timeout"
+    assert len(records_of(tmp_path)) == 30
+
+
+def test_F5_a_function_that_writes_to_shared_lists_changes_no_record(
+    tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """What it appends elsewhere is its own affair: records hold what it was given a list for."""
+    shared: list[Any] = []
+    right = good(faulty_site.url("right"))
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        right(session, song_num, song_urls)
+        shared.append((song_num, "shared"))
+        shared.extend(song_urls)
+
+    answer = fill(tmp_path, faulty_site, step1)
+    assert answer.complete
+    assert len(shared) >= 30
+    for num, record in records_of(tmp_path).items():
+        wanted = expected_info(num)
+        assert record.info == (None if wanted is None else wanted["title"])
+
+
+def swallowing(base_url: str) -> Step1:
+    """Make the tutorial's own function: whatever goes wrong, it says nothing."""
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        try:
+            answer = session.get(f"{base_url}/songs/{song_num}")
+            song = answer.json()["response"]["song"]
+            song_urls.append((song_num, song["url"], song["title"]))
+        except:  # noqa: E722 - that is its fault
+            pass
+
+    return step1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("status:500", "http_500"),
+        ("reset-before-headers", "connection"),
+        ("closed-in-body", "connection"),
+        ("html", "function"),
+        ("gzip-cut", "encoding"),
+    ],
+)
+def test_F5b_a_function_that_swallows_errors_makes_nothing_missing(
+    fault: str, kind: str, tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """What the session saw decides: each number is failed, with what it was."""
+    answer = fill(tmp_path, faulty_site, swallowing(faulty_site.url(fault)), 5)
+    assert (answer.failed, answer.missing, answer.stopped_by) == (5, 0, "done")
+    assert {record.error for record in records_of(tmp_path).values()} == {kind}
+
+
+@pytest.mark.parametrize(
+    ("fault", "stop"),  # a 429 halves the pace, to one a second at last
+    [("429", 3), ("status:503", 6), ("reset-in-body", 20), ("html", 20), ("closed-in-headers", 20)],
+)
+def test_F5b_what_passes_is_lost_on_nobody(
+    fault: str, stop: int, tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """After two faults each number is settled as the site has it, though nobody saw an error."""
+    answer = fill(tmp_path, faulty_site, swallowing(faulty_site.url(f"{fault}@2")), stop)
+    assert answer.complete
+    found = {num for num, record in records_of(tmp_path).items() if record.outcome == "found"}
+    assert found == {num for num in range(stop) if expected_info(num) is not None}
+
+
+def test_F5b_a_refused_token_is_seen_though_the_function_is_silent(
+    tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """The run ends, and nothing is recorded of the numbers that were refused."""
+    answer = fill(tmp_path, faulty_site, swallowing(faulty_site.url("status:401")), 1000)
+    assert (answer.stopped_by, answer.found, answer.missing) == ("unauthorized", 0, 0)
+    assert len(faulty_site.requests) <= 8
+    assert not (tmp_path / block_name(0)).exists()
+
+
+def test_F5b_a_function_past_its_session_is_told_what_to_write(
+    tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """`requests.get` is seen by nobody: the number fails, in words that name the mistake."""
+
+    def step1(_session: Any, song_num: int, _song_urls: list[Any]) -> None:
+        requests.get(f"{faulty_site.url('right')}/songs/{song_num}", timeout=5)
+
+    answer = fill(tmp_path, faulty_site, step1, 3)
+    assert (answer.failed, answer.missing, answer.found) == (3, 0, 0)
+    assert all("session.get(" in record.detail for record in records_of(tmp_path).values())
+
+
+# ---------------------------------------------------------------- where it is called
+
+CALLED = """
+import asyncio, os, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from crawler import assembly, crawl
+
+def run(name, first=0):
+    answer = crawl(first, first + 200, store=f"{sys.argv[2]}/{name}", base_url=sys.argv[1],
+                   genius_token="demo-token", rate=0, engine=sys.argv[3])
+    assert answer.complete, answer
+
+async def within():
+    run("within")
+    run("again")
+    assert asyncio.current_task() is not None
+
+def files():
+    return len(os.listdir("/proc/self/fd"))
+"""
+
+WAYS = {
+    "script": "run('script')",
+    "loop": "asyncio.run(within())",
+    "uvloop": "import uvloop; uvloop.run(within())",
+    "thread": "t = threading.Thread(target=run, args=('thread',)); t.start(); t.join()",
+    "twice": """
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(run, ["one", "two"]))
+""",
+    "twice-in-one-store": """
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(run, ["both", "both"], [0, 100]))
+""",
+}
+
+AFTER = """
+left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+assert not left, left
+print("well")
+"""
+
+
+@pytest.mark.parametrize("engine", ["curl", "requests"])
+@pytest.mark.parametrize("way", WAYS)
+def test_F6_it_works_wherever_it_is_called(
+    way: str, engine: str, tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """In a script, a running loop, uvloop, a thread, twice at once: no warning, nothing left."""
+    if way == "uvloop":
+        pytest.importorskip("uvloop")
+    site = faulty_site.url("right")
+    assert run_python(CALLED + WAYS[way] + AFTER, site, str(tmp_path), engine) == "well\n"
+
+
+@pytest.mark.parametrize("engine", ["curl", "requests"])
+def test_F6_no_thread_and_no_file_is_left_after_many_runs(
+    engine: str, faulty_site: FaultySite
+) -> None:
+    """Twenty runs in one process leave as many threads and open files as two."""
+
+    def once() -> int:
+        source = GeniusSource(faulty_site.url("right"), "token")
+        execute_async_event_loop(range(20), function=source, engine=engine, rate=0, connections=4)
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with nothing_left_behind():
+        before = [once(), once()][-1]
+        for _ in range(18):
+            after = once()
+    assert after <= before + 8  # what the site has not closed yet lies in this process, too
+    assert ROOT.is_dir()
