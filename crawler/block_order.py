@@ -37,6 +37,10 @@ class BlockOrder:
         """List what is left, in order."""
         return chain.from_iterable(self._stretches)
 
+    def __contains__(self, first: int) -> bool:
+        """Whether a block is left."""
+        return any(first in stretch for stretch in self._stretches)
+
     def part(self, settled: Sequence[int], share: float) -> None:
         """Go on in the longest stretch without a settled block, about in its middle.
 

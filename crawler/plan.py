@@ -11,7 +11,7 @@ from itertools import islice
 from crawler.block import BLOCK_SIZE, BlockInfo, block_first
 from crawler.block_order import BlockOrder
 from crawler.errors import BlockFormatError
-from crawler.planned import Criteria, PlannedBlock, plan_from_counts, plan_from_records
+from crawler.planned import Criteria, PlannedBlock, plan_from_counts, plan_from_records, settled_in
 from crawler.record import Record
 
 logger = logging.getLogger("crawler")
@@ -22,9 +22,7 @@ READ_AHEAD = 8  # blocks, so that reading a partly settled one from a bucket del
 class FillSupply:
     """Supplies the numbers of `[start, stop)` that are not settled, ascending.
 
-    Called under the frontier's lock; blocks that must be read are read ahead in threads.
-
-    Where another run turns up in the same blocks, this one leaves the block it is in, lists the
+    Called under the frontier's lock; blocks that must be read are read ahead in threads. Where another run turns up in the same blocks, this one leaves the block it is in, lists the
     store anew and goes on elsewhere; from then on it reads each block just before it enters it.
     """
 
@@ -62,7 +60,7 @@ class FillSupply:
         self._listing, self._criteria, self._read = listing, criteria, read
         self._on_block, self._limit = on_block, limit
         self._met, self._relist, self._uniform = met, relist, uniform
-        self._order = BlockOrder(range(block_first(start), stop, BLOCK_SIZE))
+        self._order = BlockOrder(range(block_first(start), stop if start < stop else 0, BLOCK_SIZE))
         self._ahead: deque[tuple[int, PlannedBlock | Future[PlannedBlock]]] = deque()
         self._current: Iterator[int] = iter(())
         self._current_first = 0
@@ -93,9 +91,10 @@ class FillSupply:
         return numbers
 
     def settled_beyond(self) -> int:
-        """Count what is settled in the blocks the run did not come to, as the listing tells it."""
-        rest = [first for first, _ in self._ahead] + list(self._order.rest())
-        return sum(self._settled_in(first) for first in rest)
+        """Count what is settled in blocks not come to, by the listing; in doubt too few."""
+        ahead = {first for first, _ in self._ahead}
+        firsts = [first for first in list(self._listing) if first in ahead or first in self._order]
+        return sum(self._settled_in(first) for first in firsts)
 
     def close(self) -> None:
         """Let go of the readers."""
@@ -204,7 +203,7 @@ class FillSupply:
     def _settled_in(self, first: int) -> int:
         if known := self._from_counts(first):
             return known.settled
-        return self._listing[first].settled if len(self._numbers(first)) == BLOCK_SIZE else 0
+        return settled_in(self._listing[first], len(self._numbers(first)), self._criteria)
 
     def _by_reading(self, first: int) -> PlannedBlock:
         numbers = self._numbers(first)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from crawler.block import BlockInfo, last_asked_at
+from crawler.block import BLOCK_SIZE, BlockInfo, last_asked_at
 from crawler.record import Record
 
 
@@ -89,6 +89,16 @@ def plan_from_counts(
         return PlannedBlock(first, [], is_new=False, settled=len(numbers))
     asked = [n for n in numbers if not info.first_num <= n <= info.last_num]
     return PlannedBlock(first, asked, is_new=False, settled=len(numbers) - len(asked))
+
+
+def settled_in(info: BlockInfo, count: int, criteria: Criteria) -> int:
+    """Say how many of `count` numbers of a block are settled for certain, by its counts alone."""
+    if count < BLOCK_SIZE:
+        return 0
+    oldest = info.oldest_fetched_at
+    if criteria.refresh_before is not None and (oldest is None or oldest < criteria.refresh_before):
+        return 0
+    return info.found if criteria.is_missing_rechecked else info.settled
 
 
 def plan_from_records(

@@ -41,7 +41,8 @@ class Scope:
             relist: Brings the listing up to date.
         """
         self.mode = request.mode
-        self.last_found = max((i.last_found or -1 for i in listing.values()), default=-1)
+        lasts = [info.last_found for info in listing.values() if info.last_found is not None]
+        self.last_found = max(lasts, default=-1)
         self._tail: TailSupply | None = None
         self._fill: FillSupply | None = None
         self.start, self._fill_stop = self._bounds(request, settings)

@@ -1,22 +1,20 @@
 """The writer: gathers records into blocks and stores them beside the crawl, never stalling it."""
 
-import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import msgspec
 
 from crawler.block import BLOCK_SIZE, BlockInfo
-from crawler.errors import StoreError, StoreUnavailableError
 from crawler.planned import PlannedBlock
 from crawler.record import Record
+from crawler.saver import Save, Saver
 
-logger = logging.getLogger("crawler")
+__all__ = ["FLUSH_SECONDS", "GIVE_UP_SECONDS", "MAX_OPEN_BLOCKS", "MAX_PENDING_BLOCKS"]
+__all__ += ["Save", "Writer", "next_try"]
 
 MAX_OPEN_BLOCKS = 16
 """With more blocks open the oldest is written with what it has, and merged with the rest later."""
@@ -27,20 +25,8 @@ MAX_PENDING_BLOCKS = 8
 FLUSH_SECONDS = 60.0
 """A record waits at most this long for its block, so that a kill costs a minute of work."""
 
-SAVE_SECONDS = 30.0
-"""Time for one try to save one block."""
-
 GIVE_UP_SECONDS = 120.0
 """A store that was out of reach for so long ends the run."""
-
-
-class Save(Protocol):
-    """Merges records into a block of the store."""
-
-    def __call__(
-        self, first: int, records: dict[int, Record], *, is_new: bool, timeout: float
-    ) -> BlockInfo:
-        """Save; `is_new` where no block is believed to be there."""
 
 
 class OpenBlock(msgspec.Struct):
@@ -67,27 +53,41 @@ class Writer:
         on_trouble: Callable[[str], None],
         threads: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         """Prepare to write.
 
         Args:
             save: Merges records into a block of the store.
             on_stored: Told of each block stored, in a thread of the writer.
-            on_trouble: Told why, when the store is given up.
+            on_trouble: Told why, when a block is given up, in a thread of the writer.
             threads: Blocks saved at once.
             clock: Monotonic seconds.
+            sleep: How to wait so many seconds between two tries; by default until the run ends.
         """
-        self.blocks_written = 0
-        self.lost: Counter[str] = Counter()
-        self._save, self._on_stored, self._on_trouble = save, on_stored, on_trouble
+        self._saver = Saver(
+            save,
+            on_stored=on_stored,
+            on_trouble=on_trouble,
+            threads=threads,
+            give_up_seconds=GIVE_UP_SECONDS,
+            clock=clock,
+            sleep=sleep,
+        )
         self._clock = clock
         self._awaited: dict[int, OpenBlock] = {}
         self._open: dict[int, OpenBlock] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads, "store")
-        self._pending: set[Future[None]] = set()
-        self._ending = threading.Event()
-        self._give_up_at: float | None = None
+
+    @property
+    def blocks_written(self) -> int:
+        """Blocks stored so far."""
+        return self._saver.blocks_written
+
+    @property
+    def lost(self) -> Counter[str]:
+        """Records by outcome that are not in the store, though the run made them."""
+        return self._saver.lost
 
     def expect(self, block: PlannedBlock) -> None:
         """Learn how many numbers of a block will get a record."""
@@ -96,6 +96,7 @@ class Writer:
             known = self._open.get(block.first) or self._awaited.get(block.first)
             if known is not None:
                 known.expected += count
+                known.failed_runs = known.failed_runs | block.failed_runs
             else:
                 self._awaited[block.first] = OpenBlock(
                     expected=count, is_new=block.is_new, failed_runs=block.failed_runs
@@ -112,11 +113,11 @@ class Writer:
             block.records[num] = record
             if len(block.records) == block.expected:
                 del self._open[first]
-                self._hand_on(first, block)
+                self._saver.hand_on(first, block.records, is_new=block.is_new)
 
     def has_room(self) -> bool:
         """Whether the store keeps up."""
-        return len(self._pending) < MAX_PENDING_BLOCKS
+        return self._saver.pending < MAX_PENDING_BLOCKS
 
     def tick(self) -> None:
         """Write blocks whose oldest record has waited long enough."""
@@ -127,18 +128,13 @@ class Writer:
         self._write_before(self._clock())
 
     def close(self, timeout: float) -> None:
-        """Write what is left and wait for the store, at most `timeout` seconds."""
-        self._give_up_at = self._clock() + timeout
+        """Write what is left and wait for the store, at most `timeout` seconds and a little."""
+        self._saver.hurry(timeout)
         self.flush()
-        with self._lock:
-            pending = set(self._pending)
-        wait(pending, timeout)
-        self._ending.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        wait(pending, 2.0)
+        self._saver.close(timeout)
 
     def _begin(self, first: int) -> OpenBlock:
-        block = self._awaited.pop(first)
+        block = self._awaited.pop(first, None) or OpenBlock(0, is_new=False, failed_runs={})
         block.opened_at = self._clock()
         self._open[first] = block
         if len(self._open) > MAX_OPEN_BLOCKS:
@@ -155,48 +151,10 @@ class Writer:
     def _write_partly(self, first: int, block: OpenBlock) -> None:
         """Hand on what a block has; its stragglers are merged into it when they come."""
         del self._open[first]
-        self._awaited[first] = OpenBlock(
-            expected=block.expected - len(block.records),
-            is_new=False,
-            failed_runs=block.failed_runs,
-        )
-        self._hand_on(first, block)
-
-    def _hand_on(self, first: int, block: OpenBlock) -> None:
-        future = self._pool.submit(self._store, first, block.records, block.is_new)
-        self._pending.add(future)
-        future.add_done_callback(self._pending.discard)
-
-    def _store(self, first: int, records: dict[int, Record], is_new: bool) -> None:
-        """Save one block, trying again while the store is out of reach."""
-        give_up_at = self._clock() + GIVE_UP_SECONDS
-        pause = 0.5
-        while True:
-            if self._give_up_at is not None:
-                give_up_at = min(give_up_at, self._give_up_at)
-            left = give_up_at - self._clock()
-            try:
-                info = self._save(
-                    first, records, is_new=is_new, timeout=max(0.5, min(SAVE_SECONDS, left))
-                )
-            except StoreUnavailableError as error:
-                trouble: StoreError = error
-                if self._clock() + pause >= give_up_at or self._ending.is_set():
-                    break
-                logger.warning("block %s is not stored yet: %s", first, error)
-                self._ending.wait(pause)
-                pause = min(pause * 2, 10.0)
-            except StoreError as error:
-                trouble = error
-                break
-            else:
-                self.blocks_written += 1
-                self._on_stored(info)
-                return
-        for record in records.values():
-            self.lost[record.outcome] += 1
-        logger.error("block %s could not be stored: %s", first, trouble)
-        self._on_trouble(str(trouble))
+        left = block.expected - len(block.records)
+        if left > 0:
+            self._awaited[first] = OpenBlock(left, is_new=False, failed_runs=block.failed_runs)
+        self._saver.hand_on(first, block.records, is_new=block.is_new)
 
 
 def next_try(failed_runs: int, now: datetime) -> datetime:
