@@ -24,10 +24,11 @@ def test_a_pause_is_on_the_course():
     assert [point.seconds for point in points if point.paused] == [8, 9, 10, 11, 12]
 
 
-def test_a_second_without_an_answer_has_no_latency():
+@pytest.mark.parametrize("first", [1, 6], ids=["nothing sent", "nothing back yet"])
+def test_a_second_without_an_answer_has_no_latency(first):
     """No answer is not an answer in no time."""
     run = a_run(seconds=2)
-    run.samples[1][1:7] = run.samples[0][1:7]
+    run.samples[1][first:7] = run.samples[0][first:7]
     assert course(run)[1].latency_ms is None
 
 
