@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit
 from crawler.errors import CrawlerError
 
 MAIN = Path(__file__).parent.parent / "main.py"
+"""Where it is in a clone."""
+
 READY_SECONDS = 30.0
 """How long the framework may take to start; measured: 0.2 to 0.4 s on two cores."""
 
@@ -50,14 +53,13 @@ def function(environ: Mapping[str, str], *, logs_to_stderr: bool) -> Iterator[st
         logs_to_stderr: Show its log; else it is shown only when the function does not start.
 
     Raises:
-        CrawlerError: There is no `main.py` beside the package, or it did not start.
+        CrawlerError: There is no `main.py`, or it did not start.
     """
-    if not MAIN.exists():
-        raise CrawlerError(f"the demo runs {MAIN.name}, which is not there: run it in a clone")
+    main = find_main()
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         for attempt in range(1, _ATTEMPTS + 1):
             port = _free_port()
-            process = _start_framework(port, environ, None if logs_to_stderr else log)
+            process = _start_framework(main, port, environ, None if logs_to_stderr else log)
             stack.enter_context(_ended(process))
             url = f"http://127.0.0.1:{port}"
             if _comes_up(url, process):
@@ -85,11 +87,26 @@ def call(url: str, method: str, body: Any = None, *, timeout: float = 3600.0) ->
         connection.close()
 
 
+def find_main() -> Path:
+    """Find `main.py`: beside the package in a clone, else where the package was installed with it.
+
+    Raises:
+        CrawlerError: It is in neither place.
+    """
+    if MAIN.exists():
+        return MAIN
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("song-crawler") or ():
+            if file.parts[-2:] == ("song-crawler", "main.py"):
+                return Path(str(file.locate())).resolve()
+    raise CrawlerError("the demo runs main.py, which is not there: run it in a clone")
+
+
 def _start_framework(
-    port: int, environ: Mapping[str, str], log: IO[str] | None
+    main: Path, port: int, environ: Mapping[str, str], log: IO[str] | None
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "functions_framework", "--target", "crawl_songs"]
-    command += ["--source", str(MAIN), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--source", str(main), "--host", "127.0.0.1", "--port", str(port)]
     return subprocess.Popen(
         command, env=environ, stdout=log or sys.stderr, stderr=log, text=True, **_apart()
     )
