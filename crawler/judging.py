@@ -13,6 +13,10 @@ from crawler.verdict import Reply, Verdict, judge
 from crawler.work import Attempt, Policy
 
 
+MAX_EXCUSES = 3
+"""So often a number may meet an idle connection that was closed: the next one may be idle too."""
+
+
 class Judging:
     """Carries out verdicts on the frontier's parts. Called under the frontier's lock."""
 
@@ -103,7 +107,7 @@ class Judging:
         if verdict.action == "refused":
             self._trust.note_refusal(attempt, reply)
             return
-        if verdict.is_excused and attempt.requests == 1:
+        if verdict.is_excused and attempt.requests <= MAX_EXCUSES:
             self._backlog.wait_until(now, attempt)
             return
         self._trust.note_failure(kind, now, is_setup=verdict.is_setup)
