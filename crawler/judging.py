@@ -12,7 +12,6 @@ from crawler.trust import Trust
 from crawler.verdict import Reply, Verdict, judge
 from crawler.work import Attempt, Policy
 
-
 MAX_EXCUSES = 3
 """So often a number may meet an idle connection that was closed: the next one may be idle too."""
 
