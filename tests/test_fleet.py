@@ -67,7 +67,7 @@ class Fleet:
 
     def wait_for_requests(self, count: int) -> None:
         """Wait until the site has been asked so often."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + (300 if IS_LONG else 60)
         while self.site.stats()["requests"] < count:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -114,10 +114,14 @@ def test_a_fleet_keeps_one_rate_and_asks_each_number_once(
     fleet.queue.wait_until_empty(800)
     stats = fleet.site.stats()
     assert (stats["requests"], stats["numbers_asked_again"]) == (SONGS, 0)
-    assert stats["busiest_second"] <= GLOBAL_RATE * 1.06  # 5 % burst each, 1 % of the network
     arrivals = stats["arrivals"]  # of a long run the site keeps the last 100,000
+    busiest = max(_in_window(arrivals, 10.0)) / 10
+    assert busiest <= GLOBAL_RATE * 1.03
+    # each instance keeps within 5 % of its share; a site that is kept waiting sees some at once
+    assert stats["busiest_second"] <= GLOBAL_RATE * 1.15
     mean = len(arrivals) / (arrivals[-1] - arrivals[0])
-    print(f"mean {mean:.1f}/s, busiest second {stats['busiest_second']}")
+    second = stats["busiest_second"]
+    print(f"mean {mean:.1f}/s, in the busiest 10 s {busiest:.1f}/s, in the busiest second {second}")
     assert mean == pytest.approx(GLOBAL_RATE, rel=0.03 if IS_LONG else 0.1)
     fleet.verify(SONGS)
     for delivery in list(fleet.queue.deliveries):
@@ -185,6 +189,24 @@ def test_a_refused_token_ends_the_order(make_fleet: Callable[..., Fleet]) -> Non
     assert (order.held_by, "unauthorized" in order.stop_ordered_by) == ("unauthorized", True)
 
 
+def test_what_a_budget_leaves_goes_on_by_itself(make_fleet: Callable[..., Fleet]) -> None:
+    """F3: with a queue one request is enough; a schedule's request leaves the rest to the schedule.
+
+    A task that cannot be understood is given up, not repeated for ever.
+    """
+    fleet = make_fleet(DemoSite(), QueueServer(), rate="300", time_budget_seconds="1")
+    worker = next(iter(fleet.workers.values()))
+    scheduled = {"X-CloudScheduler-ScheduleTime": "2026-11-22T12:00:00Z"}
+    answer = worker.post(b'{"start": 5000, "stop": 7000}', **scheduled)
+    assert (answer.json()["stopped_by"], len(fleet.queue.tasks)) == ("time_budget", 0)
+    answer = worker.post(b'{"start": 0, "stop": 1000}')
+    assert (answer.status, answer.json()["stopped_by"]) == (200, "time_budget")
+    fleet.queue.wait_until_empty(30)
+    fleet.verify(1000)
+    given_up = worker.post(b'{"start": 9, "stop": 5}', X_CloudTasks_TaskName="a-task")
+    assert (given_up.status, given_up.json()["error"]["code"]) == (200, "stop_malformed")
+
+
 def test_a_pause_met_by_one_instance_holds_back_all(tmp_path: Path) -> None:
     """D1: a 429 that one of two gets keeps the other silent, too, within 10 s and to its end."""
     answers: list[Answer] = []
@@ -207,6 +229,15 @@ def test_a_pause_met_by_one_instance_holds_back_all(tmp_path: Path) -> None:
 def _run(site: DemoSite, start: int, store: Path, answers: list[Answer]) -> None:
     where: dict[str, Any] = {"store": str(store), "base_url": site.base_url, "rate": 40}
     answers.append(crawl(start, start + 250, genius_token=site.token, **where))
+
+
+def _in_window(arrivals: list[float], seconds: float) -> Iterator[int]:
+    """Count the arrivals in the window that ends at each."""
+    first = 0
+    for place, moment in enumerate(arrivals):
+        while arrivals[first] <= moment - seconds:
+            first += 1
+        yield place - first + 1
 
 
 def _gaps(arrivals: list[float]) -> list[tuple[float, float]]:
