@@ -13,6 +13,8 @@ T = TypeVar("T")
 _FAREWELL_SECONDS = 5.0
 """How long an interrupted caller waits for the work to let go."""
 
+_LOOK_SECONDS = 0.25
+
 
 def run_anywhere(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run the coroutine that `make` makes, and return what it returns.
@@ -62,6 +64,8 @@ def _run_beside(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     executor = LaneExecutor()
     future: concurrent.futures.Future[T] = executor.submit(lambda: _run_fresh(work))
     try:
+        while not future.done():  # a signal that comes just before the wait does not end it
+            concurrent.futures.wait({future}, _LOOK_SECONDS)
         return future.result()
     except BaseException:
         if not future.done():

@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""What a record can hold: JSON knows larger numbers, the encoder of records does not."""
+"""What the columns of an export can hold; JSON knows larger numbers."""
 
 
 class _Artist(msgspec.Struct):

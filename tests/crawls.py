@@ -86,7 +86,7 @@ class Crawl:
 def run_python(code: str, *arguments: str, seconds: float = 60, **environ: str) -> str:
     """Run a script in a process of its own, warnings as errors; give what it printed."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", textwrap.dedent(code), *arguments],
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
         cwd=ROOT,
         env={**os.environ, **environ},
         capture_output=True,
