@@ -1,6 +1,6 @@
 """Blocks: what goes in comes out, what is broken is named, and the counts are true."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import gzip
 import shutil

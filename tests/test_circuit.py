@@ -1,7 +1,5 @@
 """Failures in a row, refusals and missing ones: what each costs, simulated with whole crawls."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
-
 import pytest
 
 from crawler.circuit import MISSING_WINDOW, Circuit, MissingWatch

@@ -1,6 +1,6 @@
 """The command line, as processes over the embedded site: answers, words, exit codes, signals."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import json
 import os

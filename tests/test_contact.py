@@ -1,6 +1,6 @@
 """The contact between runs on one store: pauses told once, orders of others obeyed."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import logging
 import time

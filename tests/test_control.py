@@ -1,6 +1,6 @@
 """Control: orders reach those who work, and no order is lost."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress

@@ -3,7 +3,7 @@
 `make fleet` runs the long form: 200,000 songs, six minutes and more.
 """
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import contextlib
 import itertools

@@ -1,7 +1,5 @@
 """The frontier as a whole: order, retries, pauses, budgets and ends, in simulated time."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
-
 import random
 import sys
 import threading

@@ -1,6 +1,6 @@
 """Identity: a store is filled with one kind of records, and says so."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,6 +1,6 @@
 """Logs: structured in the cloud, readable at a terminal, without secrets, impossible to forge."""
 
-# ruff: noqa: N802, TRY301 - rows of the list of faults carry capital letters; raising is the case
+# ruff: noqa: TRY301 - rows of the list of faults carry capital letters; raising is the case
 
 import contextvars
 import io

@@ -1,6 +1,6 @@
 """The function over real HTTP: routes, refusals and faults, in the real functions-framework."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """The pace: what is granted in simulated seconds, and what a site's 429 does to it."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
-
 import random
 import sys
 import threading

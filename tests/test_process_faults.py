@@ -1,6 +1,6 @@
 """What can happen to the process: signals, time that runs out, memory that does."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import contextlib
 import os

@@ -1,6 +1,6 @@
 """Requests: any bytes in, one checked request or one clear error out."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import io
 import json

@@ -1,7 +1,5 @@
 """`Retry-After` and `Date`, whatever a site writes into them."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

@@ -1,6 +1,6 @@
 """A run from end to end: a range in, every song's record in the store."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import threading
 from pathlib import Path

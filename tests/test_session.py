@@ -221,7 +221,7 @@ def test_cookies_are_kept_for_functions_and_not_for_sources():
 
 
 def test_redirects_are_followed_for_functions_without_their_token(faulty_site, session):
-    """requests' default, and its care: no `Authorization` for another host."""
+    """Requests' default, and its care: no `Authorization` for another host."""
     url = faulty_site.url("redirect-other-302")
     answer = session.get(f"{url}/songs/3", headers={"Authorization": "Bearer mine"})
     assert answer.status_code == 200

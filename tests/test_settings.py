@@ -1,6 +1,6 @@
 """Settings: read once from environment, file and options, typed, and refused in clear words."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import json
 import subprocess

@@ -1,6 +1,6 @@
 """What a step 1 function of somebody's own can do wrong, met by whole crawls into a store."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import threading
 import time

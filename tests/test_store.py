@@ -1,6 +1,6 @@
 """Stores: one suite over folder and bucket, then what only one of them can do wrong."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import json
 import os

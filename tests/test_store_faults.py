@@ -1,6 +1,6 @@
 """What a store can do wrong, met by whole crawls: nothing lost, nothing claimed that is not so."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import logging
 import threading

@@ -1,6 +1,6 @@
 """A short form of the kill harness (`make torture` is the long one), and that it can fail."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import random
 import signal

@@ -1,6 +1,6 @@
 """Two runs of one range at once: the work is done once, and nothing hangs on either of them."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What one reply means for its number."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
-
 import pytest
 
 from crawler.verdict import FAILURE_KINDS, Reply, judge

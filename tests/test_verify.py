@@ -1,6 +1,6 @@
 """Verification: a whole range is proven, and the first thing that is wrong is named."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
+
 
 import tracemalloc
 

@@ -1,7 +1,5 @@
 """The writer and its saver: which blocks are written when, and what becomes of them."""
 
-# ruff: noqa: N802 - rows of the list of faults carry capital letters
-
 import threading
 from datetime import timedelta
 
