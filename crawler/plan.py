@@ -22,7 +22,8 @@ READ_AHEAD = 8  # blocks, so that reading a partly settled one from a bucket del
 class FillSupply:
     """Supplies the numbers of `[start, stop)` that are not settled, ascending.
 
-    Called under the frontier's lock; blocks that must be read are read ahead in threads. Where another run turns up in the same blocks, this one leaves the block it is in, lists the
+    Called under the frontier's lock; blocks that must be read are read ahead in threads.
+    Where another run turns up in the same blocks, this one leaves the block it is in, lists the
     store anew and goes on elsewhere; from then on it reads each block just before it enters it.
     """
 

@@ -1,0 +1,290 @@
+"""The plan: which numbers a run asks for, given what its store holds."""
+
+import time
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.block import BLOCK_SIZE, summarise
+from crawler.errors import BlockFormatError, StoreUnavailableError
+from crawler.plan import FillSupply
+from crawler.planned import Criteria, PlannedBlock
+from crawler.record import Record, is_settled
+from tests.records import NOON, failed, found, missing, mixed
+
+EARLIER, LATER = NOON - timedelta(days=9), NOON + timedelta(hours=3)
+
+
+class Shelf:
+    """Records in blocks, as a store would list and read them."""
+
+    def __init__(self, records=()):
+        self.blocks: dict[int, dict[int, Record]] = {}
+        for record in records:
+            first = record.song_num - record.song_num % BLOCK_SIZE
+            self.blocks.setdefault(first, {})[record.song_num] = record
+        self.listing = {
+            first: summarise(block.values(), source="test") for first, block in self.blocks.items()
+        }
+        self.reads: list[int] = []
+        self.broken: set[int] = set()
+        self.entered: list[PlannedBlock] = []
+
+    def read(self, first):
+        """Read a block; a broken one raises."""
+        self.reads.append(first)
+        if first in self.broken:
+            raise BlockFormatError(f"block {first} is broken")
+        return self.blocks.get(first, {})
+
+    def fill(self, start, stop, *, limit=None, **criteria) -> FillSupply:
+        """Plan a range over what is here."""
+        return FillSupply(
+            start,
+            stop,
+            self.listing,
+            Criteria(**({"now": NOON} | criteria)),
+            read=self.read,
+            on_block=self.entered.append,
+            limit=limit,
+        )
+
+
+def drain(supply, most=10**9, at_once=64) -> list[int]:
+    """Take so many numbers, or all there are."""
+    numbers: list[int] = []
+    deadline = time.monotonic() + 20
+    while not supply.exhausted and len(numbers) < most:
+        got = supply.take(min(at_once, most - len(numbers)))
+        numbers += got
+        if not got:
+            assert time.monotonic() < deadline
+            time.sleep(0.0002)  # a block is being read in a thread
+    supply.close()
+    return numbers
+
+
+def test_an_empty_store_is_asked_for_everything():
+    """Ascending, and no block is read."""
+    shelf = Shelf()
+    supply = shelf.fill(5, 2500)
+    assert drain(supply) == list(range(5, 2500))
+    assert shelf.reads == []
+    assert [(b.first, len(b.numbers), b.is_new) for b in shelf.entered] == [
+        (0, 995, True), (1000, 1000, True), (2000, 500, True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (7, 7), (1500, 1500), (3000, 3000)])
+def test_an_empty_range_is_exhausted_at_once(start, stop):
+    """Nothing is asked, read or entered."""
+    shelf = Shelf([found(1400), failed(1600)])
+    supply = shelf.fill(start, stop)
+    assert supply.take(5) == []
+    assert supply.exhausted
+    assert (shelf.reads, shelf.entered, supply.settled_beyond()) == ([], [], 0)
+
+
+def test_whole_and_contiguous_blocks_are_planned_from_the_listing_alone():
+    """What is settled without gaps costs neither a request nor a read."""
+    shelf = Shelf([*mixed(range(1000)).values(), *mixed(range(1200, 1700)).values()])
+    supply = shelf.fill(0, 2000)
+    assert drain(supply) == [*range(1000, 1200), *range(1700, 2000)]
+    assert shelf.reads == []
+    assert (supply.settled, supply.supplied) == (1500, 500)
+
+
+def test_a_block_with_holes_is_read():
+    """Only its holes are asked for."""
+    shelf = Shelf([found(n) for n in range(1000) if n % 7])
+    supply = shelf.fill(0, 1000)
+    assert drain(supply) == [n for n in range(1000) if n % 7 == 0]
+    assert (shelf.reads, supply.settled) == ([0], 857)
+
+
+def test_failed_numbers_are_asked_again():
+    """With how often they failed before; only mode next waits until they are due."""
+    records = [
+        *mixed(range(990)).values(),
+        *[failed(n, next_try_at=LATER) for n in range(990, 995)],
+    ]
+    records += [failed(n, next_try_at=EARLIER) for n in range(995, 1000)]
+    shelf = Shelf(records)
+    assert drain(shelf.fill(0, 1000)) == list(range(990, 1000))
+    assert shelf.entered[-1].failed_runs == dict.fromkeys(range(990, 1000), 1)
+    supply = shelf.fill(0, 1000, is_patient=True)
+    assert drain(supply) == list(range(995, 1000))
+    assert (supply.settled, supply.postponed) == (990, 5)
+
+
+def test_E5_a_broken_block_is_left_out_and_counted():
+    """The run goes on with the others; its numbers are neither asked nor called settled."""
+    shelf = Shelf([found(5), found(7), found(1005), found(1007)])
+    shelf.broken = {1000}
+    supply = shelf.fill(0, 3000)
+    assert drain(supply) == [n for n in [*range(1000), *range(2000, 3000)] if n not in (5, 7)]
+    assert (supply.settled, supply.unreadable) == (2, 1000)
+
+
+def test_a_store_that_cannot_be_read_raises():
+    """The frontier ends the run; it is raised again if asked again."""
+    shelf = Shelf([found(5), found(7)])
+
+    def read(first):
+        raise StoreUnavailableError("gone")
+
+    shelf.read = read  # type: ignore[method-assign]
+    supply = shelf.fill(0, 1000)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            drain(supply)
+
+
+def test_refresh_asks_what_is_old():
+    """Records older than the given time count as not settled, whatever their outcome."""
+    shelf = Shelf([
+        *[found(n, at=EARLIER) for n in range(10)], *[missing(n, at=EARLIER) for n in range(10, 20)],
+        *[found(n, at=NOON) for n in range(20, 1000)], *mixed(range(1000, 2000), NOON).values(),
+    ])  # fmt: skip
+    supply = shelf.fill(0, 2000, refresh_before=NOON - timedelta(days=1))
+    assert drain(supply) == list(range(20))
+    assert (shelf.reads, supply.settled) == ([0], 1980)
+
+
+def test_recheck_asks_what_is_missing():
+    """Found ones are left alone."""
+    shelf = Shelf(mixed(range(1000), EARLIER).values())
+    supply = shelf.fill(0, 1000, is_missing_rechecked=True)
+    assert drain(supply) == [n for n in range(1000) if n % 11 == 0]
+
+
+def test_a_limit_ends_the_supply():
+    """After so many numbers, to the number."""
+    shelf = Shelf()
+    supply = shelf.fill(0, 10_000, limit=1500)
+    assert drain(supply) == list(range(1500))
+    assert supply.exhausted
+    assert supply.take(10) == []
+
+
+def test_blocks_are_entered_no_earlier_than_their_first_number():
+    """The writer learns of a block when it is begun, so that memory stays flat."""
+    shelf = Shelf()
+    supply = shelf.fill(0, 100_000)
+    supply.take(1)
+    assert len(shelf.entered) == 1
+    supply.take(999)
+    assert len(shelf.entered) == 1
+    supply.take(1)
+    assert len(shelf.entered) == 2
+
+
+def test_a_range_without_end_is_reckoned_at_once():
+    """What is left of 10^12 numbers is not walked through."""
+    shelf = Shelf(mixed(range(5000, 6000)).values())
+    supply = shelf.fill(0, 10**12)
+    supply.take(10)
+    assert supply.settled_beyond() == 1000
+
+
+def test_what_an_interrupted_run_did_not_come_to_is_counted_once_and_again():
+    """Asking for the count changes nothing."""
+    shelf = Shelf([*mixed(range(50_000, 51_000)).values(), found(70_001), found(70_003)])
+    supply = shelf.fill(0, 80_000)
+    supply.take(1500)
+    assert [supply.settled_beyond() for _ in range(3)] == [1002] * 3
+    assert len(drain(supply)) == 80_000 - 1500 - 1002
+    assert supply.settled_beyond() == 0
+
+
+def test_an_interrupted_refresh_does_not_call_old_records_settled():
+    """Numbers that were to be refreshed and were not asked are left over, not skipped."""
+    shelf = Shelf([
+        *mixed(range(10_000, 11_000), EARLIER).values(),
+        *mixed(range(20_000, 21_000), LATER).values(),
+    ])  # fmt: skip
+    supply = shelf.fill(0, 30_000, refresh_before=NOON)
+    supply.take(10)
+    assert supply.settled_beyond() == 1000
+
+
+def test_an_interrupted_recheck_does_not_call_missing_ones_settled():
+    """Only found ones are skipped for certain."""
+    shelf = Shelf(mixed(range(10_000, 11_000), EARLIER).values())
+    supply = shelf.fill(0, 30_000, is_missing_rechecked=True)
+    supply.take(10)
+    assert supply.settled_beyond() == 910
+
+
+outcomes = st.sampled_from([None, "found", "missing", "failed", "due"])
+spans = st.lists(st.tuples(outcomes, st.integers(1, 700), st.booleans()), min_size=1, max_size=12)
+
+
+def shelf_of(spans) -> Shelf:
+    """Lay runs of like records side by side from number 0 on."""
+    records, num = [], 0
+    for outcome, length, is_old in spans:
+        at = EARLIER if is_old else NOON
+        for _ in range(length):
+            if outcome in ("found", "missing"):
+                records.append((found if outcome == "found" else missing)(num, at=at))
+            elif outcome is not None:
+                due = LATER if outcome == "failed" else EARLIER
+                records.append(failed(num, at=at, next_try_at=due))
+            num += 1
+    return Shelf(records)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    spans=spans,
+    start=st.integers(0, 3000),
+    length=st.integers(0, 4000),
+    refresh=st.booleans(),
+    recheck=st.booleans(),
+    patient=st.booleans(),
+    most=st.integers(0, 3000) | st.just(10**6),
+    at_once=st.integers(1, 300),
+)
+def test_any_plan_is_exact_whenever_it_is_interrupted(
+    spans, start, length, refresh, recheck, patient, most, at_once
+):
+    """Asked, skipped and left over make up the range; a plan carried out leaves nothing over."""
+    shelf, stop = shelf_of(spans), start + length
+    criteria = Criteria(
+        now=NOON,
+        refresh_before=NOON - timedelta(days=1) if refresh else None,
+        is_missing_rechecked=recheck,
+        is_patient=patient,
+    )
+    known = {num: record for block in shelf.blocks.values() for num, record in block.items()}
+    wished = [n for n in range(start, stop) if n not in known or criteria.wants(known[n])]
+    supply = FillSupply(
+        start, stop, shelf.listing, criteria, read=shelf.read, on_block=shelf.entered.append
+    )
+    asked = drain(supply, most, at_once)
+    assert asked == wished[: len(asked)]
+    assert len(asked) == min(most, len(wished))
+    skipped = supply.settled + supply.postponed + supply.settled_beyond()
+    remaining = (stop - start) - len(asked) - skipped
+    left_over = len(wished) - len(asked)
+    assert remaining >= left_over  # never more skipped than is truly settled
+    if supply.exhausted:
+        assert remaining == 0
+    announced = [num for block in shelf.entered for num in block.numbers]
+    assert asked == announced[: len(asked)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(spans=spans, blocks=st.integers(1, 5), most=st.integers(0, 3000))
+def test_whole_blocks_are_counted_exactly_when_interrupted(spans, blocks, most):
+    """In a plain fill of whole blocks what is left over is told to the number."""
+    shelf, stop = shelf_of(spans), blocks * BLOCK_SIZE
+    known = {num: record for block in shelf.blocks.values() for num, record in block.items()}
+    wished = [n for n in range(stop) if n not in known or not is_settled(known[n])]
+    supply = shelf.fill(0, stop)
+    asked = drain(supply, most)
+    remaining = stop - len(asked) - supply.settled - supply.settled_beyond()
+    assert remaining == len(wished) - len(asked)
