@@ -85,7 +85,9 @@ def merge_records(one: Record, other: Record) -> Record:
     best, rest = (one, other) if _order(one) >= _order(other) else (other, one)
     if best.outcome != "found":
         return best
-    denied = _latest(best.gone_since, rest.fetched_at if rest.outcome == "missing" else rest.gone_since)
+    denied = _latest(
+        best.gone_since, rest.fetched_at if rest.outcome == "missing" else rest.gone_since
+    )
     if denied is not None and denied <= best.fetched_at:
         denied = None
     if denied == best.gone_since:

@@ -4,7 +4,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytest
 
@@ -400,7 +400,7 @@ def test_G3_an_error_of_a_source_is_told_without_the_token(engine):
 class _EchoingSite:
     """Answers one connection with 200 and what was asked."""
 
-    def __enter__(self) -> "_EchoingSite":
+    def __enter__(self) -> Self:
         import threading
 
         self._listener = socket.create_server(("127.0.0.1", 0))

@@ -179,9 +179,9 @@ def test_B5_what_comes_beyond_an_answer_ends_its_connection(session):
 
 def test_B6_endless_informational_answers_are_bounded(session):
     """A flood of 100 Continue is no head."""
-    with Scripted(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000) as site:
-        with pytest.raises(requests.ConnectionError):
-            session.get(site.url)
+    flood = Scripted(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000)
+    with flood as site, pytest.raises(requests.ConnectionError):
+        session.get(site.url)
     assert session.seen.error == "protocol"
 
 
