@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from crawler.columns import Column, Kind
+from crawler.columns import Column, Kind, take_columns
 from crawler.errors import SettingsError
 from crawler.record import Record
 
@@ -50,9 +50,10 @@ class Batches:
 
     def batch(self, records: Sequence[Record]) -> "pa.RecordBatch":
         """Make one batch of records, in their order."""
+        taken = take_columns(self._columns, records)
         arrays = [
-            self._array(column, column.values(records), field.type)
-            for column, field in zip(self._columns, self.schema, strict=True)
+            self._array(column, values, field.type)
+            for column, values, field in zip(self._columns, taken, self.schema, strict=True)
         ]
         return self._arrow.RecordBatch.from_arrays(arrays, schema=self.schema)
 

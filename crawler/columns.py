@@ -41,11 +41,19 @@ _TEXTS = {
 
 
 class Column(NamedTuple):
-    """One column: its name, the kind of its values, and how they are taken from records."""
+    """One column of an export.
+
+    Attributes:
+        name: As it is called.
+        kind: Of its values.
+        take: Takes its value from a record, or from a record's info.
+        is_inner: Whether it is from the info.
+    """
 
     name: str
     kind: Kind
-    values: Callable[[Sequence[Record]], list[Any]]
+    take: Callable[[Any], Any]
+    is_inner: bool = False
 
 
 def columns_of(identity: Identity) -> list[Column]:
@@ -70,10 +78,17 @@ def columns_of(identity: Identity) -> list[Column]:
     if fields is None:
         return [*ours, _column("info", "json"), *more]
     inner = [
-        Column(f"info.{name}" if name in taken else name, kind, _taker(name))
+        Column(f"info.{name}" if name in taken else name, kind, _taker(name), is_inner=True)
         for name, kind in fields.items()
     ]
     return [*ours, *inner, *more]
+
+
+def take_columns(columns: Sequence[Column], records: Sequence[Record]) -> list[list[Any]]:
+    """Give each column's values, one for each record; None where a record has none."""
+    nothing: dict[str, Any] = {}
+    infos = [record.info if isinstance(record.info, dict) else nothing for record in records]
+    return [list(map(c.take, infos if c.is_inner else records)) for c in columns]
 
 
 def _fields_of(identity: Identity) -> dict[str, Kind] | None:
@@ -94,11 +109,8 @@ def _kind_of(name: str) -> Kind:
 
 
 def _column(name: str, kind: Kind) -> Column:
-    take = attrgetter(name)
-    return Column(name, kind, lambda records: list(map(take, records)))
+    return Column(name, kind, attrgetter(name))
 
 
-def _taker(name: str) -> Callable[[Sequence[Record]], list[Any]]:
-    return lambda records: [
-        record.info.get(name) if isinstance(record.info, dict) else None for record in records
-    ]
+def _taker(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda info: info.get(name)

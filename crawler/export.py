@@ -10,7 +10,7 @@ from typing import IO, Any, Protocol
 import msgspec
 
 from crawler.arrow import Batches, import_extra
-from crawler.columns import Column, columns_of
+from crawler.columns import Column, columns_of, take_columns
 from crawler.errors import SettingsError, StoreMismatchError
 from crawler.identity import read_identity
 from crawler.open_store import open_store
@@ -162,7 +162,7 @@ class _LinesSink:
 
     def write(self, records: list[Record]) -> None:
         names = [column.name for column in self._columns]
-        taken = [column.values(records) for column in self._columns]
+        taken = take_columns(self._columns, records)
         rows = [dict(zip(names, row, strict=True)) for row in zip(*taken, strict=True)]
         self._file.writelines(_line(row) for row in rows)
 
