@@ -1,7 +1,7 @@
 """The coverage map: every number is in one cell, and every cell says what it is."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.map import MAX_CELLS, MAX_SPAN, coverage_map, densest, stretches
@@ -68,6 +68,7 @@ def test_a_huge_order_does_not_hide_what_is_held():
     assert coverage_map([a_block(0)], stop=10**12).stop == 1000 + MAX_SPAN
 
 
+@settings(deadline=None, max_examples=40)  # thousands of cells each, slow while coverage counts
 @given(
     st.lists(st.integers(0, 10**9 - 1), min_size=1, max_size=30, unique=True),
     st.integers(0, 10**12),
