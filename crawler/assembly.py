@@ -16,6 +16,7 @@ from crawler.contact import Contact
 from crawler.cost import estimate
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier import Frontier
+from crawler.heeding import Heeding
 from crawler.housekeeping import Housekeeper, Progress
 from crawler.pacer import Pacer
 from crawler.raw import RawKeeper
@@ -53,6 +54,7 @@ class Run:
         target: Any,
         pacer: Pacer | None,
         *,
+        ca_file: str | None = None,
         is_unattended: bool = False,
     ) -> None:
         self.settings, self.stock, self.target = settings, stock, target
@@ -76,11 +78,12 @@ class Run:
             met=stock.met,
             relist=stock.relist,
         )
+        self.heeding, self.ca_file = Heeding(target, settings, ca_file), ca_file
         budget = settings.time_budget_seconds
         self.frontier = Frontier(
             Policy(max_requests=_requests_left(settings, stock.store, self.started_at)),
             pacer=pacer or Pacer(settings.rate),
-            own_pacer=None if request.max_rate is None else Pacer(request.max_rate),
+            own_pacer=self.heeding.own_pacer(request.max_rate),
             deadline=None if budget is None else self.started + budget,
             on_record=self._book,
             on_pause=self._tell_pause,
@@ -94,7 +97,6 @@ class Run:
         self,
         song_urls: Results,
         *,
-        ca_file: str | None,
         on_progress: Callable[[Progress], None] | None,
         stop_event: threading.Event,
     ) -> Answer:
@@ -105,7 +107,7 @@ class Run:
             connections=self.settings.connections,
             policy=self.frontier.policy,
             contact=self.settings.contact,
-            ca_file=ca_file,
+            ca_file=self.ca_file,
         )
         order, _ = control.read_control(self.stock.store, timeout=STORE_SECONDS)
         self.contact = Contact(self.frontier, self.stock.store, seen_stop_id=order.stop_id)
@@ -128,7 +130,7 @@ class Run:
         with self.contact, self.keeper:
             try:
                 execute_async_event_loop(
-                    self.scope.supply,
+                    self.heeding.apply(self.frontier, self.scope.supply, self._book),
                     song_urls,
                     function=self.target,
                     engine=engine,

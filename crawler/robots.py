@@ -26,20 +26,23 @@ class Robots:
     """What one host's robots.txt lets us do.
 
     Attributes:
+        has_rules: Whether there is anything to heed.
         crawl_delay: Seconds from one request to the next that the host asks for, 0 where none.
     """
 
     def __init__(self, text: str = "") -> None:
         """Read the rules; an empty text allows everything."""
-        # Here alone: only a source of web pages needs it.
-        from protego import Protego
+        self.has_rules, self.crawl_delay = bool(text), 0.0
+        if text:
+            # Here alone: only a source of web pages needs it.
+            from protego import Protego
 
-        self._rules = Protego.parse(text)
-        self.crawl_delay = max(0.0, self._rules.crawl_delay(PRODUCT) or 0.0)
+            self._rules = Protego.parse(text)
+            self.crawl_delay = max(0.0, self._rules.crawl_delay(PRODUCT) or 0.0)
 
     def allows(self, url: str) -> bool:
         """Whether we may ask for an address."""
-        return self._rules.can_fetch(url, PRODUCT)
+        return not self.has_rules or self._rules.can_fetch(url, PRODUCT)
 
     def slowed(self, rate: float) -> float:
         """Give the pace, requests per second, that heeds `Crawl-delay`; 0 is no limit in both."""
@@ -100,11 +103,7 @@ class AllowedSupply:
         """Filter a supply; `on_denied` gets each forbidden number, under the frontier's lock."""
         self._supply, self._source, self._robots = supply, source, robots
         self._on_denied = on_denied
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether no number will ever come again."""
-        return self._supply.exhausted
+        self.exhausted = False
 
     def take(self, wanted: int) -> list[Any]:
         """Give allowed numbers, in order; none while a long run of forbidden ones goes by."""
@@ -120,6 +119,7 @@ class AllowedSupply:
                     allowed.append(item)
                 else:
                     self._on_denied(item)
+        self.exhausted = self._supply.exhausted
         return allowed
 
 

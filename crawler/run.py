@@ -137,9 +137,11 @@ def run(
     store.check(timeout=STORE_SECONDS)
     identity.claim_store(store, mine, timeout=STORE_SECONDS)
     stock = Stock(store, mine.source, request.start, request.stop)
-    answer = Run(request, settings, stock, target, pacer, is_unattended=is_unattended).execute(
+    made = Run(
+        request, settings, stock, target, pacer, ca_file=ca_file, is_unattended=is_unattended
+    )
+    answer = made.execute(
         Nowhere() if song_urls is None else song_urls,
-        ca_file=ca_file,
         on_progress=on_progress,
         stop_event=stop_event or threading.Event(),
     )

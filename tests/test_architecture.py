@@ -50,6 +50,7 @@ ORDER = (
     "adapter",
     "session",
     "robots",
+    "heeding",
     "outcome",
     "requests_engine",
     "curl_handles",
@@ -140,7 +141,16 @@ ORDER = (
 
 MAX_LINES = 220  # a module longer than this has two duties
 
-HEAVY = ("dotenv", "google.cloud", "nest_asyncio", "nest_asyncio2", "pandas", "pyarrow", "tqdm")
+HEAVY = (
+    "dotenv",
+    "google.cloud",
+    "nest_asyncio",
+    "nest_asyncio2",
+    "pandas",
+    "protego",
+    "pyarrow",
+    "tqdm",
+)
 """Libraries imported where first used, so that a cold start does not wait for them."""
 
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from crawler import crawl
+from crawler.block import block_name, decode_block
 from crawler.errors import StoppedError
+from crawler.open_store import open_store
 from crawler.robots import MAX_BYTES, AllowedSupply, Robots, asks_robots, read_robots
 from crawler.source import GeniusSource, user_agent
 from crawler.work import IterableSupply
@@ -231,3 +234,58 @@ def test_D9_a_long_run_of_forbidden_numbers_does_not_hold_anyone_up():
 def test_D9_the_setting_overrides_the_source(source, setting, expected):
     """Web pages ask, the Genius API does not; `CRAWLER_ROBOTS` says otherwise."""
     assert asks_robots(source, setting) is expected
+
+
+class Songs(GeniusSource):
+    """The song pages, as if they were web pages of their own."""
+
+    name, asks_robots = "songs", True
+
+
+def crawl_songs(site, folder, **options):
+    """Crawl numbers 1 to 20 into a store; give the answer and the records."""
+    store = str(folder / "store")
+    source = Songs(site.url("right"), TOKEN)
+    answer = crawl(1, 21, store=store, base_url=site.base_url, function=source, **options)
+    name = block_name(0)
+    stored = open_store(store).read(name, timeout=10)
+    return answer, ({} if stored is None else decode_block(stored.data, name))
+
+
+def test_D9_a_run_leaves_forbidden_numbers_alone(faulty_site, tmp_path):
+    """They fail as `robots` without a request, and all others are crawled; it is asked once."""
+    faulty_site.robots = Page(200, b"User-agent: song-crawler\nDisallow: /*/songs/1")
+    answer, records = crawl_songs(faulty_site, tmp_path)
+    forbidden = {1, *range(10, 20)}
+    assert {num for num, record in records.items() if record.error == "robots"} == forbidden
+    assert answer.failed == len(forbidden)
+    assert answer.found + answer.missing == 20 - len(forbidden)
+    assert not answer.complete
+    asked = [seen.number for seen in faulty_site.requests]
+    assert asked.count(None) == 1
+    assert sorted(num for num in asked if num is not None) == sorted({*range(1, 21)} - forbidden)
+
+
+def test_D9_a_run_stops_before_its_first_page_when_the_host_fails(faulty_site, tmp_path):
+    """`circuit`, with nothing asked but robots.txt."""
+    faulty_site.robots = Page(503)
+    answer, records = crawl_songs(faulty_site, tmp_path)
+    assert answer.stopped_by == "circuit"
+    assert (answer.requests, answer.remaining, records) == (0, 20, {})
+    assert [seen.path for seen in faulty_site.requests] == ["/robots.txt"]
+
+
+def test_D9_a_run_keeps_the_delay_asked_for(faulty_site, tmp_path):
+    """Twenty pages with 50 ms from one to the next take a second, whatever the rate."""
+    faulty_site.robots = Page(200, b"User-agent: *\nCrawl-delay: 0.05")
+    answer, _ = crawl_songs(faulty_site, tmp_path, rate=1000)
+    assert answer.seconds > 0.9
+    assert answer.complete
+
+
+def test_D9_a_run_that_is_told_to_ignore_it_does_not_ask(faulty_site, tmp_path):
+    """`CRAWLER_ROBOTS=ignore`."""
+    faulty_site.robots = Page(200, b"User-agent: *\nDisallow: /")
+    answer, _ = crawl_songs(faulty_site, tmp_path, robots="ignore")
+    assert answer.complete
+    assert None not in [seen.number for seen in faulty_site.requests]
