@@ -307,7 +307,7 @@ def test_a_rebuild_goes_to_another_store_of_the_same_source(tmp_path: Path):
     with pytest.raises(StoreMismatchError, match="crawl some first"):
         rebuild(old, new, source, 0, 1)
     fill(old, [found(1)])
-    with pytest.raises(StoreMismatchError, match="another store"):
+    with pytest.raises(StoreMismatchError, match="rebuild into another store"):
         rebuild(old, old, source, 0, 1)
     fill(new, [found(1)], source="other")
     with pytest.raises(StoreMismatchError, match="source 'other'"):
