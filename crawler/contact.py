@@ -1,5 +1,6 @@
 """The contact between runs on one store: `control.json`, read every few seconds, written on a pause."""
 
+import contextvars
 import functools
 import logging
 import queue
@@ -32,7 +33,8 @@ class Contact:
         self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._told_until = 0.0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="contact", daemon=True)
+        run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
+        self._thread = threading.Thread(target=run, args=(self._run,), name="contact", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,5 +1,6 @@
 """What is done now and then beside a crawl: old blocks, progress, log lines, samples, status."""
 
+import contextvars
 import logging
 import threading
 import time
@@ -86,7 +87,10 @@ class Housekeeper:
         self._started_at = time.monotonic()
         self._recent: list[tuple[float, int]] = [(self._started_at, 0)]
         self._sample_every = 1.0
-        self._thread = threading.Thread(target=self._keep_time, name="time", daemon=True)
+        run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
+        self._thread = threading.Thread(
+            target=run, args=(self._keep_time,), name="time", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,5 +1,6 @@
 """The plan: a range less what the store has settled, as numbers to ask for, block by block."""
 
+import contextvars
 import logging
 import random
 from collections import deque
@@ -184,7 +185,8 @@ class FillSupply:
             if known is not None and (self._is_alone or not len(known.numbers)):
                 self._ahead.append((first, known))
             else:
-                self._ahead.append((first, self._readers().submit(self._by_reading, first)))
+                run = contextvars.copy_context().run  # what is logged there has the request's trace
+                self._ahead.append((first, self._readers().submit(run, self._by_reading, first)))
 
     def _readers(self) -> ThreadPoolExecutor:
         if self._pool is None:

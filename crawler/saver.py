@@ -1,5 +1,6 @@
 """The saver: brings blocks to the store in threads of its own, and counts what could not be saved."""
 
+import contextvars
 import logging
 import threading
 import time
@@ -88,7 +89,8 @@ class Saver:
             return
         ticket, parcel = next(self._tickets), _Parcel(first, records, is_new)
         self._pending[ticket] = parcel
-        self._pool.submit(self._bring, ticket, parcel)
+        run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
+        self._pool.submit(run, self._bring, ticket, parcel)
 
     def hurry(self, timeout: float) -> None:
         """Leave `timeout` seconds for all that is and will be handed on."""
