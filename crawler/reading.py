@@ -1,7 +1,7 @@
 """Reading a store back: blocks in order, a few ahead of who consumes them."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -47,7 +47,7 @@ def read(store: str | Store, start: int = 0, stop: int | None = None) -> Iterato
 
 def read_blocks(
     store: str | Store, start: int = 0, stop: int | None = None
-) -> Iterator[list[Record]]:
+) -> Generator[list[Record], None, None]:
     """Iterate over the records of `[start, stop)`, a list for each block, both ascending.
 
     Raises:

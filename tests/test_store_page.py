@@ -10,6 +10,7 @@ import pytest
 from crawler import control, folder, identity, run_objects, status_files
 from crawler.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
 from crawler.bucket import CHECK_NAME, METADATA_KEY
+from crawler.raw_object import raw_name
 from crawler.record import Record
 from tests.records import failed
 
@@ -31,6 +32,7 @@ def test_the_tree_has_the_names_of_the_code():
     assert {
         identity.NAME,
         block_name(378000),
+        raw_name(378195),
         control.NAME,
         run_objects.run_name(began, "3f9c2a7d"),
         "status.json",
