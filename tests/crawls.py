@@ -1,6 +1,7 @@
 """Small crawls for the tests of engines: one address, a few numbers, short deadlines."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -97,6 +98,52 @@ def run_python(code: str, *arguments: str, seconds: float = 60, **environ: str) 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
+
+
+_CRAWL = """
+    import json, os, resource, sys, time
+    from tests.crawls import Crawl
+    from crawler.work import Policy
+    url, engine, first, last, connections, rate, max_attempts, ca_path = sys.argv[1:]
+    policy = Policy(max_attempts=int(max_attempts), backoff_seconds=0.01, attempt_seconds=20)
+    options = dict(policy=policy, engine=engine, connections=int(connections), rate=float(rate))
+    options["ca_path"] = ca_path or None
+    Crawl(url.rpartition("/")[0] + "/right", range(1, 2 + int(connections)), **options)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    began = time.monotonic()
+    crawl = Crawl(url, range(int(first), int(last)), **options)
+    seconds = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({
+        "kinds": sorted({str(kind) for kind in crawl.kinds.values()}),
+        "records": len(crawl.records),
+        "requests": crawl.frontier.tally.requests,
+        "stopped_by": crawl.frontier.stopped_by,
+        "grown_bytes": (after.ru_maxrss - before.ru_maxrss) * 1024,
+        "cpu_share": (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / seconds,
+        "seconds": seconds,
+    }))
+"""
+
+
+def crawl_apart(
+    url: str,
+    engine: str,
+    numbers: range,
+    *,
+    connections: int,
+    rate: float = 0,
+    max_attempts: int = 1,
+    ca_path: Path | None = None,
+) -> dict[str, Any]:
+    """Crawl in a process of its own, whose site's answers do not wait for it; give what it measured.
+
+    Right pages are crawled first over all connections, so that what is measured is the rest.
+    """
+    words = [url, engine, numbers.start, numbers.stop, connections, rate, max_attempts]
+    printed = run_python(_CRAWL, *map(str, words), str(ca_path or ""), PYTHONPATH=str(ROOT))
+    measured: dict[str, Any] = json.loads(printed)
+    return measured
 
 
 @contextlib.contextmanager
