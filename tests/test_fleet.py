@@ -139,8 +139,8 @@ def test_F7_kills_doubles_and_late_deliveries_end_in_the_same_blocks(
 
     Budgets end in mid-shard, so shards go on through successors.
     """
-    songs = SONGS if IS_LONG else 9_000
-    delays = iter([0.5, 6.0])  # of the first two shards that are delivered
+    songs = SONGS if IS_LONG else 6_000
+    delays = iter([0.5, 5.0])  # of the first two shards that are delivered
     queue = QueueServer(Limits(max_backoff=0.2), again=lambda _task: next(delays, None))
     fleet = make_fleet(
         DemoSite(latency_seconds=0.02),
