@@ -1,9 +1,12 @@
 """What a run leaves beside the blocks, and how long it is kept."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crawler import run_objects
 from crawler.answer import Answer
@@ -101,3 +104,12 @@ def test_a_store_in_trouble_costs_only_a_log_line(
 def test_the_object_is_plain_json() -> None:
     """Anybody can read it."""
     assert msgspec.json.decode(msgspec.json.encode(a_run()))["answer"]["found"] == 9
+
+
+@given(data=st.binary(max_size=60) | st.sampled_from([b"[" * 10**5, b"{}", b'{"answer": 1}']))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_a_run_or_left_out(tmp_path: Path, data: bytes) -> None:
+    """Whatever lies under a run's name, looking at the runs raises nothing and shows the others."""
+    folder = FolderStore(tmp_path)
+    folder.write(run_name(NOON, "abcd"), data, generation=None, timeout=5)
+    assert read_runs(folder, latest=1, timeout=5) == []
