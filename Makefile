@@ -19,7 +19,7 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run serve test check lint format coverage bench torture soak fleet lock clean
+.PHONY: help setup run serve test check lint format coverage bench torture soak fleet lock sbom clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -73,6 +73,12 @@ lock: ## Pin the newest versions of what requirements.in and requirements-dev.in
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--upgrade --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
+
+sbom: $(VENV)/.dev-installed ## List what is deployed as CycloneDX, build/sbom.json
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements requirements.txt --output-reproducible \
+		--of JSON -o build/sbom.json
+	@echo "build/sbom.json lists what requirements.txt pins"
 
 clean: ## Remove what was made here, but no songs
 	rm -rf $(VENV) build dist artifacts htmlcov .coverage .coverage.* *.egg-info

@@ -190,10 +190,12 @@ add_token() {
   printf '%s' "$token" | cloud secrets versions add "$SECRET" --data-file=-
 }
 
-# In a dry run: $1.
+# The newest version of the token that is not disabled; in a dry run: $1. Sorted and picked here,
+# because gcloud cuts a list to --limit before it sorts.
 newest_version() {
-  ask "$1" secrets versions list "$SECRET" --filter=state=enabled --sort-by=~createTime \
-    --limit=1 --format='value(name.basename())'
+  ask "$1 enabled" secrets versions list "$SECRET" --sort-by=~createTime \
+    --format='value(name.basename(), state)' |
+    awk 'tolower($2) == "enabled" && !seen++ { print $1 }'
 }
 
 make_secret() {
@@ -237,17 +239,22 @@ add_queue_to_environment() {
   ENVIRONMENT+=";CRAWLER_INVOKER=$INVOKER;CRAWLER_SHARD_SONGS=$SHARD_SONGS"
 }
 
-# Copies what is uploaded to a folder of its own, and takes its fingerprint.
+# Copies what is uploaded to a folder of its own; nothing is touched in the cloud yet.
 stage_upload() {
   if [ "$DRY_RUN" = yes ]; then
     print_command gcloud meta list-files-for-upload .
-    FINGERPRINT=0123456789abcdef
     return
   fi
-  FINGERPRINT=$(gcloud meta list-files-for-upload . |
-    crawler stage "$BUILD/upload" --function="$FUNCTION" --requirements="$FUNCTION_REQUIREMENTS" \
-      --and="$ENVIRONMENT" --and="$TOKEN_VERSION" --and="$MAX_INSTANCES")
+  gcloud meta list-files-for-upload . |
+    crawler stage "$BUILD/upload" --function="$FUNCTION" --requirements="$FUNCTION_REQUIREMENTS"
   check_own_function
+}
+
+# The same files and settings give the same fingerprint, and need no new version.
+take_fingerprint() {
+  FINGERPRINT=0123456789abcdef
+  [ "$DRY_RUN" = yes ] ||
+    FINGERPRINT=$(crawler fingerprint "$BUILD/upload" "$ENVIRONMENT" "$TOKEN_VERSION" "$MAX_INSTANCES")
 }
 
 # A function of the user's own is imported where only what is uploaded is installed.
@@ -455,6 +462,7 @@ queue_do() {
 # ---------------------------------------------------------------- commands
 
 deploy() {
+  stage_upload
   enable_apis
   make_accounts
   allow_build
@@ -462,7 +470,7 @@ deploy() {
   make_secret
   make_queue
   add_queue_to_environment
-  stage_upload
+  take_fingerprint
   deploy_function
   make_schedule
   make_watch
@@ -547,8 +555,8 @@ roll_back() {
     {"secretKeyRef": {"key": "1"}}}]}]}}' run revisions describe "$PREVIOUS" --region="$REGION" \
     --format=json | crawler pinned)
   if [ -n "$version" ]; then
-    [ "$(ask enabled secrets versions describe "$version" --secret="$SECRET" \
-      --format='value(state)')" != DISABLED ] ||
+    ask enabled secrets versions describe "$version" --secret="$SECRET" --format='value(state)' |
+      grep -qi '^enabled' ||
       die "$PREVIOUS wants version $version of $SECRET, which is disabled: enable it, or deploy anew"
   fi
   stop_crawls

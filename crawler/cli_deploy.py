@@ -40,12 +40,15 @@ def add_deployment(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     step.set_defaults(run=print_settings)
     step = steps.add_parser("token", help="check a token on stdin and pass it on")
     step.set_defaults(run=pass_token)
-    step = steps.add_parser("stage", help="copy the files named on stdin, print a fingerprint")
+    step = steps.add_parser("stage", help="copy the files named on stdin")
     step.add_argument("out", type=Path)
     step.add_argument("--function")
     step.add_argument("--requirements")
-    step.add_argument("--and", dest="more", action="append", default=[], metavar="TEXT")
     step.set_defaults(run=stage_upload)
+    step = steps.add_parser("fingerprint", help="digest a folder, and texts beside it")
+    step.add_argument("folder", type=Path)
+    step.add_argument("more", nargs="*", metavar="TEXT")
+    step.set_defaults(run=print_fingerprint)
     step = steps.add_parser("control", help="rewrite control.json from stdin to stdout")
     step.add_argument("order", choices=("stop", "release"))
     step.set_defaults(run=rewrite_control)
@@ -82,8 +85,8 @@ def pass_token(_args: argparse.Namespace) -> int:
 
 
 def stage_upload(args: argparse.Namespace) -> int:
-    """Copy what is uploaded; print a fingerprint of it and of the settings given."""
-    from crawler.upload import fingerprint, stage
+    """Copy what is uploaded."""
+    from crawler.upload import stage
 
     names = [line for line in sys.stdin.read().splitlines() if line]
     if "main.py" not in names:
@@ -95,7 +98,14 @@ def stage_upload(args: argparse.Namespace) -> int:
         function=args.function or None,
         requirements=Path(args.requirements) if args.requirements else None,
     )
-    print(fingerprint(args.out, *args.more))
+    return 0
+
+
+def print_fingerprint(args: argparse.Namespace) -> int:
+    """Print a digest of what is uploaded and of the settings given."""
+    from crawler.upload import fingerprint
+
+    print(fingerprint(args.folder, *args.more))
     return 0
 
 

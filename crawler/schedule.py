@@ -21,6 +21,8 @@ The shortest is longer than the service's timeout (1740 s), so that no two runs 
 
 DAY_SECONDS = 86_400
 
+_CENTURY_DAYS = 36_525
+
 
 class Schedule(msgspec.Struct, frozen=True):
     """When a scheduler calls the function.
@@ -83,6 +85,7 @@ def _at_interval(
     completes_at = None
     if songs is not None:
         days, rest = divmod(max(0, songs - 1), per_day)
+        days = min(days, _CENTURY_DAYS)  # there are dates that no calendar here holds
         completes_at = now + timedelta(days=days, seconds=rest // per_run * seconds)
         completes_at += busy * ((rest % per_run + 1) / per_run)
     return Schedule(seconds, CRONS[seconds], per_run, per_day, completes_at)

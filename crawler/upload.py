@@ -17,7 +17,7 @@ def stage(
     *,
     function: str | None = None,
     requirements: Path | None = None,
-) -> str:
+) -> None:
     """Copy what is uploaded into a folder of its own; what was there before is removed.
 
     Args:
@@ -26,9 +26,6 @@ def stage(
         out: Where to; must be inside `root`.
         function: `module:name` of a user's own step 1 function or source.
         requirements: The packages that module needs.
-
-    Returns:
-        A fingerprint of all of it, 16 hexadecimal digits: the same files give the same one.
 
     Raises:
         SettingsError: The module or its requirements are not there.
@@ -43,11 +40,10 @@ def stage(
         _stage_module(function, root, out)
     if requirements is not None:
         _add_requirements(requirements, out / "requirements.txt")
-    return fingerprint(out)
 
 
 def fingerprint(folder: Path, *more: str) -> str:
-    """Digest names and contents of all files of a folder, and strings beside them."""
+    """Digest names and contents of a folder's files, and texts beside them: 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()

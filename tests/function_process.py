@@ -40,15 +40,24 @@ class FunctionProcess:
         port: Where it listens, on 127.0.0.1.
     """
 
-    def __init__(self, environ: Mapping[str, str], *, source: Path | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        source: Path | None = None,
+        python: Path | None = None,
+    ) -> None:
         """Prepare a process.
 
         Args:
             environ: Its settings and tokens; of our own environment it sees only what Python needs.
             source: The file with the function; None: the project's `main.py`.
+            python: Another environment's Python, started beside `source`; None: this one's.
         """
         self.port = free_port()
         self._source = source or ROOT / "main.py"
+        self._python = str(python or sys.executable)
+        self._cwd = self._source.parent if python else ROOT
         kept = {
             k: v for k, v in os.environ.items() if k.startswith(("PATH", "HOME", "COV", "LANG"))
         }
@@ -56,10 +65,10 @@ class FunctionProcess:
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed on leaving
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "functions_framework", "--target", "crawl_songs"]
+        command = [self._python, "-m", "functions_framework", "--target", "crawl_songs"]
         command += ["--source", str(self._source), "--host", "127.0.0.1", "--port", str(self.port)]
         self._process = subprocess.Popen(
-            command, env=self._environ, cwd=ROOT, stdout=self._log, stderr=subprocess.STDOUT
+            command, env=self._environ, cwd=self._cwd, stdout=self._log, stderr=subprocess.STDOUT
         )
         self._wait_until_ready()
         return self

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 APIS = (
     "artifactregistry",
@@ -394,6 +394,10 @@ def _delete_bucket(gcp: RecordingGcp, request: Request, name: str) -> Json:
     return {}
 
 
+def _layout(gcp: RecordingGcp, request: Request, name: str) -> Json:
+    return {"kind": "storage#storageLayout", "bucket": name, "location": "us-central1"}
+
+
 def _object(name: str, bucket: str, data: bytes) -> Json:
     return {
         "kind": "storage#object",
@@ -402,6 +406,7 @@ def _object(name: str, bucket: str, data: bytes) -> Json:
         "generation": "1",
         "metageneration": "1",
         "size": str(len(data)),
+        "mediaLink": f"http://storage.{DOMAIN}/storage/v1/b/{bucket}/o/{quote(name, '')}?alt=media",
         "md5Hash": base64.b64encode(hashlib.md5(data).digest()).decode(),
     }
 
@@ -561,6 +566,8 @@ def _routes() -> Iterator[tuple[str, Callable[..., Any]]]:
     yield r"GET storage/storage/v1/b/([^/]+)/iam", _get_policy
     yield r"PUT storage/storage/v1/b/([^/]+)/iam", _set_policy
     yield r"GET storage/storage/v1/b/([^/]+)", _get_bucket
+    yield r"GET storage/storage/v1/b/([^/]+)/storageLayout", _layout
+    yield r"GET storage/storage/v1/b/[^/]+/(?:managedFolders|folders)", lambda *_: {"items": []}
     yield r"DELETE storage/storage/v1/b/([^/]+)", _delete_bucket
     yield r"POST storage/storage/v1/b", _make_bucket
     yield r"GET storage/storage/v1/b", _list_buckets

@@ -1,0 +1,148 @@
+"""What a run costs, a day at worst, what alerts look at, and the daily cap."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawler import crawl
+from crawler.answer import Answer
+from crawler.cost import SIZES, Size, estimate, run_cost, size_for, worst_day
+from crawler.demo_site import DemoSite
+from crawler.open_store import open_store
+from crawler.run_objects import read_runs, requests_today
+from crawler.watch import watch_fields
+
+SMALL = SIZES[0]
+
+
+def answer(**fields) -> Answer:
+    """Make an answer that says nothing but what is given."""
+    counts = dict.fromkeys(
+        ("start", "stop", "found", "missing", "failed", "skipped", "remaining", "requests",
+         "retries", "blocks_written"), 0,
+    )  # fmt: skip
+    rest = {"mode": "next", "complete": False, "seconds": 1.0, "mean_rate": 1.0}
+    return Answer(**(counts | rest | {"stopped_by": "done", "version": "1"} | fields))
+
+
+def test_a_full_run_costs_cents():
+    """28 minutes at 100 requests a second on a third of a vCPU: about two cents."""
+    cost = run_cost(Size(0.333, 512), seconds=1680, requests=168_000, blocks_written=336)
+    assert 0.02 < cost < 0.04
+
+
+def test_the_worst_day_bounds_every_day():
+    """Forty-eight full runs cost no more than the worst day."""
+    size = Size(0.333, 512)
+    run = run_cost(size, seconds=1740, requests=168_000, blocks_written=336)
+    day = worst_day(size, rate=100, instances=1)
+    assert 48 * run <= day <= 60 * run
+
+
+def test_every_instance_and_every_request_costs():
+    """Two instances cost more than one, and a cap on requests saves what requests cost."""
+    one = worst_day(SMALL, rate=20, instances=1)
+    assert worst_day(SMALL, rate=20, instances=2) > 1.5 * one
+    assert worst_day(SMALL, rate=20, instances=1, max_requests_per_day=1000) < one
+
+
+@given(st.sampled_from(SIZES), st.floats(0, 86_400), st.integers(0, 10**7), st.integers(0, 10**5))
+def test_more_of_anything_costs_no_less(size, seconds, requests, blocks):
+    """Costs grow with time, requests and writes."""
+    base = run_cost(size, seconds=seconds, requests=requests, blocks_written=blocks)
+    more = run_cost(size, seconds=seconds + 1, requests=requests + 1, blocks_written=blocks + 1)
+    assert 0 < base < more
+
+
+def test_a_run_of_an_instance_of_unknown_size_has_no_estimate():
+    """On a laptop nobody pays Google."""
+    assert estimate(None, 512, seconds=1, requests=1, blocks_written=1) is None
+    assert estimate(0.5, None, seconds=1, requests=1, blocks_written=1) is None
+    assert estimate(0.5, 512, seconds=1, requests=1, blocks_written=1) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rate", "engine", "cpu"),
+    [(20, "curl", 0.167), (100, "curl", 0.333), (500, "curl", 1), (9999, "curl", 2),
+     (20, "requests", 0.167), (100, "requests", 1)],
+)  # fmt: skip
+def test_the_smallest_size_that_holds_the_rate_is_chosen(rate, engine, cpu):
+    """An instance is as big as its pace needs, and never bigger than what is sold."""
+    assert size_for(rate, engine).cpu == cpu
+
+
+@pytest.mark.parametrize(
+    ("fields", "kinds", "at_end", "expected"),
+    [
+        pytest.param({"found": 910, "missing": 90}, {}, 0, (False, False, True), id="usual"),
+        pytest.param({"found": 600, "missing": 400}, {}, 0, (True, False, True), id="missing"),
+        pytest.param({"found": 700, "missing": 300}, {}, 0, (False, False, True), id="at 30 %"),
+        pytest.param({"found": 0, "missing": 1000}, {}, 1000, (False, False, False), id="the end"),
+        pytest.param(
+            {"missing": 1000, "complete": True}, {}, 1000, (False, False, True), id="complete"
+        ),
+        pytest.param({"found": 9, "missing": 90}, {}, 0, (False, False, True), id="too few"),
+        pytest.param(
+            {"requests": 1000, "found": 980}, {"http_429": 20}, 0, (False, True, True), id="429"
+        ),
+        pytest.param(
+            {"requests": 1000, "found": 990}, {"http_429": 10}, 0, (False, False, True), id="at 1 %"
+        ),
+        pytest.param({"failed": 5}, {"timeout": 25}, 0, (False, False, False), id="no gain"),
+    ],
+)
+def test_what_alerts_look_at(fields, kinds, at_end, expected):
+    """Shares are told as yes or no, above their limits only, and the end of the catalogue is none."""
+    told = watch_fields(answer(**fields), kinds, at_end)
+    assert (told["missing_high"], told["throttled"], told["gained"]) == expected
+
+
+def test_a_run_tells_its_cost_and_what_alerts_look_at(tmp_path, caplog, monkeypatch):
+    """The line run_finished and the run's object carry them; the answer is as it ever was."""
+    monkeypatch.setenv("CRAWLER_CPU", "0.333")
+    monkeypatch.setenv("CRAWLER_MEMORY_MIB", "512")
+    caplog.set_level(logging.INFO, "crawler")
+    with DemoSite(last_song=150) as site:
+        where = {"base_url": site.base_url, "genius_token": site.token, "rate": 0}
+        done = crawl(mode="next", store=str(tmp_path), **where)
+    line = next(r for r in caplog.records if getattr(r, "event", "") == "run_finished")
+    assert 0 < line.fields["cost_usd"] < 0.01
+    assert (line.fields["missing_high"], line.fields["gained"]) == (False, True)
+    (run,) = read_runs(open_store(str(tmp_path)), latest=5, timeout=10)
+    assert run.cost_usd == line.fields["cost_usd"]
+    assert not hasattr(done, "cost_usd")
+
+
+def test_the_metrics_filter_on_fields_that_are_logged():
+    """What deploy/metrics extracts are fields of the answer or of what alerts look at."""
+    logged = {*answer().__struct_fields__, *watch_fields(answer(), {}, 0), "cost_usd", "event"}
+    for path in (Path(__file__).parent.parent / "deploy/metrics").glob("*.json"):
+        metric = json.loads(path.read_text())
+        extracted = [*metric.get("labelExtractors", {}).values(), metric.get("valueExtractor", "")]
+        names = {text[len("EXTRACT(jsonPayload.") : -1] for text in extracted if text}
+        assert names <= logged
+        assert "jsonPayload.event=" in metric["filter"]
+
+
+def test_the_daily_cap_ends_a_run_and_the_next_one(tmp_path):
+    """No run of a day sends more requests than are left of the cap, over all runs on the store."""
+    with DemoSite() as site:
+        where = {
+            "base_url": site.base_url,
+            "genius_token": site.token,
+            "rate": 0,
+            "store": str(tmp_path),
+            "max_requests_per_day": 250,
+        }
+        answers = [crawl(1, 201, **where), crawl(1, 401, **where), crawl(1, 401, **where)]
+        asked = site.stats()["requests"]
+    assert [a.stopped_by for a in answers] == ["done", "daily_cap", "daily_cap"]
+    assert [a.requests for a in answers] == [200, 50, 0]
+    assert answers[1].remaining == 150
+    assert asked == 250
+    assert requests_today(open_store(str(tmp_path)), datetime.now(UTC), timeout=10) == 250

@@ -1,0 +1,572 @@
+"""`deploy.sh` from end to end: the genuine gcloud against a server that records and remembers."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from crawler.alerting import render
+from crawler.control import decode_control
+from crawler.deployment import example_lines
+from tests.recording_gcp import RecordingGcp, Request, gcloud_is_here
+from tests.warm_gcloud import warm_gcloud
+
+ROOT = Path(__file__).parent.parent
+TOKEN = "tok-marked-0815"
+SETTINGS = {
+    "PROJECT_ID": "my-project",
+    "REGION": "us-central1",
+    "BUCKET": "my-songs",
+    "CONTACT": "me@example.org",
+    "RATE": "20",
+    "QUEUE": "shards",
+    "LAST_SONG": "1000000",
+}
+RUNTIME, BUILDER, INVOKER = (
+    f"serviceAccount:song-crawler-{what}@my-project.iam.gserviceaccount.com"
+    for what in ("run", "build", "call")
+)
+PLACE = "projects/my-project/locations/us-central1"
+SERVICE = "run/namespaces/my-project/services/song-crawler"
+JOB = f"cloudscheduler/{PLACE}/jobs/song-crawler-next"
+CONTROL = "my-songs/genius/control.json"
+
+pytestmark = pytest.mark.timeout(600)  # a deployment is fifty commands, and each takes its time
+
+needs_gcloud = pytest.mark.skipif(
+    not gcloud_is_here(), reason="gcloud is missing: no command of deploy.sh was run or linted"
+)
+
+
+class Cloud:
+    """A clone of the project, a gcloud and a recording server: what `deploy.sh` runs with."""
+
+    def __init__(self, gcp: RecordingGcp, tree: Path, gcloud: Path, folder: Path) -> None:
+        self.gcp, self.tree, self.gcloud, self.folder = gcp, tree, gcloud, folder
+
+    def deploy(
+        self, *options: str, stdin: str = TOKEN + "\n", expect: int = 0, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `deploy.sh` and check how it ends."""
+        kept = {k: v for k, v in os.environ.items() if k in ("HOME", "LANG", "TMPDIR")}
+        path = f"{self.gcloud}{os.pathsep}{os.environ['PATH']}"
+        environ = kept | {"PATH": path, "PYTHON": sys.executable} | SETTINGS
+        environ |= self.gcp.environment(self.folder) | settings
+        done = subprocess.run(
+            [self.tree / "deploy.sh", *options],
+            env=environ,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == expect, done.stderr
+        return done
+
+    def traffic(self) -> dict[str, str]:
+        """Say which revision has the traffic, and which one each tag."""
+        targets = self.gcp.resources[SERVICE]["status"]["traffic"]
+        return {t.get("tag") or str(t["percent"]): t["revisionName"] for t in targets}
+
+    def variables(self, name: str = SERVICE) -> dict[str, object]:
+        """Read the environment of the newest version."""
+        spec = self.gcp.resources[name]["spec"]
+        spec = spec.get("template", {}).get("spec", spec)
+        variables = spec["containers"][0]["env"]
+        return {v["name"]: v.get("value") or v["valueFrom"]["secretKeyRef"] for v in variables}
+
+
+@pytest.fixture(scope="module")
+def gcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a gcloud that starts at once."""
+    with warm_gcloud(tmp_path_factory.mktemp("gcloud") / "bin") as folder:
+        yield folder
+
+
+def clone(folder: Path) -> Path:
+    """Copy what is in the repository, and what lies about in a used clone."""
+    for name in ("main.py", "requirements.txt", "deploy.sh", ".gcloudignore", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("crawler", "deploy"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (
+        "crawler.env",
+        "data/demo/songs/0.gz",
+        "tests/test_x.py",
+        "crawler/__pycache__/x.pyc",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("not to be uploaded")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deployed(gcloud: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A first deployment; nobody changes it."""
+    tree, folder = clone(tmp_path_factory.mktemp("tree")), tmp_path_factory.mktemp("config")
+    with RecordingGcp() as gcp:
+        cloud = Cloud(gcp, tree, gcloud, folder)
+        cloud.output = cloud.deploy()  # type: ignore[attr-defined]
+        yield cloud
+
+
+@pytest.fixture
+def cloud(deployed: Cloud, tmp_path: Path) -> Iterator[Cloud]:
+    """A copy of a first deployment, to be changed at will."""
+    tree = tmp_path / "tree"
+    shutil.copytree(deployed.tree, tree, ignore=shutil.ignore_patterns("build"))
+    with deployed.gcp.copy() as gcp:
+        yield Cloud(gcp, tree, deployed.gcloud, tmp_path / "config")
+
+
+def position(requests: Sequence[Request], pattern: str, text: str = "") -> int:
+    """Find the first request that matches, and whose body holds a text."""
+    for number, request in enumerate(requests):
+        line = f"{request.method} {request.host}{request.path}"
+        if re.search(pattern, line) and text in str(request.body):
+            return number
+    raise AssertionError(f"no request {pattern} with {text!r}")
+
+
+@needs_gcloud
+def test_the_service_is_private(deployed):
+    """Nobody but the invoker may call the function; the bucket is closed to the public."""
+    path = f"run/{PLACE}/services/song-crawler"
+    assert deployed.gcp.policies[path] == {"roles/run.invoker": [INVOKER]}
+    bucket = deployed.gcp.resources["storage/b/my-songs"]
+    assert bucket["iamConfiguration"]["publicAccessPrevention"] == "enforced"
+    assert bucket["iamConfiguration"]["uniformBucketLevelAccess"] == {"enabled": True}
+    assert bucket["softDeletePolicy"]["retentionDurationSeconds"] == str(7 * 86_400)
+    assert "allUsers" not in deployed.gcp.state()
+    assert "allAuthenticatedUsers" not in deployed.gcp.state()
+
+
+@needs_gcloud
+def test_each_account_has_the_least_roles(deployed):
+    """Three accounts are made, and these are all the rights that anybody gets."""
+    accounts = [n for n in deployed.gcp.resources if n.startswith("iam/")]
+    assert len(accounts) == 3
+    invoker = INVOKER.removeprefix("serviceAccount:")
+    assert deployed.gcp.policies == {
+        "cloudresourcemanager/projects/my-project": {"roles/run.builder": [BUILDER]},
+        "storage/my-songs": {"roles/storage.objectUser": [RUNTIME]},
+        "secretmanager/projects/my-project/secrets/genius-token": {
+            "roles/secretmanager.secretAccessor": [RUNTIME]
+        },
+        f"cloudtasks/{PLACE}/queues/shards": {"roles/cloudtasks.enqueuer": [RUNTIME]},
+        f"iam/projects/my-project/serviceAccounts/{invoker}": {
+            "roles/iam.serviceAccountUser": [RUNTIME]
+        },
+        f"run/{PLACE}/services/song-crawler": {"roles/run.invoker": [INVOKER]},
+    }
+
+
+@needs_gcloud
+def test_the_function_runs_as_told(deployed):
+    """One request at a time, one instance, less time than the scheduler waits, its own account."""
+    template = deployed.gcp.resources[SERVICE]["spec"]["template"]
+    assert template["spec"]["containerConcurrency"] == 1
+    assert template["spec"]["timeoutSeconds"] == 1740
+    assert template["spec"]["serviceAccountName"] == RUNTIME.removeprefix("serviceAccount:")
+    assert template["metadata"]["annotations"]["autoscaling.knative.dev/maxScale"] == "1"
+    limits = template["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"cpu": "0.167", "memory": "512Mi"}
+    build = deployed.gcp.requests[position(deployed.gcp.requests, "builds:submit")].body
+    assert build["buildpackBuild"]["functionTarget"] == "crawl_songs"
+    assert build["serviceAccount"].endswith(BUILDER.removeprefix("serviceAccount:"))
+    assert deployed.variables() == {
+        "CRAWLER_STORE": "gs://my-songs/genius",
+        "CRAWLER_BASE_URL": "https://api.genius.com",
+        "CRAWLER_CONTACT": "me@example.org",
+        "CRAWLER_RATE": "20",
+        "CRAWLER_CONNECTIONS": "64",
+        "CRAWLER_TIME_BUDGET_SECONDS": "1680",
+        "CRAWLER_FIRST_SONG": "1",
+        "CRAWLER_LAST_SONG": "1000000",
+        "CRAWLER_CPU": "0.167",
+        "CRAWLER_MEMORY_MIB": "512",
+        "CRAWLER_QUEUE": f"{PLACE}/queues/shards",
+        "CRAWLER_URL": "https://song-crawler-123456789012.us-central1.run.app",
+        "CRAWLER_INVOKER": INVOKER.removeprefix("serviceAccount:"),
+        "CRAWLER_SHARD_SONGS": "50000",
+        "GENIUS_TOKEN": {"key": "1", "name": "genius-token"},
+    }
+
+
+@needs_gcloud
+def test_the_deployed_settings_are_settings(deployed):
+    """Every variable that the function is given is one that it knows, within its bounds."""
+    from crawler.settings import read_settings
+
+    given = {k: v for k, v in deployed.variables().items() if isinstance(v, str)}
+    settings = read_settings(given | {"GENIUS_TOKEN": TOKEN, "K_SERVICE": "song-crawler"})
+    assert (settings.rate, settings.cpu, settings.memory_mib) == (20, 0.167, 512)
+
+
+@needs_gcloud
+def test_the_schedule_says_next_as_the_invoker(deployed):
+    """Every half hour the scheduler sends mode next, with a token made out to the function alone."""
+    job = deployed.gcp.resources[JOB]
+    target = job["httpTarget"]
+    assert json.loads(base64.b64decode(target["body"])) == {"mode": "next"}
+    assert target["headers"] == {"Content-Type": "application/json"}
+    url = deployed.gcp.resources[SERVICE]["status"]["url"]
+    assert (target["httpMethod"], target["uri"]) == ("POST", f"{url}/")
+    assert target["oidcToken"] == {
+        "audience": url,
+        "serviceAccountEmail": INVOKER.removeprefix("serviceAccount:"),
+    }
+    assert (job["schedule"], job["attemptDeadline"]) == ("*/30 * * * *", "1800s")
+    assert job["retryConfig"]["retryCount"] == 3
+
+
+@needs_gcloud
+def test_the_queue_lets_through_as_many_as_there_are_instances(deployed):
+    """Its concurrency is the number of instances, so that the rate is never exceeded."""
+    queue = deployed.gcp.resources[f"cloudtasks/{PLACE}/queues/shards"]
+    assert queue["rateLimits"]["maxConcurrentDispatches"] == 1
+    assert queue["retryConfig"]["maxAttempts"] == 20
+
+
+@needs_gcloud
+def test_the_token_goes_to_the_secret_and_nowhere_else(deployed):
+    """The token is read from standard input; no other request and no output holds it."""
+    version = deployed.gcp.resources[
+        "secretmanager/projects/my-project/secrets/genius-token/versions/1"
+    ]
+    assert base64.b64decode(version["data"]) == TOKEN.encode()
+    encoded = base64.b64encode(TOKEN.encode()).decode()
+    holding = [r for r in deployed.gcp.requests if TOKEN in str(r) or encoded in str(r)]
+    assert [r.path.rpartition(":")[2] for r in holding] == ["addVersion"]
+    assert TOKEN not in deployed.output.stdout + deployed.output.stderr
+
+
+@needs_gcloud
+def test_the_upload_holds_the_function_alone(deployed):
+    """main.py, requirements.txt and crawler/ are uploaded; no test, no song, no settings file."""
+    name = next(name for name in deployed.gcp.objects if name.startswith("run-sources"))
+    names = zipfile.ZipFile(io.BytesIO(deployed.gcp.objects[name])).namelist()
+    package = [p.relative_to(deployed.tree) for p in (deployed.tree / "crawler").rglob("*")]
+    wanted = {path.as_posix() for path in package if "__pycache__" not in path.parts and path.suffix}
+    files = {name for name in names if not name.endswith("/")}
+    assert files == wanted | {"main.py", "requirements.txt"}
+
+
+@needs_gcloud
+def test_what_it_means_is_said_first(deployed):
+    """Before anything is made, people read what, how fast, until when, and the worst cost."""
+    told = deployed.output.stderr
+    assert re.search(r"complete on \d{4}-\d\d-\d\d \d\d:\d\d UTC at the earliest", told)
+    assert re.search(r"at worst about \d+\.\d\d US dollars a day", told)
+    assert (
+        told.index("at worst") < told.index("Prerequisites") < told.index("Created service account")
+    )
+
+
+@needs_gcloud
+def test_alerts_look_at_metrics_that_are_there(deployed):
+    """Seven alerts and a dashboard are made; each alert has somebody to tell."""
+    resources = deployed.gcp.resources
+    alerts = [v for k, v in resources.items() if "/alertPolicies/" in k]
+    assert len(alerts) == 7
+    channel = "projects/my-project/notificationChannels/1"
+    assert resources[f"monitoring/{channel}"]["labels"] == {"email_address": "me@example.org"}
+    assert all(alert["notificationChannels"] == [channel] for alert in alerts)
+    metrics = {k.rpartition("/")[2] for k in resources if "/metrics/" in k}
+    looked_at = set(re.findall(r"logging.googleapis.com/user/([\w-]+)", str(resources)))
+    assert looked_at == metrics
+    assert sum("/dashboards/" in k for k in resources) == 1
+
+
+@needs_gcloud
+def test_a_second_deployment_changes_nothing(cloud):
+    """It builds nothing, uploads nothing, and leaves what stands as it stood."""
+    before = cloud.gcp.state()
+    done = cloud.deploy(stdin="")
+    assert "left alone" in done.stderr
+    assert cloud.gcp.state() == before
+    made = [r for r in cloud.gcp.changes() if re.search("builds|upload|addVersion", r.path)]
+    assert made == []
+    assert cloud.gcp.tried == []
+
+
+@needs_gcloud
+def test_a_new_version_is_tried_before_it_serves(cloud):
+    """Running crawls are told to stop, ten songs are fetched, and only then the traffic moves."""
+    cloud.deploy(RATE="30")
+    requests = cloud.gcp.requests
+    steps = [
+        position(requests, "jobs/song-crawler-next:pause"),
+        position(requests, "POST storage/upload/storage/v1/b/my-songs/o"),
+        position(requests, "builds:submit"),
+        position(requests, "PUT us-central1-run", "trial"),
+        position(requests, "POST served/trial/"),
+        position(requests, "PUT us-central1-run", "previous"),
+        position(requests, "jobs/song-crawler-next:resume"),
+    ]
+    assert steps == sorted(steps)
+    first = requests[steps[3]].body["spec"]["traffic"]
+    assert {t.get("percent", 0) for t in first if t.get("tag") == "trial"} <= {0}
+    _, authorization, body = cloud.gcp.tried[0]
+    assert authorization.startswith("Bearer ")
+    assert body == {"start": 1, "stop": 11, "refresh_older_than_days": 0}
+    served = cloud.gcp.resources[SERVICE]["status"]["latestReadyRevisionName"]
+    assert cloud.traffic() == {"100": served, "previous": "song-crawler-00001-abc"}
+    assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
+    assert decode_control(cloud.gcp.objects[CONTROL]).stop_id is not None
+
+
+@needs_gcloud
+def test_a_version_that_fails_its_trial_gets_no_traffic(cloud):
+    """The old version goes on serving, and the schedule is taken up again."""
+    cloud.gcp.trial = {"found": 0, "missing": 0, "requests": 4, "stopped_by": "unauthorized"}
+    done = cloud.deploy(RATE="30", expect=1)
+    assert "the old version keeps the traffic" in done.stderr
+    assert cloud.traffic()["100"] == "song-crawler-00001-abc"
+    assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
+
+
+@needs_gcloud
+def test_a_schedule_that_somebody_stopped_stays_stopped(cloud):
+    """Stop pauses schedule and queue and orders running crawls to end; a deployment respects it."""
+    cloud.deploy("--stop")
+    queue = f"cloudtasks/{PLACE}/queues/shards"
+    assert cloud.gcp.resources[JOB]["state"] == "PAUSED"
+    assert cloud.gcp.resources[queue]["state"] == "PAUSED"
+    assert decode_control(cloud.gcp.objects[CONTROL]).stop_id is not None
+    cloud.deploy(RATE="30")
+    assert cloud.gcp.resources[JOB]["state"] == "PAUSED"
+    assert cloud.gcp.resources[queue]["state"] == "PAUSED"
+
+
+@needs_gcloud
+def test_resume_releases_what_a_refused_token_held(cloud):
+    """Schedule and queue go on, and scheduled runs ask again."""
+    held = b'{"pause_reason":"x","held_at":"2026-11-22T00:00:00Z","held_by":"unauthorized"}'
+    cloud.gcp.objects[CONTROL] = held
+    cloud.gcp.resources[JOB]["state"] = "PAUSED"
+    cloud.deploy("--resume")
+    control = decode_control(cloud.gcp.objects[CONTROL])
+    assert (control.held_at, control.pause_reason) == (None, "x")
+    assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
+
+
+@needs_gcloud
+def test_a_new_token_is_tried_then_used_and_the_old_one_disabled(cloud):
+    """After the switch the version of the secret that was used before opens nothing."""
+    cloud.gcp.objects[CONTROL] = b'{"held_at":"2026-11-22T00:00:00Z","held_by":"unauthorized"}'
+    cloud.deploy("--rotate-token", stdin="tok-new\n")
+    versions = "secretmanager/projects/my-project/secrets/genius-token/versions/"
+    assert cloud.gcp.resources[versions + "1"]["state"] == "DISABLED"
+    assert cloud.gcp.resources[versions + "2"]["state"] == "ENABLED"
+    assert cloud.variables()["GENIUS_TOKEN"] == {"key": "2", "name": "genius-token"}
+    assert cloud.traffic()["100"] != "song-crawler-00001-abc"
+    assert decode_control(cloud.gcp.objects[CONTROL]).held_at is None
+    refused = cloud.deploy("--rollback", expect=1)
+    assert "wants version 1 of genius-token, which is disabled" in refused.stderr
+
+
+@needs_gcloud
+def test_a_new_token_that_the_site_refuses_is_not_used(cloud):
+    """The new version of the secret is disabled, the old one stays."""
+    cloud.gcp.trial = {"found": 0, "missing": 0, "requests": 4, "stopped_by": "unauthorized"}
+    cloud.deploy("--rotate-token", stdin="tok-new\n", expect=1)
+    versions = "secretmanager/projects/my-project/secrets/genius-token/versions/"
+    assert cloud.gcp.resources[versions + "1"]["state"] == "ENABLED"
+    assert cloud.gcp.resources[versions + "2"]["state"] == "DISABLED"
+    assert cloud.traffic()["100"] == "song-crawler-00001-abc"
+
+
+@needs_gcloud
+def test_rollback_goes_back_to_the_version_that_served_before(cloud):
+    """A version that failed its trial in between is no version to go back to."""
+    cloud.gcp.trial["stopped_by"] = "circuit"
+    cloud.deploy(RATE="30", expect=1)
+    cloud.gcp.trial["stopped_by"] = "done"
+    cloud.deploy(RATE="40")
+    assert cloud.traffic()["100"] != "song-crawler-00001-abc"
+    cloud.deploy("--rollback")
+    assert cloud.traffic() == {"100": "song-crawler-00001-abc"}
+    assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
+
+
+@needs_gcloud
+def test_delete_takes_everything_but_the_songs(cloud):
+    """What remains is what was listed: the bucket, the paused queue, what the build left."""
+    done = cloud.deploy("--delete")
+    kept = {name for name in cloud.gcp.resources if "operations" not in name}
+    assert kept == {
+        "storage/b/my-songs",
+        "storage/b/run-sources-my-project-us-central1",
+        f"artifactregistry/{PLACE}/repositories/cloud-run-source-deploy",
+        f"cloudtasks/{PLACE}/queues/shards",
+    }
+    assert cloud.gcp.resources[f"cloudtasks/{PLACE}/queues/shards"]["state"] == "PAUSED"
+    assert cloud.gcp.policies["cloudresourcemanager/projects/my-project"] == {}
+    for word in ("gs://my-songs", "queue shards", "cloud-run-source-deploy", "run-sources-"):
+        assert word in done.stderr
+
+
+@needs_gcloud
+def test_delete_takes_the_songs_only_when_told(cloud):
+    """With --with-data the bucket goes, too."""
+    cloud.gcp.objects["my-songs/genius/songs/000000000000.jsonl.gz"] = b"x"
+    cloud.deploy("--delete", "--with-data")
+    assert "storage/b/my-songs" not in cloud.gcp.resources
+    assert not [name for name in cloud.gcp.objects if name.startswith("my-songs/")]
+
+
+@needs_gcloud
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"RATE": ""}, "RATE is missing"),
+        ({"CONTACT": ""}, "CONTACT is missing"),
+        ({"RATE": "0"}, "RATE must be"),
+        ({"REGION": "moon"}, "REGION must be"),
+        ({"CONTACT": "me"}, "CONTACT must be"),
+        ({"LAST_SONG": "0"}, "LAST_SONG=0 is below FIRST_SONG"),
+        ({"MEMORY_MIB": "4096"}, "MEMORY_MIB=4096 needs more CPU"),
+        ({"FUNCTION": "nothing:here", "SECRET": "none"}, "FUNCTION=nothing:here"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_wrong_settings_fail_before_anything_is_touched(gcloud, tmp_path, settings, named):
+    """One line names the setting, and no request was sent."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with RecordingGcp() as gcp:
+        cloud = Cloud(gcp, clone(tree), gcloud, tmp_path / "config")
+        assert named in cloud.deploy(expect=2, **settings).stderr
+        assert gcp.changes() == []
+
+
+def dry_run(tree: Path, *options: str) -> list[str]:
+    """Print the commands, with no gcloud on the path."""
+    environ = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "HOME": "/nonexistent"}
+    (tree / "bin").mkdir(exist_ok=True)
+    gcloud = tree / "bin" / "gcloud"
+    gcloud.write_text("#!/bin/sh\necho called >&2\nexit 99\n")
+    gcloud.chmod(0o755)
+    environ["PATH"] = f"{tree / 'bin'}:{environ['PATH']}"
+    done = subprocess.run(
+        [tree / "deploy.sh", "--dry-run", *options],
+        env=environ | SETTINGS,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "called" not in done.stderr
+    return done.stdout.splitlines()
+
+
+COMMANDS = ("--status", "--stop", "--resume", "--rotate-token", "--rollback", "--delete")
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> list[str]:
+    """Every command of every dry run."""
+    tree = clone(tmp_path)
+    runs = [(), ("--again",), *((command,) for command in COMMANDS), ("--delete", "--with-data")]
+    return sorted({line for options in runs for line in dry_run(tree, *options)})
+
+
+def test_a_dry_run_prints_every_command_and_runs_none(commands):
+    """Each line is a gcloud command for the one project, and gcloud itself was never called."""
+    for line in commands:
+        assert line.startswith("gcloud ")
+        assert "--project=my-project" in line or "list-files-for-upload" in line
+    assert len(commands) > 60
+
+
+@needs_gcloud
+def test_every_command_parses(commands, gcloud, tmp_path):
+    """Gcloud's own linter takes each command of each dry run."""
+    file = tmp_path / "commands.json"
+    file.write_text(json.dumps([{"command_string": line} for line in commands]))
+    found = run_gcloud(gcloud, tmp_path, "meta", "lint-gcloud-commands", f"--commands-file={file}")
+    verdicts = json.loads(found)
+    assert len(verdicts) == len(commands)
+    wrong = {v["command_string"]: v["error_message"] for v in verdicts if not v["success"]}
+    assert wrong == {}
+
+
+@needs_gcloud
+def test_the_linter_finds_a_wrong_flag(gcloud, tmp_path):
+    """A flag that a command has not is told, so a pass means something."""
+    command = "gcloud scheduler jobs update http x --location=y --headers=a=b"
+    found = run_gcloud(
+        gcloud, tmp_path, "meta", "lint-gcloud-commands", f"--command-string={command}"
+    )
+    assert [verdict["success"] for verdict in json.loads(found)] == [False]
+
+
+def run_gcloud(gcloud: Path, folder: Path, *arguments: str) -> str:
+    """Run gcloud without any account; returns its standard output."""
+    environ = {"PATH": f"{gcloud}:{os.environ['PATH']}", "CLOUDSDK_CONFIG": str(folder / "config")}
+    command = ["gcloud", *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_each_alert_names_its_paragraph():
+    """What an alert says is to be read is a heading of the runbook."""
+    runbook = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^## (.+)$", runbook, re.MULTILINE))
+    named = set()
+    for path in (ROOT / "deploy/alerts").glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))["documentation"]["content"]
+        named.add(re.findall(r'RUNBOOK\.md, "(.+?)":', content)[0])
+    assert len(named) == 7
+    assert named <= headings
+
+
+def test_each_paragraph_says_what_stopped_and_what_to_run():
+    """Every heading of the runbook is followed by the same three answers."""
+    runbook = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
+    for paragraph in runbook.split("\n## ")[1:]:
+        for word in ("**What stopped**", "**Data**", "**Do**"):
+            assert word in paragraph, paragraph[:60]
+
+
+def test_a_changed_file_has_another_digest(tmp_path):
+    """What stands is told from what is wanted by a digest inside."""
+    values = {
+        "SERVICE": "s",
+        "CHANNEL": "",
+        "PERIOD": "1",
+        "TWO_PERIODS": "2",
+        "THREE_PERIODS": "3",
+    }
+    one = {r.name: r.digest for r in render(ROOT / "deploy", tmp_path, values)}
+    again = {r.name: r.digest for r in render(ROOT / "deploy", tmp_path, values)}
+    other = {r.name: r.digest for r in render(ROOT / "deploy", tmp_path, values | {"PERIOD": "9"})}
+    assert one == again
+    assert one["s: the site refuses our token"] != other["s: the site refuses our token"]
+    policy = json.loads((tmp_path / "alerts/store.json").read_text())
+    assert policy["notificationChannels"] == []
+
+
+def test_the_example_is_written_from_the_code():
+    """deploy.env.example lists every setting with its default."""
+    assert (ROOT / "deploy.env.example").read_text() == "\n".join(example_lines()) + "\n"
+
+
+def test_an_unknown_option_is_refused():
+    """Usage goes to stderr, and the exit code is 2."""
+    done = subprocess.run(
+        [ROOT / "deploy.sh", "--destroy"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--rollback" in done.stderr
