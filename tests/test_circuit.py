@@ -147,6 +147,19 @@ def test_one_forbidden_page_costs_only_itself(forbidden, connections, number):
     assert len(crawl.outcomes) == 1000
 
 
+def test_after_a_refusal_nothing_is_asked_until_what_is_under_way_is_back():
+    """Then one number at a time, until it is clear what the refusal was about."""
+    crawl = Crawl(range(100), rate=0)
+    attempts, _ = crawl.frontier.take(3)
+    crawl.frontier.hand_back([Reply(attempts[0], status=403)])
+    assert crawl.frontier.take(64)[0] == []
+    crawl.frontier.hand_back([Reply(attempt, status=500) for attempt in attempts[1:]])
+    [probe], _ = crawl.frontier.take(64)
+    crawl.frontier.hand_back([found(probe)])
+    assert len(crawl.frontier.take(64)[0]) == 64
+    assert crawl.outcomes == {0: "failed", probe.song_num: "found"}
+
+
 def test_a_lone_forbidden_page_is_that_page_and_a_lone_401_is_the_token():
     """A run that asks one number only cannot tell 403 from a page's own; 401 never is one's own."""
     forbidden = Crawl([7], answer=status(403)).run()

@@ -84,6 +84,15 @@ def test_three_jobs_share_a_whole_batch():
     assert min(Counter(attempt.song_num for attempt in attempts).values()) >= 5
 
 
+def test_pace_that_is_not_needed_is_left_to_others():
+    """A run with one number left takes one attempt's worth of the shared pace."""
+    pacer = Pacer(1000)
+    pacer.grant(1, 999.0)
+    attempts, _ = Crawl([1], pacer=pacer).frontier.take(64)
+    assert len(attempts) == 1
+    assert pacer.grant(64, 1000.0)[0] == 19
+
+
 class Flaky:
     """A supply that raises when it has given so many numbers."""
 
@@ -215,6 +224,23 @@ def test_time_with_an_open_circuit_does_not_count_as_a_number_s_time():
     assert len(crawl.outcomes) == 300
 
 
+def test_what_fails_once_more_after_a_minute_of_outage_is_still_tried_again():
+    """The time for which the circuit was open is no number's own."""
+    failed_since = set()
+
+    def answer(attempt, now):
+        num = attempt.song_num
+        if now < 1045 or (num % 2 and num not in failed_since):
+            failed_since.update([num] if now >= 1045 else [])
+            return Reply(attempt, status=500)
+        return found(attempt)
+
+    policy = Policy(retry_seconds=20.0)
+    crawl = Crawl(range(120), answer=answer, policy=policy, rate=0).run()
+    assert failed_since
+    assert crawl.outcomes == dict.fromkeys(range(120), "found")
+
+
 def test_B1_a_reset_on_a_reused_connection_is_excused():
     """It is tried again at once, at no cost to the number and with no word to the circuit."""
 
@@ -270,6 +296,16 @@ def test_one_number_that_waits_for_minutes_holds_up_nothing():
 
 
 # Pauses.
+
+
+@pytest.mark.parametrize("reply", [status(429), status(503, retry_after="1")], ids=["429", "503"])
+def test_an_overloaded_site_is_asked_half_as_often(reply):
+    """One cut for all that was under way, with or without a pause."""
+    crawl = Crawl(range(10))
+    crawl.clock.now += 1
+    attempts, _ = crawl.frontier.take(2)
+    crawl.frontier.hand_back([reply(attempt, 0.0) for attempt in attempts])
+    assert crawl.pacer.limit == 50
 
 
 @pytest.mark.parametrize("number", [429, 503])
@@ -599,6 +635,26 @@ def test_no_lane_is_left_waiting(lanes, rate, hasty):
     assert not any(thread.is_alive() for thread in threads)
     assert sorted(record.song_num for record in seen) == list(range(600))
     assert (frontier.in_flight, frontier.stopped_by) == (0, "done")
+
+
+def test_every_lane_that_waits_gets_its_turn(hasty):
+    """Eight lanes that keep what they get are all served, one after the other."""
+
+    class Gated(IterableSupply):
+        def take(self, wanted):
+            return super().take(wanted) if is_open.is_set() else []
+
+    is_open = threading.Event()
+    frontier = Frontier(pacer=Pacer(0))
+    frontier.add_job(job_over([], supply=Gated(range(8))))
+    threads = [threading.Thread(target=frontier.next_attempt, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    is_open.set()
+    for thread in threads:
+        thread.join(10)
+    assert frontier.in_flight == 8
+    frontier.finish()
 
 
 @pytest.mark.parametrize("ending", ["close", "finish"])

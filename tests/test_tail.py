@@ -132,6 +132,27 @@ def test_fill_and_tail_share_a_limit(limit):
     assert sorted(crawl.sent) == [3, 1200, *range(1500, 2500)][:limit]
 
 
+def test_a_tail_that_must_end_waits_for_no_outcome():
+    """Where a limit or the last song ends it, nothing that is found could lengthen it."""
+    tail = tail_after(0, limit=5)
+    assert tail.take(64) == [1, 2, 3, 4, 5]
+    assert tail.exhausted
+
+
+def test_late_outcomes_of_the_fill_are_not_the_tail_s():
+    """The tail waits for each of its own numbers, whatever still comes in from before."""
+    shelf = Shelf([records.found(1499)])
+    tail = tail_after(1499, fill=shelf.fill(1490, 1499), missing_in_a_row=9)
+    filled = tail.take(100)
+    while len(own := tail.take(100)) == 0:
+        pass  # the fill is learning that it is exhausted
+    for num in filled:
+        tail.note(num, False)
+    assert (tail.take(100), tail.exhausted) == ([], False)
+    tail.note(own[-1], True)
+    assert tail.take(100) == list(range(own[-1] + 1, own[-1] + 10))
+
+
 def test_each_block_is_announced_once_with_all_that_may_be_asked_of_it():
     """The first from where the tail begins."""
     announced = []

@@ -254,6 +254,46 @@ def test_what_is_not_stored_in_time_is_counted_as_lost(clock):
     assert writer.lost == {"found": 5}
 
 
+def test_what_is_under_way_when_the_time_is_over_may_still_end(clock):
+    """Only blocks that wait for their turn are given up at once."""
+    shelf = Shelf()
+    shelf.gate.clear()
+    writer = writer_to(shelf, clock)
+    writer._saver._on_trouble = lambda _reason: shelf.gate.set()
+    for block in range(5):
+        expect(writer, [block * BLOCK_SIZE])
+        writer.add(found(block * BLOCK_SIZE))
+    shelf.began.acquire(timeout=10)
+    writer.close(0.01)
+    assert (writer.lost, writer.blocks_written) == ({"found": 4}, 1)
+
+
+def test_pauses_are_short_when_the_run_ends():
+    """However long the store was out of reach, the last seconds hold many tries."""
+    clock, pauses = Clock(), []
+
+    def sleep(seconds):
+        clock.now += seconds
+        pauses.append(seconds)
+        if len(pauses) == 6:
+            writer._saver.hurry(3.0)
+
+    shelf = Shelf([StoreUnavailableError("503")] * 1000)
+    writer = Writer(
+        shelf.save,
+        on_stored=shelf.infos.append,
+        on_trouble=shelf.troubles.append,
+        clock=clock,
+        sleep=sleep,
+    )
+    expect(writer, [1])
+    writer.add(found(1))
+    while writer._saver.pending:
+        shelf.began.acquire(timeout=10)
+    assert pauses == [0.5, 1, 2, 4, 8, 10, 0.5, 0.5, 0.5, 0.5, 0.5]
+    writer.close(1)
+
+
 def test_closing_wakes_who_waits_for_a_next_try():
     """A saver in a pause tries once more at once: the time is short."""
     shelf = Shelf([StoreUnavailableError("503")])
