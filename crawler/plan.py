@@ -17,15 +17,14 @@ from crawler.record import Record
 
 logger = logging.getLogger("crawler")
 
-READ_AHEAD = 8  # blocks, so that reading a partly settled one from a bucket delays nobody
+READ_AHEAD = 8  # blocks, so that reading one from a bucket delays nobody
 
 
 class FillSupply:
     """Supplies the numbers of `[start, stop)` that are not settled, ascending.
 
-    Called under the frontier's lock; blocks that must be read are read ahead in threads.
-    Where another run turns up in the same blocks, this one leaves the block it is in, lists the
-    store anew and goes on elsewhere; from then on it reads each block just before it enters it.
+    Called under the frontier's lock; reading goes on in threads. Where another run turns up, this
+    one leaves its block, lists anew, goes on elsewhere, and reads each block just before it enters.
     """
 
     def __init__(
@@ -68,8 +67,7 @@ class FillSupply:
         self._current_first = 0
         self._pool: ThreadPoolExecutor | None = None
         self._is_alone = True
-        self._entered: set[int] = set()
-        self._heeded: set[int] = set()
+        self._entered, self._heeded = set[int](), set[int]()
         self._left_over: dict[int, list[int]] = {}
         self._relisting: Future[None] | None = None
 

@@ -1,7 +1,5 @@
 """Blocks: what goes in comes out, what is broken is named, and the counts are true."""
 
-
-
 import gzip
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The command line, as processes over the embedded site: answers, words, exit codes, signals."""
 
-
-
 import json
 import os
 import re

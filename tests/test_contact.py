@@ -1,7 +1,5 @@
 """The contact between runs on one store: pauses told once, orders of others obeyed."""
 
-
-
 import logging
 import time
 from datetime import timedelta

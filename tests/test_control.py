@@ -1,7 +1,5 @@
 """Control: orders reach those who work, and no order is lost."""
 
-
-
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta

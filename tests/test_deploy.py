@@ -256,7 +256,9 @@ def test_the_upload_holds_the_function_alone(deployed):
     name = next(name for name in deployed.gcp.objects if name.startswith("run-sources"))
     names = zipfile.ZipFile(io.BytesIO(deployed.gcp.objects[name])).namelist()
     package = [p.relative_to(deployed.tree) for p in (deployed.tree / "crawler").rglob("*")]
-    wanted = {path.as_posix() for path in package if "__pycache__" not in path.parts and path.suffix}
+    wanted = {
+        path.as_posix() for path in package if "__pycache__" not in path.parts and path.suffix
+    }
     files = {name for name in names if not name.endswith("/")}
     assert files == wanted | {"main.py", "requirements.txt"}
 

@@ -3,8 +3,6 @@
 `make fleet` runs the long form: 200,000 songs, six minutes and more.
 """
 
-
-
 import contextlib
 import itertools
 import json

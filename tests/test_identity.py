@@ -1,7 +1,5 @@
 """Identity: a store is filled with one kind of records, and says so."""
 
-
-
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec

@@ -1,7 +1,5 @@
 """The function over real HTTP: routes, refusals and faults, in the real functions-framework."""
 
-
-
 import contextlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """What can happen to the process: signals, time that runs out, memory that does."""
 
-
-
 import contextlib
 import os
 import signal

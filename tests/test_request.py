@@ -1,7 +1,5 @@
 """Requests: any bytes in, one checked request or one clear error out."""
 
-
-
 import io
 import json
 import time

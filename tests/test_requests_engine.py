@@ -177,7 +177,7 @@ class Rude:
     def __repr__(self):
         raise RuntimeError("no")
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
 def appends(*entries):

@@ -1,7 +1,5 @@
 """A run from end to end: a range in, every song's record in the store."""
 
-
-
 import threading
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Settings: read once from environment, file and options, typed, and refused in clear words."""
 
-
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What a step 1 function of somebody's own can do wrong, met by whole crawls into a store."""
 
-
-
 import threading
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Stores: one suite over folder and bucket, then what only one of them can do wrong."""
 
-
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What a store can do wrong, met by whole crawls: nothing lost, nothing claimed that is not so."""
 
-
-
 import logging
 import threading
 import time

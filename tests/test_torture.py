@@ -1,7 +1,5 @@
 """A short form of the kill harness (`make torture` is the long one), and that it can fail."""
 
-
-
 import random
 import signal
 from collections.abc import Iterator

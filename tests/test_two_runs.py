@@ -1,7 +1,5 @@
 """Two runs of one range at once: the work is done once, and nothing hangs on either of them."""
 
-
-
 import threading
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Verification: a whole range is proven, and the first thing that is wrong is named."""
 
-
-
 import tracemalloc
 
 import msgspec
