@@ -27,7 +27,7 @@ def read_deployment(environ: Mapping[str, str], file: Path | None = None) -> Dep
     Raises:
         SettingsError: For the first that is missing, malformed, or unknown in the file.
     """
-    given = _file_values(file) | {k: v for k, v in environ.items() if k in VARIABLES}
+    given = _file_values(file) | {k: v for k, v in environ.items() if v and k in VARIABLES}
     given = {name: value for name, value in given.items() if value}
     for field in msgspec.structs.fields(Deployment):
         if field.required and field.encode_name not in given:

@@ -1,0 +1,290 @@
+"""What deploy.sh asks Python: settings, service descriptions, tokens, control.json, trials."""
+
+import io
+import json
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from crawler.cli import main
+from crawler.cloud_service import pinned_token, service_lines
+from crawler.control import Control, decode_control, order_hold, with_stop, without_hold
+from crawler.deployment import function_environment, read_deployment, shell_lines, told_lines
+from crawler.errors import SettingsError
+from crawler.folder import FolderStore
+from crawler.settings import read_settings
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+REQUIRED = {
+    "PROJECT_ID": "my-project",
+    "REGION": "us-central1",
+    "BUCKET": "my-songs",
+    "CONTACT": "me@example.org",
+    "RATE": "100",
+}
+
+
+class Stdin(io.TextIOWrapper):
+    """Standard input that holds a text."""
+
+    def __init__(self, text: str | bytes) -> None:
+        super().__init__(io.BytesIO(text if isinstance(text, bytes) else text.encode()))
+
+
+def assigned(lines) -> dict[str, str]:
+    """Read assignments as a shell does."""
+    pairs = (shlex.split(line) for line in lines)
+    return dict(pair[0].split("=", 1) for pair in pairs if len(pair) == 1)
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_each_required_setting_is_asked_for(name):
+    """What has no sensible default must be said, the rate and the contact too."""
+    with pytest.raises(SettingsError, match=f"{name} is missing") as caught:
+        read_deployment({k: v for k, v in REQUIRED.items() if k != name})
+    assert caught.value.field == name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROJECT_ID", "My Project"),
+        ("REGION", "us-central1-a"),
+        ("BUCKET", "gs://my-songs"),
+        ("BUCKET", "A"),
+        ("CONTACT", "me"),
+        ("CONTACT", "a;b@c"),
+        ("RATE", "-1"),
+        ("RATE", "0"),
+        ("RATE", "nan"),
+        ("SERVICE", "a-name-that-is-much-too-long"),
+        ("SERVICE", "Upper"),
+        ("PREFIX", "/x"),
+        ("PREFIX", "a;b"),
+        ("MAX_INSTANCES", "0"),
+        ("TIME_BUDGET_SECONDS", "1700"),
+        ("BASE_URL", "http://example.org"),
+        ("FUNCTION", "module"),
+        ("SHARD_SONGS", "1500"),
+        ("SCHEDULE", "@hourly"),
+        ("TIME_ZONE", "Etc/UTC; rm -rf"),
+        ("CPU", "0.01"),
+        ("QUEUE", "a_b"),
+        ("ALERT_EMAIL", "nobody"),
+        ("LAST_SONG", "0"),
+        ("MEMORY_MIB", "1024"),
+        ("FUNCTION_REQUIREMENTS", "x.txt"),
+    ],
+)
+def test_a_malformed_setting_is_named(name, value):
+    """The message says which, what is wanted, and what came."""
+    with pytest.raises(SettingsError, match=name):
+        read_deployment(REQUIRED | {name: value})
+
+
+def test_the_environment_wins_over_the_file(tmp_path):
+    """An empty value counts as unset in both."""
+    file = tmp_path / "deploy.env"
+    file.write_text("RATE=5\nSERVICE=mine\nQUEUE=\n")
+    deployment = read_deployment(REQUIRED | {"SERVICE": ""}, file)
+    assert (deployment.rate, deployment.service, deployment.queue) == (100, "mine", None)
+
+
+def test_an_unknown_name_in_the_file_is_an_error(tmp_path):
+    """A slip is told with the nearest name; the environment is full of other people's names."""
+    file = tmp_path / "deploy.env"
+    file.write_text("BUKET=my-songs\n")
+    with pytest.raises(SettingsError, match="did you mean BUCKET"):
+        read_deployment(REQUIRED | {"BUKET": "x"}, file)
+
+
+def test_the_rate_is_divided_by_the_instances():
+    """Four instances at a quarter of the rate each keep the rate; the size fits one of them."""
+    deployment = read_deployment(REQUIRED | {"MAX_INSTANCES": "4"})
+    environment = function_environment(deployment)
+    assert environment["CRAWLER_RATE"] == "25"
+    assert deployment.size.cpu == 0.167
+
+
+def test_what_the_function_is_given_it_can_read():
+    """Every optional setting set: the names and values are settings of the function."""
+    every = {
+        "LAST_SONG": "9000",
+        "MAX_REQUESTS_PER_DAY": "5000",
+        "ENGINE": "requests",
+        "FUNCTION": "own:fetch",
+        "ROBOTS": "obey",
+        "CPU": "1",
+        "MEMORY_MIB": "1024",
+    }
+    environment = function_environment(read_deployment(REQUIRED | every))
+    settings = read_settings(environment | {"K_SERVICE": "x"})
+    assert (settings.last_song, settings.max_requests_per_day) == (9000, 5000)
+    assert (settings.function, settings.robots, settings.cpu) == ("own:fetch", "obey", 1)
+
+
+def test_a_shell_reads_the_settings_back():
+    """Blanks, quotes and semicolons survive; what is computed stands beside what was given."""
+    deployment = read_deployment(REQUIRED | {"CONTACT": "https://example.org/it's?a=1&b=$HOME"})
+    values = assigned(shell_lines(deployment, NOW))
+    assert values["CONTACT"] == "https://example.org/it's?a=1&b=$HOME"
+    assert values["CONTACT"] in values["ENVIRONMENT"]
+    assert (values["SCHEDULE"], values["PERIOD_SECONDS"]) == ("*/30 * * * *", "1800")
+    assert (values["CPU"], values["MEMORY_MIB"], values["ALERT_EMAIL"]) == ("0.333", "512", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"LAST_SONG": "168000"}, "complete on 2026-11-22 12:28 UTC"),
+        ({}, "set LAST_SONG to be told a date"),
+        ({"SCHEDULE": "5 4 * * *"}, "no date is reckoned"),
+    ],
+)
+def test_people_are_told_until_when_it_takes(settings, said):
+    """A date where there is an end, and why not where there is none; the cost always."""
+    told = "\n".join(told_lines(read_deployment(REQUIRED | settings), NOW))
+    assert said in told
+    assert "US dollars a day" in told
+
+
+SERVING = {
+    "metadata": {"labels": {"fingerprint": "f00d"}},
+    "status": {
+        "url": "https://s.run.app",
+        "traffic": [
+            {"percent": 100, "revisionName": "s-2", "latestRevision": True},
+            {"tag": "previous", "revisionName": "s-1"},
+            {"tag": "trial", "revisionName": "s-3", "url": "https://trial---s.run.app"},
+        ],
+    },
+}
+
+
+def test_a_service_is_read_for_what_serves_and_what_served():
+    """The fingerprint is that of the newest version, so it counts only when that serves."""
+    assert assigned(service_lines(SERVING)) == {
+        "URL": "https://s.run.app",
+        "TRIAL_URL": "https://trial---s.run.app",
+        "SERVING": "s-2",
+        "PREVIOUS": "s-1",
+        "FINGERPRINT_SERVED": "f00d",
+    }
+    pinned = json.loads(json.dumps(SERVING).replace("true", "false"))
+    assert assigned(service_lines(pinned))["FINGERPRINT_SERVED"] == ""
+    assert set(assigned(service_lines({})).values()) == {""}
+
+
+def test_the_token_a_revision_wants_is_read():
+    """Its version of the secret, or nothing where it wants none."""
+    secret = {"name": "GENIUS_TOKEN", "valueFrom": {"secretKeyRef": {"name": "t", "key": "3"}}}
+    env = [{"name": "CRAWLER_RATE", "value": "1"}, secret]
+    assert pinned_token({"spec": {"containers": [{"env": env}]}}) == "3"
+    assert pinned_token({"spec": {"containers": [{"env": env[:1]}]}}) == ""
+    assert pinned_token({}) == ""
+
+
+def test_the_first_hold_stays_and_a_release_leaves_the_rest(tmp_path):
+    """When it began and why is kept, whoever comes later; stop order and pause are not touched."""
+    store = FolderStore(tmp_path)
+    later = NOW.replace(hour=13)
+    order_hold(store, "unauthorized", now=NOW)
+    control = order_hold(store, "unauthorized", now=later)
+    assert control.held_at == NOW
+    released = without_hold(with_stop(control, "s", later, "me"))
+    assert released == Control(stop_id="s", stop_ordered_at=later, stop_ordered_by="me")
+
+
+def run(monkeypatch, capsys, *arguments: str, stdin: str | bytes = "") -> tuple[int, str, str]:
+    """Run a step of `python -m crawler deployment`; returns its code and both outputs."""
+    monkeypatch.setattr("sys.stdin", Stdin(stdin))
+    code = main(["deployment", *arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_settings_are_printed_for_the_shell_and_told_to_people(monkeypatch, capsys, tmp_path):
+    """Stdout is the shell's, stderr is for people; a wrong setting is exit code 2."""
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+    file = f"--file={tmp_path / 'deploy.env'}"
+    code, out, err = run(monkeypatch, capsys, "settings", file, "--tell")
+    assert (code, assigned(out.splitlines())["BUCKET"]) == (0, "my-songs")
+    assert "at worst" in err
+    assert run(monkeypatch, capsys, "settings", file)[2] == ""
+    monkeypatch.setenv("RATE", "much")
+    assert run(monkeypatch, capsys, "settings", file)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "code"), [("tok-1\n", 0), ("tok-1\r\n", 0), ("", 2), ("a b", 2), ("tök", 2)]
+)
+def test_a_token_is_passed_on_without_its_line_end(monkeypatch, capsys, given, code):
+    """What no header can carry is refused, and never shown."""
+    ended, out, err = run(monkeypatch, capsys, "token", stdin=given)
+    assert (ended, out) == (code, "tok-1" if code == 0 else "")
+    assert given.strip() not in err or not given
+
+
+def test_control_is_rewritten(monkeypatch, capsysbinary, tmp_path):
+    """A stop is added, a hold taken away; what cannot be read is replaced."""
+    held = b'{"held_at":"2026-11-22T00:00:00Z","held_by":"unauthorized","pause_reason":"p"}'
+    for order, before in (("release", held), ("stop", held), ("stop", b""), ("stop", b"{")):
+        monkeypatch.setattr("sys.stdin", Stdin(before))
+        assert main(["deployment", "control", order]) == 0
+        control = decode_control(capsysbinary.readouterr().out)
+        assert (control.stop_id is None) == (order == "release")
+        assert (control.held_at is None) == (order == "release" or before != held)
+        assert control.pause_reason == ("p" if before == held else "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ('{"found": 9, "missing": 1, "requests": 10, "stopped_by": "done"}', 0),
+        ('{"found": 9, "missing": 0, "requests": 10, "stopped_by": "done"}', 1),
+        ('{"found": 9, "missing": 1, "requests": 0, "stopped_by": "done"}', 1),
+        ('{"found": 9, "missing": 1, "requests": 9, "stopped_by": "circuit"}', 1),
+        ('{"error": {"code": "token_missing"}}', 1),
+        ("<html>403 Forbidden</html>", 1),
+        ("", 1),
+    ],
+)
+def test_a_trial_passes_only_when_ten_songs_were_fetched(monkeypatch, capsys, answer, code):
+    """Anything else is shown, so that people see what is wrong."""
+    ended, _, err = run(monkeypatch, capsys, "tried", stdin=answer)
+    assert ended == code
+    assert code == 0 or answer.split("\n")[0][:20] in err
+
+
+def test_steps_that_read_what_gcloud_prints(monkeypatch, capsys):
+    """A service becomes assignments, a revision the version of its token."""
+    assert (
+        "URL=https://s.run.app"
+        in run(monkeypatch, capsys, "service", stdin=json.dumps(SERVING))[1].splitlines()
+    )
+    assert run(monkeypatch, capsys, "pinned", stdin="{}")[1] == "\n"
+
+
+def test_steps_that_write_files(monkeypatch, capsys, tmp_path):
+    """Staging, its fingerprint, and what is watched, as deploy.sh calls them."""
+    root = Path(__file__).parent.parent
+    monkeypatch.chdir(root)
+    out = str(tmp_path / "upload")
+    names = "main.py\nrequirements.txt\ncrawler/cli.py\n"
+    assert run(monkeypatch, capsys, "stage", out, "--function=", stdin=names)[0] == 0
+    assert sorted(path.name for path in Path(out).iterdir()) == [
+        "crawler",
+        "main.py",
+        "requirements.txt",
+    ]
+    assert run(monkeypatch, capsys, "stage", out, stdin="")[0] == 2
+    first = run(monkeypatch, capsys, "fingerprint", out, "a")[1]
+    assert first != run(monkeypatch, capsys, "fingerprint", out, "b")[1]
+    values = ["SERVICE=s", "CHANNEL=c", "PERIOD=1", "TWO_PERIODS=2", "THREE_PERIODS=3"]
+    lines = run(monkeypatch, capsys, "watch", str(tmp_path / "w"), *values)[1].splitlines()
+    kinds = [line.split("\t")[0] for line in lines]
+    assert kinds == sorted(kinds, key=("metrics", "alerts", "dashboards").index)
+    assert all(Path(line.split("\t")[2]).is_file() for line in lines)
