@@ -1,5 +1,6 @@
 """The schedule: how often it calls, when it is through, and what its calls do to the real function."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -200,9 +201,10 @@ def test_a_complete_catalogue_of_20000_blocks_costs_a_thousand_requests(tmp_path
         field = format_block_info(info).encode()
         (tmp_path / block_name(first)).write_bytes(_pack(b"", field))
     with DemoSite(last_song=10) as site, function_for(site, tmp_path) as function:
-        reply = deliver(function)
-        answer = reply.json()
-    print(f"next over {blocks} blocks: {answer['seconds']} s")
+        started = time.monotonic()
+        answer = deliver(function).json()
+        seconds = time.monotonic() - started  # the listing included, which the answer's are not
+    print(f"next over {blocks} blocks: {seconds:.1f} s")
     assert (answer["requests"], answer["skipped"]) == (1000, blocks * BLOCK_SIZE - 1)
     assert answer["complete"]
-    assert answer["seconds"] < 20  # 5 on a quiet machine
+    assert seconds < 20  # promised are 5; other tests run beside this one
