@@ -449,6 +449,22 @@ def test_wrong_settings_fail_before_anything_is_touched(gcloud, tmp_path, settin
         assert gcp.changes() == []
 
 
+@needs_gcloud
+def test_an_own_function_is_imported_where_only_the_upload_is_installed(gcloud, tmp_path):
+    """A module that needs a package nobody listed fails here, and nothing is touched in the cloud."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    own = clone(tree) / "own.py"
+    own.write_text("import requests\nimport pandas\ndef fetch(session, num, out): ...\n")
+    with RecordingGcp() as gcp:
+        cloud = Cloud(gcp, tree, gcloud, tmp_path / "config")
+        done = cloud.deploy(expect=1, FUNCTION="own:fetch", SECRET="none")
+        assert gcp.changes() == []
+    assert "No module named 'pandas'" in done.stderr
+    assert "FUNCTION=own:fetch cannot be imported from what is uploaded" in done.stderr
+    assert (tree / "build/deploy/upload/own.py").is_file()
+
+
 def dry_run(tree: Path, *options: str) -> list[str]:
     """Print the commands, with no gcloud on the path."""
     environ = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "HOME": "/nonexistent"}
