@@ -11,7 +11,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from crawler.body import MAX_BODY_BYTES, decode_body
+from crawler.body import MAX_BODY_BYTES, BodyDecoder
 from crawler.connections import GuardedConnection, GuardedTLSConnection
 from crawler.details import detail_of, secrets_in
 from crawler.errors import PageError
@@ -154,13 +154,14 @@ class GuardedAdapter(HTTPAdapter):
         response.raw.release_conn()
 
     def _whole_body(self, response: requests.Response, *, is_bodiless: bool) -> bytes:
-        chunks = list(_bounded(response.raw, self._cut_bytes))
+        pieces = _bounded(response.raw, self._cut_bytes)
         if is_bodiless:
-            return b""
-        with self._body_lock:
-            raw = b"".join(chunks)
-            chunks.clear()
-            return decode_body(raw, response.headers.get("Content-Encoding", "").lower())
+            return b"".join(pieces)[:0]
+        decoder = BodyDecoder(response.headers.get("Content-Encoding", "").lower())
+        for piece in pieces:
+            with self._body_lock:  # one body is unpacked at a time, whatever 64 lanes receive
+                decoder.feed(piece)
+        return decoder.finish()
 
 
 def _seconds_asked(timeout: Any) -> tuple[float | None, float | None]:

@@ -1,6 +1,7 @@
 """A body as it came over the wire to the bytes that were meant: strictly whole, and bounded."""
 
 import zlib
+from typing import Any
 
 from crawler.errors import PageError
 
@@ -9,10 +10,7 @@ MAX_BODY_BYTES = 1 << 20
 
 
 def decode_body(raw: bytes, content_encoding: str, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """Undo the content encoding of one body.
-
-    libcurl, requests and Scrapy all accept gzip that was cut short; here it is an error, since a
-    page that is not whole is not known.
+    """Undo the content encoding of one body that is whole as far as the transfer goes.
 
     Args:
         raw: The body as received, transfer encoding undone.
@@ -22,21 +20,47 @@ def decode_body(raw: bytes, content_encoding: str, max_bytes: int = MAX_BODY_BYT
     Raises:
         PageError: `encoding` (not whole, not gzip, not asked for) or `too_large`.
     """
-    if content_encoding in ("", "identity"):
-        if len(raw) > max_bytes:
-            raise PageError("too_large", f"more than {max_bytes} bytes")
-        return raw
-    if content_encoding not in ("gzip", "x-gzip"):
-        raise PageError("encoding", "an encoding that was not asked for")
-    decoder = zlib.decompressobj(31)  # 31: a gzip header and trailer, nothing else
-    try:
-        body = decoder.decompress(raw, max_bytes + 1)
-    except zlib.error:
-        raise PageError("encoding", "not gzip, or damaged") from None
-    if len(body) > max_bytes:
-        raise PageError("too_large", f"more than {max_bytes} bytes once unpacked")
-    if not decoder.eof:
-        raise PageError("encoding", "gzip cut short")
-    if decoder.unused_data:
-        raise PageError("encoding", "bytes after the end of gzip")
-    return body
+    decoder = BodyDecoder(content_encoding, max_bytes)
+    decoder.feed(raw)
+    return decoder.finish()
+
+
+class BodyDecoder:
+    """Undoes the content encoding piece by piece, so that a bomb is found with its first piece.
+
+    libcurl, requests and Scrapy all accept gzip that was cut short; here it is an error, since a
+    page that is not whole is not known.
+    """
+
+    def __init__(self, content_encoding: str, max_bytes: int = MAX_BODY_BYTES) -> None:
+        """Begin; the arguments and errors are those of `decode_body`."""
+        self._gzip: Any = None
+        if content_encoding in ("gzip", "x-gzip"):
+            self._gzip = zlib.decompressobj(31)  # 31: a gzip header and trailer, nothing else
+        elif content_encoding not in ("", "identity"):
+            raise PageError("encoding", "an encoding that was not asked for")
+        self._parts: list[bytes] = []
+        self._left = max_bytes
+
+    def feed(self, raw: bytes) -> None:
+        """Take the next piece, as received."""
+        part = raw if self._gzip is None else self._unpack(raw)
+        self._left -= len(part)
+        if self._left < 0:
+            raise PageError("too_large", "larger than any page may be")
+        self._parts.append(part)
+
+    def finish(self) -> bytes:
+        """Give the whole body."""
+        if self._gzip is not None and not self._gzip.eof:
+            raise PageError("encoding", "gzip cut short")
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    def _unpack(self, raw: bytes) -> bytes:
+        try:
+            part: bytes = self._gzip.decompress(raw, self._left + 1)
+        except (zlib.error, EOFError):
+            raise PageError("encoding", "not gzip, or damaged") from None
+        if self._gzip.unused_data:
+            raise PageError("encoding", "bytes after the end of gzip")
+        return part

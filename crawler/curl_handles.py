@@ -1,6 +1,6 @@
 """How every libcurl handle is set: deadlines, sizes, no redirects, no proxies, verified TLS."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import pycurl
@@ -14,18 +14,20 @@ STALLED_SECONDS = 10
 IDLE_CONNECTION_SECONDS = 20
 """An idle connection is let go before a site usually does: libcurl would quietly send again."""
 
+PIECE_BYTES = 4096
+"""Size of libcurl's pieces where many connections share a budget: it reads ten of each in a turn."""
 
-def handle_options(
-    *, user_agent: str, attempt_seconds: float, ca_file: str, may_send: Callable[..., int]
-) -> dict[int, Any]:
+_USUAL_LINES = 100
+"""Header lines; a head of no more cannot weigh much."""
+
+
+def handle_options(*, user_agent: str, attempt_seconds: float, ca_file: str) -> dict[int, Any]:
     """List the options of a handle.
 
     Args:
         user_agent: Whom the site sees.
         attempt_seconds: Deadline of one attempt, from the first step to the last byte.
         ca_file: The certificate authorities to trust.
-        may_send: libcurl's PREREQFUNCTION: asked when a connection stands and the request is
-            about to go out, also before each of libcurl's own repeats.
     """
     connect_seconds = min(CONNECT_SECONDS, attempt_seconds)
     return {
@@ -35,7 +37,6 @@ def handle_options(
         pycurl.PROXY: "",
         pycurl.NETRC: pycurl.NETRC_IGNORED,
         pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,
-        pycurl.PIPEWAIT: 1,  # one HTTP/2 connection and many streams, not a connection each
         pycurl.HTTP09_ALLOWED: 0,
         pycurl.HTTP_CONTENT_DECODING: 0,
         pycurl.SSL_VERIFYPEER: 1,
@@ -49,7 +50,6 @@ def handle_options(
         pycurl.MAXAGE_CONN: IDLE_CONNECTION_SECONDS,
         pycurl.TCP_NODELAY: 1,
         pycurl.USERAGENT: user_agent,
-        pycurl.PREREQFUNCTION: may_send,
     }
 
 
@@ -79,3 +79,20 @@ def header_lines(source: Source) -> list[str]:
     if any(mark in line for line in lines for mark in "\r\n\0"):
         raise ValueError("a header of the source holds a line end")
     return ["Accept-Encoding: gzip", *lines]
+
+
+def to_cut(transfers: Iterable[Transfer], budget_bytes: int) -> list[Transfer]:
+    """Name the largest transfers, as many as bring the rest within a budget."""
+    weights = [
+        (sum(map(len, each.chunks)) + sum(map(len, each.lines)), id(each), each)
+        for each in transfers
+        if len(each.chunks) > 1 or len(each.lines) > _USUAL_LINES
+    ]
+    excess = sum(weight for weight, _, _ in weights) - budget_bytes
+    cut = []
+    for weight, _, transfer in sorted(weights, reverse=True):
+        if excess <= 0:
+            break
+        excess -= weight
+        cut.append(transfer)
+    return cut

@@ -26,6 +26,8 @@ from crawler.work import IterableSupply, Job, Policy, Results, Supply
 
 logger = logging.getLogger("crawler")
 
+_NO_ITEMS: tuple[Any, ...] = ()
+
 Step1 = Callable[[Any, Any, list[Any]], Any]
 
 
@@ -60,7 +62,7 @@ def request_song_info(
 
 
 async def get_data_asynchronous(
-    song_nums: Iterable[Any] | Supply = (),
+    song_nums: Iterable[Any] | Supply = _NO_ITEMS,
     song_urls: Results | None = None,
     *,
     function: Step1 | Source = request_song_info,
@@ -93,7 +95,7 @@ async def get_data_asynchronous(
     own_frontier = frontier is None
     frontier = frontier or Frontier(pacer=Pacer(rate))
     pairs: list[tuple[Step1 | Source, Iterable[Any] | Supply, Results]] = list(jobs)
-    if song_urls is not None:
+    if song_urls is not None and not (pairs and song_nums is _NO_ITEMS):
         pairs.insert(0, (function, song_nums, song_urls))
     made = [make_job(*pair, is_recorded=frontier.is_recording) for pair in pairs]
     for job in made:
@@ -109,7 +111,7 @@ async def get_data_asynchronous(
 
 
 def execute_async_event_loop(
-    song_nums: Iterable[Any] | Supply = (),
+    song_nums: Iterable[Any] | Supply = _NO_ITEMS,
     song_urls: Results | None = None,
     **options: Any,
 ) -> Any:

@@ -104,13 +104,15 @@ _CRAWL = """
     import json, os, resource, sys, time
     from tests.crawls import Crawl
     from crawler.work import Policy
-    url, engine, first, last, connections, rate, max_attempts, ca_path = sys.argv[1:]
-    policy = Policy(max_attempts=int(max_attempts), backoff_seconds=0.01, attempt_seconds=20)
+    url, engine, first, last, connections, rate, max_attempts, limit, ca_path = sys.argv[1:]
+    tries = dict(max_attempts=int(max_attempts), backoff_seconds=0.01)
+    policy = Policy(**tries, attempt_seconds=20, grace_seconds=0.5)
     options = dict(policy=policy, engine=engine, connections=int(connections), rate=float(rate))
     options["ca_path"] = ca_path or None
     Crawl(url.rpartition("/")[0] + "/right", range(1, 2 + int(connections)), **options)
     before = resource.getrusage(resource.RUSAGE_SELF)
     began = time.monotonic()
+    options["deadline"] = began + float(limit)
     crawl = Crawl(url, range(int(first), int(last)), **options)
     seconds = time.monotonic() - began
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -134,6 +136,7 @@ def crawl_apart(
     connections: int,
     rate: float = 0,
     max_attempts: int = 1,
+    limit_seconds: float = 40,
     ca_path: Path | None = None,
 ) -> dict[str, Any]:
     """Crawl in a process of its own, whose site's answers do not wait for it; give what it measured.
@@ -141,6 +144,7 @@ def crawl_apart(
     Right pages are crawled first over all connections, so that what is measured is the rest.
     """
     words = [url, engine, numbers.start, numbers.stop, connections, rate, max_attempts]
+    words.append(limit_seconds)
     printed = run_python(_CRAWL, *map(str, words), str(ca_path or ""), PYTHONPATH=str(ROOT))
     measured: dict[str, Any] = json.loads(printed)
     return measured

@@ -55,6 +55,7 @@ ORDER = (
     "requests_engine",
     "curl_handles",
     "curl_answers",
+    "curl_lane",
     "curl_engine",
     "loops",
     "lanes",

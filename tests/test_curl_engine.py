@@ -7,11 +7,16 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
+from crawler.demo_site import DemoSite
 from crawler.demo_songs import expected_info
+from crawler.frontier import Frontier
+from crawler.pacer import Pacer
 from crawler.source import GeniusSource
+from crawler.steps import execute_async_event_loop
 from crawler.work import Policy
 from tests.crawls import ENGINES, QUICK, RETRYING, ROOT, TOKEN, Crawl, crawl_apart
 
@@ -26,8 +31,10 @@ SONG = 3
 def test_B9_bodies_past_the_cap_on_all_connections_at_once(faulty_site, engine, connections, fault):
     """The process grows by no more than 80 MiB, whatever comes on however many connections."""
     numbers = range(1, 1 + connections)
-    crawl = crawl_apart(faulty_site.url(fault), engine, numbers, connections=connections)
-    assert set(crawl["kinds"]) <= {"too_large", "connection", "timeout"}
+    url = faulty_site.url(fault)
+    crawl = crawl_apart(url, engine, numbers, connections=connections, limit_seconds=4)
+    assert crawl["records"] >= 40  # after 100 the circuit opens: one probe a second
+    assert crawl["kinds"] == ["too_large"]
     assert crawl["grown_bytes"] <= 80 << 20
 
 
@@ -36,7 +43,8 @@ def test_B6_ten_megabytes_of_headers_on_all_connections_at_once(faulty_site, eng
     """A flood of headers is cut off early, on each of them."""
     numbers = range(1, 1 + connections)
     url = faulty_site.url("headers-10mb")
-    crawl = crawl_apart(url, engine, numbers, connections=connections)
+    crawl = crawl_apart(url, engine, numbers, connections=connections, limit_seconds=4)
+    assert crawl["records"] >= 64
     assert set(crawl["kinds"]) <= {"protocol", "connection"}
     assert crawl["grown_bytes"] <= 80 << 20
 
@@ -90,13 +98,10 @@ def test_B2_a_name_server_that_does_not_answer_is_dns_at_the_deadline(engine, tm
 # --- Waiting, HTTP versions ----------------------------------------------------------------------
 
 
-def test_a_paced_crawl_sleeps_most_of_the_time(demo_site):
+def test_a_paced_crawl_sleeps_most_of_the_time():
     """At 100 pages a second less than a tenth of a core, with room for a busy machine."""
-    from crawler.demo_site import DemoSite
-
     with DemoSite(token=TOKEN, latency_seconds=0.02) as site:
-        url = f"{site.base_url}/"
-        crawl = crawl_apart(url[:-1], "curl", range(1, 201), connections=64, rate=100)
+        crawl = crawl_apart(site.base_url, "curl", range(1, 201), connections=64, rate=100)
     assert crawl["cpu_share"] < 0.1
 
 
@@ -128,22 +133,26 @@ def has_nginx():
 @pytest.mark.skipif(not has_nginx(), reason="needs nginx, which speaks HTTP/2")
 def test_a_site_with_http_2_is_crawled_over_few_connections():
     """Two hundred requests at once share connections, and every page arrives."""
-    from benchmarks.site import SiteError, running_site
-
-    try:
+    code = """
+        from benchmarks.site import running_site
+        from crawler.source import GeniusSource
+        from crawler.work import Policy
+        from tests.crawls import Crawl
         with running_site() as site:
-            crawl = Crawl(
-                site.https,
-                range(1, 1501),
-                connections=200,
-                ca_path=site.ca_file,
-                policy=Policy(attempt_seconds=15),
-                function=GeniusSource(site.https, "demo-token"),
-            )
-    except SiteError as error:
-        pytest.skip(str(error))
-    assert set(crawl.outcomes.values()) == {"found"}
-    assert len(crawl.records) == 1500
+            source = GeniusSource(site.https, "demo-token")
+            options = dict(ca_path=site.ca_file, function=source, policy=Policy(attempt_seconds=15))
+            crawl = Crawl("", range(1, 1501), connections=200, **options)
+            print(set(crawl.outcomes.values()), len(crawl.records))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "{'found'} 1500\n", done.stderr
 
 
 # --- Sources of one's own ------------------------------------------------------------------------
@@ -225,8 +234,6 @@ def test_only_http_is_spoken(faulty_site, engine, url):
 
 def test_two_sources_in_one_gather_each_send_their_own_headers(faulty_site):
     """Handles are reused from one source to the other, their headers are not."""
-    from crawler.steps import execute_async_event_loop
-
     one, two = [], []
     first = OwnSource(faulty_site.url("right"), headers=lambda: {"X-Source": "first"})
     second = OwnSource(faulty_site.url("right-gzip"), headers=lambda: {"X-Source": "second"})
@@ -249,12 +256,6 @@ def test_requests_that_libcurl_repeats_are_counted(faulty_site):
 
 def test_a_run_that_is_closed_ends_within_its_grace(faulty_site):
     """What hangs is cut when the grace is over."""
-    import time
-
-    from crawler.frontier import Frontier
-    from crawler.pacer import Pacer
-    from crawler.steps import execute_async_event_loop
-
     frontier = Frontier(Policy(grace_seconds=0.3), pacer=Pacer(0))
     threading.Timer(0.2, frontier.close, ("signal",)).start()
     began = time.monotonic()

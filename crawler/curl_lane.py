@@ -1,0 +1,212 @@
+"""The lane of the `curl` engine: libcurl's multi interface, many requests on one thread.
+
+What can be done in C is: total and connect deadlines, size limits, connection reuse, HTTP/2.
+Python is called once per header line and chunk, by a list's own `append`, and once before each
+request is sent.
+"""
+
+import contextlib
+import threading
+import time
+from typing import Any
+
+import pycurl
+
+from crawler.body import MAX_BODY_BYTES
+from crawler.curl_answers import read_failure, read_page
+from crawler.curl_handles import PIECE_BYTES, Transfer, header_lines, to_cut
+from crawler.details import detail_of, in_words
+from crawler.frontier import Frontier
+from crawler.verdict import Reply
+from crawler.work import Attempt
+
+BODY_BUDGET_BYTES = 64 << 20
+"""Bodies in flight over all connections."""
+
+_CUT_AT_BYTES = 40 << 20
+"""Beyond this the largest are cut, which leaves room for what comes between two looks."""
+
+_LOOK_SECONDS = 0.5
+_WEIGH_SECONDS = 0.02
+
+
+class CurlLane:
+    """One thread's loop around a `CurlMulti`; it cannot get stuck, so it is never replaced."""
+
+    blocked_on: Attempt | None = None
+
+    def __init__(self, connections: int, options: dict[int, Any]) -> None:
+        """Prepare a lane with so many connections, whose handles have these options."""
+        self._options = options | {pycurl.PREREQFUNCTION: self._may_send}
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
+        self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, connections)
+        self._free: list[Transfer] = []
+        self._busy: set[Transfer] = set()
+        self._unopened = connections
+        self._is_weighed = connections * MAX_BODY_BYTES > BODY_BUDGET_BYTES
+        # Until the first connection stands nobody knows whether requests can share it (HTTP/2), so
+        # only one is begun. Not libcurl's PIPEWAIT: what waits there knows no deadline while a
+        # name is being resolved (8.23, measured 2026-11-22).
+        self._is_acquainted = False
+        self._is_resolving = False
+        if self._is_weighed:
+            self._options[pycurl.BUFFERSIZE] = PIECE_BYTES
+        self._sent = self._started = 0
+        self._weighed_at = 0.0
+        self._frontier: Frontier
+
+    def run(self, frontier: Frontier) -> None:
+        """Perform attempts until there are none; after the run was closed, to the grace's end."""
+        self._frontier = frontier
+        try:
+            while frontier.grace_left() > 0:
+                wait = self._start_due()
+                if not self._busy:
+                    if wait is None:
+                        return
+                    frontier.rest(min(wait, _LOOK_SECONDS))
+                elif not self._collect():
+                    self._sleep(_LOOK_SECONDS if wait is None else wait)
+        finally:
+            self._close()
+
+    def _start_due(self) -> float | None:
+        """Start what is due on the handles that are free; say when there will be more."""
+        room = len(self._free) + self._unopened
+        if not self._is_acquainted:
+            room = 0 if self._busy else 1
+        if room == 0:
+            return _LOOK_SECONDS
+        attempts, wait = self._frontier.take(room)
+        for attempt in attempts:
+            self._start(attempt)
+        return wait
+
+    def _start(self, attempt: Attempt) -> None:
+        transfer = self._free.pop() if self._free else self._open()
+        transfer.attempt = attempt
+        transfer.lines.clear()
+        transfer.chunks.clear()
+        source = attempt.job.source
+        handle = transfer.handle
+        try:
+            if source is not transfer.source:
+                handle.setopt(pycurl.HTTPHEADER, header_lines(source))
+                transfer.source = source
+            handle.setopt(pycurl.URL, source.url(attempt.song_num))
+        except Exception as error:  # noqa: BLE001 - a source is anybody's code
+            self._free.append(transfer)
+            detail = detail_of(in_words(error))
+            self._frontier.hand_back([Reply(attempt, error="function", detail=detail)])
+            return
+        self._busy.add(transfer)
+        self._started += 1
+        self._multi.add_handle(handle)
+
+    def _collect(self) -> bool:
+        """Drive the transfers, hand back those that ended; say whether there is more to do now."""
+        if self._is_weighed:
+            self._weigh()
+        was_acquainted = self._is_acquainted
+        self._multi.perform()
+        _, done, broken = self._multi.info_read(len(self._busy))
+        if not (done or broken):
+            return self._is_acquainted is not was_acquainted
+        self._is_acquainted = True
+        replies = [self._read(self._release(handle)) for handle in done]
+        held = []
+        for handle, number, message in broken:
+            transfer = self._release(handle)
+            if handle.getinfo(pycurl.PRETRANSFER_TIME) == 0:
+                self._started -= 1  # it never came to sending
+            if number == pycurl.E_ABORTED_BY_CALLBACK:
+                held.append(transfer.attempt)
+            else:
+                replies.append(self._read_failure(transfer, number, message))
+        self._settle_repeats()
+        if held:
+            self._frontier.put_back(held)
+        self._frontier.hand_back(replies)
+        return True
+
+    def _release(self, handle: Any) -> Transfer:
+        self._multi.remove_handle(handle)
+        transfer: Transfer = handle.transfer
+        self._busy.discard(transfer)
+        self._free.append(transfer)
+        return transfer
+
+    def _read(self, transfer: Transfer) -> Reply:
+        status = transfer.handle.getinfo(pycurl.RESPONSE_CODE)
+        source: Any = transfer.source
+        reply = read_page(transfer.attempt, source, status, transfer.lines, transfer.chunks)
+        transfer.chunks.clear()
+        return reply
+
+    def _read_failure(self, at: Transfer, number: int, message: str) -> Reply:
+        source: Any = at.source
+        reply = read_failure(at.attempt, source, at.handle, number, message, at.lines)
+        at.chunks.clear()
+        at.lines.clear()
+        self._is_resolving |= reply.error == "dns"
+        return reply
+
+    def _settle_repeats(self) -> None:
+        """Pay for requests that libcurl sent again by itself on a fresh connection."""
+        repeats = self._sent - self._started
+        if repeats > 0:
+            self._sent = self._started
+            self._frontier.charge(repeats)
+
+    def _may_send(self, *_connection: Any) -> int:
+        """Asked by libcurl when a connection stands and the request is about to be sent."""
+        self._is_acquainted = True
+        if self._frontier.resume_at > time.monotonic():
+            return int(pycurl.PREREQFUNC_ABORT)
+        self._sent += 1
+        return int(pycurl.PREREQFUNC_OK)
+
+    def _weigh(self) -> None:
+        """Keep bodies in flight within their budget: cut off the largest, and ask again later.
+
+        That is no fault of the site's, so it counts against nobody; what was sent is paid for.
+        """
+        now = time.monotonic()
+        if now - self._weighed_at < _WEIGH_SECONDS:
+            return
+        self._weighed_at = now
+        for transfer in to_cut(self._busy, _CUT_AT_BYTES):
+            self._release(transfer.handle)
+            transfer.chunks.clear()
+            self._frontier.put_back([transfer.attempt])
+            self._frontier.charge(1)
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait for the network, at most until the next attempt is due or libcurl has to act."""
+        timeout = self._multi.timeout()
+        if timeout >= 0:
+            seconds = min(seconds, timeout / 1000)
+        if seconds > 0 and self._multi.select(min(seconds, _LOOK_SECONDS)) == -1:
+            time.sleep(min(seconds, 0.005))  # names are being resolved: nothing to wait on
+
+    def _open(self) -> Transfer:
+        self._unopened -= 1
+        handle = pycurl.Curl()
+        for option, value in self._options.items():
+            handle.setopt(option, value)
+        return Transfer(handle)
+
+    def _close(self) -> None:
+        for transfer in [*self._busy, *self._free]:
+            with contextlib.suppress(pycurl.error):
+                self._multi.remove_handle(transfer.handle)
+            del transfer.handle.transfer  # a circle that would wait for the collector
+            transfer.handle.close()
+        if self._is_resolving:
+            # It waits until the system's resolver gives up, half a minute; nobody else shall.
+            threading.Thread(target=self._multi.close, name="resolver", daemon=True).start()
+        else:
+            self._multi.close()
+        self._options.clear()  # holds a method of this lane: another circle

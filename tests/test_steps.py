@@ -1,0 +1,225 @@
+"""The three steps as a user calls them: one request, lanes gathered, a loop anywhere."""
+
+import asyncio
+import sys
+import time
+
+import pytest
+import requests
+
+from crawler import execute_async_event_loop, get_data_asynchronous, request_song_info
+from crawler.demo_songs import expected_info
+from crawler.errors import Missing, PageError, SettingsError, StoppedError
+from crawler.frontier import Frontier
+from crawler.pacer import Pacer
+from crawler.source import GeniusSource
+from crawler.steps import open_engine
+from crawler.work import Policy
+from tests.crawls import ENGINES, nothing_left_behind
+
+NUMBERS = range(1, 41)
+FOUND = {num: expected_info(num) for num in NUMBERS if expected_info(num)}
+GONE = next(num for num in NUMBERS if num not in FOUND)
+
+
+def double(session, song_num, song_urls):
+    """Append twice the number, without a request."""
+    song_urls.append((song_num, 2 * song_num))
+
+
+@pytest.fixture
+def source(demo_site):
+    """The demo site's songs."""
+    return GeniusSource(demo_site.base_url, demo_site.token)
+
+
+def test_step_1_appends_a_tuple(source):
+    """With any session of requests, also outside a crawl."""
+    song_urls = []
+    with requests.Session() as session:
+        assert request_song_info(session, 3, song_urls, source=source) is None
+    assert song_urls == [(3, FOUND[3])]
+
+
+def test_step_1_reads_its_source_from_the_environment(demo_site, monkeypatch):
+    """The Genius API, at the address and with the token that are set."""
+    monkeypatch.setenv("CRAWLER_BASE_URL", demo_site.base_url)
+    monkeypatch.setenv("GENIUS_TOKEN", demo_site.token)
+    song_urls = []
+    with requests.Session() as session:
+        request_song_info(session, 3, song_urls)
+    assert song_urls == [(3, FOUND[3])]
+    assert sorted(execute_async_event_loop(NUMBERS, rate=0)) == sorted(FOUND.items())
+
+
+def test_step_1_says_what_went_wrong(demo_site, source):
+    """An absent song is `Missing`, another status an error with its kind."""
+    with requests.Session() as session:
+        with pytest.raises(Missing):
+            request_song_info(session, GONE, [], source=source)
+        wrong = GeniusSource(demo_site.base_url, "wrong")
+        with pytest.raises(PageError, match="http_401"):
+            request_song_info(session, 3, [], source=wrong)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "numbers",
+    [NUMBERS, list(NUMBERS), (num for num in NUMBERS), set(NUMBERS), iter(NUMBERS)],
+    ids=lambda value: type(value).__name__,
+)
+def test_step_2_takes_any_iterable(source, engine, numbers):
+    """A range, a list, a generator, a set: each number once."""
+    if not hasattr(numbers, "__len__"):
+        numbers = list(NUMBERS) if engine == "requests" else numbers  # an iterator serves once
+    song_urls = execute_async_event_loop(numbers, function=source, engine=engine, rate=0)
+    assert sorted(song_urls) == sorted(FOUND.items())
+
+
+def test_step_2_awaited_fills_the_list(source):
+    """Beside whatever else the loop does."""
+    song_urls = []
+    asyncio.run(get_data_asynchronous(NUMBERS, song_urls, function=source, rate=0))
+    assert sorted(song_urls) == sorted(FOUND.items())
+
+
+def test_step_2_hands_results_to_anything_with_append(source):
+    """A database, a file, a counter: what has `append` gets each tuple."""
+
+    class Counter:
+        count = 0
+
+        def append(self, item):
+            assert FOUND[item[0]] == item[1]
+            self.count += 1
+
+    counter = execute_async_event_loop(NUMBERS, Counter(), function=source, rate=0)
+    assert counter.count == len(FOUND)
+
+
+def test_step_2_gives_tuples_in_the_order_in_which_pages_come():
+    """One lane: the order of the numbers. The first of several to answer is the first."""
+    assert execute_async_event_loop([5, 3, 9, 1], function=double, rate=0, connections=1) == [
+        (5, 10),
+        (3, 6),
+        (9, 18),
+        (1, 2),
+    ]
+
+    def slowest_first(session, song_num, song_urls):
+        time.sleep(0.3 * song_num)
+        song_urls.append((song_num, 1))
+
+    arrived = execute_async_event_loop([2, 1, 0], function=slowest_first, rate=0, connections=3)
+    assert [num for num, _ in arrived] == [0, 1, 2]
+
+
+def test_step_2_makes_no_task_for_each_number():
+    """A generator is asked for what is due, not for everything."""
+    taken = []
+
+    def endless():
+        for num in range(10**12):
+            taken.append(num)
+            yield num
+
+    def stops(session, song_num, song_urls):
+        song_urls.append((song_num, 1))
+        if song_num >= 50:
+            frontier.close("stop_order")
+
+    frontier = Frontier(pacer=Pacer(0))
+    execute_async_event_loop(endless(), function=stops, frontier=frontier, connections=4)
+    assert len(taken) < 200
+
+
+def test_two_functions_over_two_lists_run_in_one_gather(source):
+    """Each has its own items and results; both share one pace."""
+    songs, doubled = [], []
+    began = time.monotonic()
+    execute_async_event_loop(
+        jobs=[(source, NUMBERS, songs), (double, range(40), doubled)], rate=100
+    )
+    assert sorted(songs) == sorted(FOUND.items())
+    assert sorted(doubled) == [(num, 2 * num) for num in range(40)]
+    assert time.monotonic() - began > 0.6
+
+
+def test_jobs_may_stand_beside_the_numbers():
+    """The first function and list are given as usual, others as jobs."""
+    one, two = [], []
+    execute_async_event_loop(
+        range(3), one, function=double, jobs=[(double, range(3, 5), two)], rate=0
+    )
+    assert (sorted(one), sorted(two)) == ([(0, 0), (1, 2), (2, 4)], [(3, 6), (4, 8)])
+
+
+def test_no_numbers_are_no_work():
+    """An empty list is done at once."""
+    with nothing_left_behind():
+        assert execute_async_event_loop([], function=double) == []
+        assert execute_async_event_loop(iter(()), function=double) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_append_that_raises_ends_the_run_with_its_error(source, engine):
+    """It is the caller's own error, and comes through as it is."""
+
+    class Full:
+        def append(self, item):
+            raise OverflowError("full")
+
+    with pytest.raises(OverflowError, match="full"):
+        execute_async_event_loop(NUMBERS, Full(), function=source, engine=engine, rate=0)
+
+
+def test_an_iterable_that_raises_ends_the_run_with_its_error():
+    """So does an error of the caller's own generator."""
+
+    def breaks():
+        yield 1
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        execute_async_event_loop(breaks(), function=double, rate=0)
+
+
+def test_a_run_that_ends_early_says_why_and_keeps_what_it_has(demo_site):
+    """A refused token is an error of its own, unless the caller brought a frontier that knows."""
+    wrong = GeniusSource(demo_site.base_url, "wrong")
+    with pytest.raises(StoppedError) as caught:
+        execute_async_event_loop(NUMBERS, function=wrong, rate=0)
+    assert caught.value.stopped_by == "unauthorized"
+    assert "401" in str(caught.value)
+    frontier = Frontier(pacer=Pacer(0))
+    assert execute_async_event_loop(NUMBERS, function=wrong, frontier=frontier) == []
+    assert frontier.stopped_by == "unauthorized"
+
+
+def test_the_engine_follows_the_function(source):
+    """curl for sources, requests for functions; curl for a function is refused."""
+    policy = Policy()
+    assert open_engine(None, runs_step1=False, connections=1, policy=policy).name == "curl"
+    assert open_engine(None, runs_step1=True, connections=1, policy=policy).name == "requests"
+    assert (
+        open_engine("requests", runs_step1=False, connections=1, policy=policy).name == "requests"
+    )
+    with pytest.raises(SettingsError, match="curl cannot run a step 1 function"):
+        execute_async_event_loop(NUMBERS, function=double, engine="curl")
+
+
+def test_without_pycurl_sources_run_on_requests(source, monkeypatch, caplog):
+    """And one line of the log says so."""
+    monkeypatch.setitem(sys.modules, "crawler.curl_engine", None)
+    song_urls = execute_async_event_loop(NUMBERS, function=source, rate=0)
+    assert sorted(song_urls) == sorted(FOUND.items())
+    assert caplog.text.count("pycurl") == 1
+    with pytest.raises(ImportError):
+        execute_async_event_loop(NUMBERS, function=source, engine="curl")
+
+
+@pytest.mark.parametrize("function", [None, "text", 5])
+def test_what_cannot_be_called_is_no_step_1(function):
+    """The error names what came."""
+    with pytest.raises(TypeError, match="step 1 must be a function or a source"):
+        execute_async_event_loop([1], function=function)
