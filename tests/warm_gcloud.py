@@ -48,7 +48,7 @@ def warm_gcloud(folder: Path) -> Iterator[Path]:
     script.write_text(CLIENT.format(python=sys.executable, path=str(path)))
     script.chmod(0o755)
     command = [python, "-SE", __file__, path, sdk]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as server:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"
@@ -66,6 +66,7 @@ def serve(path: str, sdk: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(16)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         while True:
@@ -79,6 +80,12 @@ def serve(path: str, sdk: str) -> None:
             for file in files:
                 os.close(file)
             threading.Thread(target=_hand_back, args=(child, connection), daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End when standard input does: whoever started this is gone, however that came about."""
+    os.read(0, 1)
+    os._exit(0)
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
