@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple, Self, Self
+from typing import Any, NamedTuple, Self
 
 import pytest
 
@@ -410,7 +410,6 @@ class _EchoingSite:
     """Answers one connection with 200 and what was asked."""
 
     def __enter__(self) -> Self:
-        import threading
 
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"

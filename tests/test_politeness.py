@@ -1,12 +1,18 @@
 """Politeness as the site itself records it: the pace, the pause, and what a broken site costs."""
 
+import contextlib
+import socket
+import threading
 import time
 
 import pytest
 
 from crawler.demo_site import DemoSite
 from crawler.demo_songs import expected_info
+from crawler.frontier import Frontier
+from crawler.pacer import Pacer
 from crawler.source import GeniusSource
+from crawler.steps import execute_async_event_loop, open_engine
 from crawler.work import Policy
 from tests.crawls import ENGINES, TOKEN, Crawl, crawl_apart
 from tests.faulty_site import FaultySite
@@ -81,6 +87,66 @@ def test_D1_connections_that_are_still_being_made_wait_too(faulty_site_tls, engi
     assert too_early(faulty_site_tls, scenario, 1.0, 0.5) == []
     assert "failed" not in crawl.outcomes.values()
     assert len(crawl.records) == 300
+
+
+def pump(source, target):
+    """Pass on what comes, up to its end."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def slow_to_connect(port, seconds):
+    """Stand before a port, and let the first connection through only after some seconds."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    open_sockets = [listener]
+
+    def serve():
+        wait = seconds
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", port))
+                open_sockets.extend([near, far])
+                time.sleep(wait)
+                wait = 0
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield listener.getsockname()[1]
+    for one in open_sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    for one in open_sockets:
+        one.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_D1_a_pause_that_begins_during_a_handshake_is_kept(faulty_site_tls, engine):
+    """The request of a connection that stands only afterwards is held back, and comes later."""
+    began = time.monotonic()
+    frontier = Frontier(Policy(attempt_seconds=10), pacer=Pacer(0))
+    threading.Timer(0.2, frontier.hold, (1.0,)).start()
+    port = int(faulty_site_tls.base_url.rpartition(":")[2])
+    lane = open_engine(
+        engine,
+        runs_step1=False,
+        connections=1,
+        policy=frontier.policy,
+        ca_file=str(faulty_site_tls.ca_path),
+    )
+    with slow_to_connect(port, 0.5) as slow:
+        source = GeniusSource(f"https://127.0.0.1:{slow}/right", TOKEN)
+        results = execute_async_event_loop([3], function=source, engine=lane, frontier=frontier)
+    assert [num for num, _ in results] == [3]
+    assert len(faulty_site_tls.requests) == 1
+    assert all(seen.at >= began + 1.15 for seen in faulty_site_tls.requests)
+    assert frontier.resume_at >= began + 1.15
 
 
 @pytest.mark.parametrize("engine", ENGINES)

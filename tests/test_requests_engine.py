@@ -357,7 +357,7 @@ def test_F5_a_function_that_comes_back_late_sends_and_changes_nothing(demo_site)
             finally:
                 came_back.set()
         elif song_num > SONG:
-            time.sleep(0.3)  # the run is still under way when the late one comes back
+            time.sleep(0.4)  # the run is still under way when the late one comes back
         song_urls.append((song_num, threading.get_ident()))
 
     policy = Policy(attempt_seconds=0.5, max_attempts=1)
@@ -366,8 +366,7 @@ def test_F5_a_function_that_comes_back_late_sends_and_changes_nothing(demo_site)
     assert crawl.kinds[SONG] == "timeout"
     assert len(crawl.records) == 9
     assert demo_site.stats()["requests"] == 0
-    lanes = {info for _, info in crawl.results}
-    assert len(lanes) == 2
+    assert len({info for num, info in crawl.results if num > SONG}) == 1
 
 
 def test_F5_a_process_does_not_wait_for_a_function_that_never_returns():

@@ -48,6 +48,11 @@ class Scripted:
         for one in self._open:
             one.close()
 
+    @property
+    def connections(self):
+        """Connections taken up so far."""
+        return len(self._open) - 1
+
     def _serve(self):
         with contextlib.suppress(OSError):
             while True:
@@ -175,6 +180,7 @@ def test_B5_what_comes_beyond_an_answer_ends_its_connection(session):
     with Scripted(right(b"one") + right(b"not asked for"), right(b"two")) as site:
         assert session.get(site.url).content == b"one"
         assert session.get(site.url).content == b"two"
+        assert site.connections == 2
 
 
 def test_B6_endless_informational_answers_are_bounded(session):

@@ -37,7 +37,7 @@ def test_step_1_appends_a_tuple(source):
     """With any session of requests, also outside a crawl."""
     song_urls = []
     with requests.Session() as session:
-        assert request_song_info(session, 3, song_urls, source=source) is None
+        assert request_song_info(session, 3, song_urls, source=source) is None  # type: ignore[func-returns-value]
     assert song_urls == [(3, FOUND[3])]
 
 
@@ -197,7 +197,7 @@ def test_a_run_that_ends_early_says_why_and_keeps_what_it_has(demo_site):
 
 
 def test_the_engine_follows_the_function(source):
-    """curl for sources, requests for functions; curl for a function is refused."""
+    """Curl for sources, requests for functions; curl for a function is refused."""
     policy = Policy()
     assert open_engine(None, runs_step1=False, connections=1, policy=policy).name == "curl"
     assert open_engine(None, runs_step1=True, connections=1, policy=policy).name == "requests"
