@@ -14,6 +14,12 @@ STALLED_SECONDS = 10
 IDLE_CONNECTION_SECONDS = 20
 """An idle connection is let go before a site usually does: libcurl would quietly send again."""
 
+BODY_BUDGET_BYTES = 64 << 20
+"""Bodies in flight over all connections."""
+
+_CUT_AT_BYTES = 40 << 20
+"""Beyond this the largest are cut, which leaves room for what comes between two looks."""
+
 PIECE_BYTES = 4096
 """Size of libcurl's pieces where many connections share a budget: it reads ten of each in a turn."""
 
@@ -81,7 +87,7 @@ def header_lines(source: Source) -> list[str]:
     return ["Accept-Encoding: gzip", *lines]
 
 
-def to_cut(transfers: Iterable[Transfer], budget_bytes: int) -> list[Transfer]:
+def to_cut(transfers: Iterable[Transfer], budget_bytes: int = _CUT_AT_BYTES) -> list[Transfer]:
     """Name the largest transfers, as many as bring the rest within a budget."""
     weights = [
         (sum(map(len, each.chunks)) + sum(map(len, each.lines)), id(each), each)

@@ -14,19 +14,16 @@ import pycurl
 
 from crawler.body import MAX_BODY_BYTES
 from crawler.curl_answers import read_failure, read_page
-from crawler.curl_handles import PIECE_BYTES, Transfer, header_lines, to_cut
+from crawler.curl_handles import BODY_BUDGET_BYTES, PIECE_BYTES, Transfer, header_lines, to_cut
 from crawler.details import detail_of, in_words
 from crawler.frontier import Frontier
 from crawler.verdict import Reply
 from crawler.work import Attempt
 
-BODY_BUDGET_BYTES = 64 << 20
-"""Bodies in flight over all connections."""
-
-_CUT_AT_BYTES = 40 << 20
-"""Beyond this the largest are cut, which leaves room for what comes between two looks."""
-
 _LOOK_SECONDS = 0.5
+_NAP_SECONDS = 0.012
+"""A pace of 100 a second and more makes pauses no longer than this."""
+
 _WEIGH_SECONDS = 0.02
 
 
@@ -60,15 +57,22 @@ class CurlLane:
     def run(self, frontier: Frontier) -> None:
         """Perform attempts until there are none; after the run was closed, to the grace's end."""
         self._frontier = frontier
+        is_stirred = True  # whether libcurl may have something to do: it looks at every transfer
         try:
             while frontier.grace_left() > 0:
+                started_before = self._started
                 wait = self._start_due()
                 if not self._busy:
                     if wait is None:
                         return
                     frontier.rest(min(wait, _LOOK_SECONDS))
-                elif not self._collect():
-                    self._sleep(_LOOK_SECONDS if wait is None else wait)
+                    continue
+                if is_stirred or self._started > started_before:
+                    is_stirred = False
+                    if self._collect():
+                        continue
+                self._sleep(_LOOK_SECONDS if wait is None else wait)
+                is_stirred = True
         finally:
             self._close()
 
@@ -177,7 +181,7 @@ class CurlLane:
         if now - self._weighed_at < _WEIGH_SECONDS:
             return
         self._weighed_at = now
-        for transfer in to_cut(self._busy, _CUT_AT_BYTES):
+        for transfer in to_cut(self._busy):
             self._release(transfer.handle)
             transfer.chunks.clear()
             self._frontier.put_back([transfer.attempt])
@@ -188,7 +192,11 @@ class CurlLane:
         timeout = self._multi.timeout()
         if timeout >= 0:
             seconds = min(seconds, timeout / 1000)
-        if seconds > 0 and self._multi.select(min(seconds, _LOOK_SECONDS)) == -1:
+        if 0 < seconds <= _NAP_SECONDS:
+            time.sleep(
+                seconds
+            )  # what arrives meanwhile is read with the next start: one waking less
+        elif seconds > 0 and self._multi.select(min(seconds, _LOOK_SECONDS)) == -1:
             time.sleep(min(seconds, 0.005))  # names are being resolved: nothing to wait on
 
     def _open(self) -> Transfer:
