@@ -19,7 +19,7 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
         status: HTTP status of the last answer, None where there was none.
         info: What the source or step 1 function took from the page; None unless found.
         error: The kind of failure, None unless failed.
-        attempts: HTTP requests spent on it in the run that wrote it, >= 1.
+        attempts: HTTP requests spent on it in the run that wrote it; 0 where robots.txt forbids it.
         fetched_at: When the outcome was known, UTC, to the microsecond.
         detail: A line about the failure, for people; absent when there is nothing to add.
         failed_runs: For a failed one: runs in a row that failed on it, this one included.
