@@ -52,11 +52,12 @@ def test_B6_ten_megabytes_of_headers_on_all_connections_at_once(faulty_site, eng
 # --- B2: a resolver that hangs -------------------------------------------------------------------
 
 _HANGING = """
-    import socket, sys, subprocess
+    import os, socket, sys, subprocess
+    address = f"127.9.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"  # one for each process
     silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    silent.bind(("127.9.9.9", 53))
+    silent.bind((address, 53))
     with open(sys.argv[1], "w") as file:
-        file.write("nameserver 127.9.9.9\\noptions timeout:30 attempts:1\\n")
+        file.write(f"nameserver {address}\\noptions timeout:30 attempts:1\\n")
     subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
     from tests.crawls import Crawl
     from crawler.work import Policy

@@ -165,8 +165,9 @@ def test_F6_fifty_runs_leave_no_file_open():
 
 
 SCRIPT = """
-    import sys, threading
+    import signal, sys, threading
     from crawler import execute_async_event_loop
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     def step1(session, song_num, song_urls):
         print("asked", flush=True)
         {busy}
