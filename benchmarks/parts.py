@@ -43,7 +43,7 @@ def bucket_store(site: Site, plan: Plan) -> list[Row]:
     # imported here, for this case alone: the storage server comes with the tests' dependencies
     from tests.storage_server import StorageServer
 
-    count = min(100_000, int(10_000 * plan.seconds))
+    count = plan.fast_pages
     rows = []
     with StorageServer() as server:
         server.make_bucket("bench")

@@ -56,7 +56,7 @@ def read_page(
         lines: Its head as received, a line each.
         chunks: Its body as received, encoded.
     """
-    if b"\r\n" not in lines and b"\n" not in lines:  # libcurl takes its end for the head's
+    if not _is_head_whole(lines):  # libcurl takes the end of the connection for the head's
         return Reply(attempt, error="connection", detail="the end amid the headers")
     if status != 200:
         return answer_without_page(attempt, status, lines)
@@ -77,6 +77,11 @@ def read_page(
         if trouble is not None:
             return _failure(attempt, source, "function", trouble)
     return Reply(attempt, True, info, 200)
+
+
+def _is_head_whole(lines: list[bytes]) -> bool:
+    """Whether an empty line has come: the last one, unless trailers follow it."""
+    return lines[-1:] == [b"\r\n"] or b"\r\n" in lines or b"\n" in lines
 
 
 def read_failure(

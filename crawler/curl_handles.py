@@ -60,17 +60,20 @@ def handle_options(*, user_agent: str, attempt_seconds: float, ca_file: str) -> 
 
 
 class Transfer:
-    """One reusable handle, with what the transfer under way has received."""
+    """One reusable handle, with what the transfer under way has received.
 
-    __slots__ = ("attempt", "chunks", "handle", "lines", "source")
+    A handle looks up its attributes slowly (pycurl 7.49), so the two needed for each page are kept.
+    """
+
+    __slots__ = ("attempt", "chunks", "getinfo", "handle", "lines", "setopt", "source")
 
     def __init__(self, handle: pycurl.Curl) -> None:
         self.handle = handle
+        self.setopt, self.getinfo = handle.setopt, handle.getinfo
         self.lines: list[bytes] = []
         self.chunks: list[bytes] = []
         self.attempt: Attempt
         self.source: Source | None = None
-        handle.transfer = self
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         handle.setopt(pycurl.WRITEFUNCTION, self.chunks.append)
 

@@ -21,10 +21,9 @@ from crawler.verdict import Reply
 from crawler.work import Attempt
 
 _LOOK_SECONDS = 0.5
-_NAP_SECONDS = 0.012
-"""A pace of 100 a second and more makes pauses no longer than this."""
-
+_NAP_SECONDS = 0.02  # from 50 a second on the lane wakes so often: a slow pace costs its wakings
 _WEIGH_SECONDS = 0.02
+_SEND, _ABORT = int(pycurl.PREREQFUNC_OK), int(pycurl.PREREQFUNC_ABORT)
 
 
 class CurlLane:
@@ -35,6 +34,7 @@ class CurlLane:
     def __init__(self, connections: int, options: dict[int, Any]) -> None:
         """Prepare a lane with so many connections, whose handles have these options."""
         self._options = options | {pycurl.PREREQFUNCTION: self._may_send}
+        self._transfers: dict[Any, Transfer] = {}  # by handle
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
@@ -94,12 +94,11 @@ class CurlLane:
         transfer.lines.clear()
         transfer.chunks.clear()
         source = attempt.job.source
-        handle = transfer.handle
         try:
             if source is not transfer.source:
-                handle.setopt(pycurl.HTTPHEADER, header_lines(source))
+                transfer.setopt(pycurl.HTTPHEADER, header_lines(source))
                 transfer.source = source
-            handle.setopt(pycurl.URL, source.url(attempt.song_num))
+            transfer.setopt(pycurl.URL, source.url(attempt.song_num))
         except Exception as error:  # noqa: BLE001 - a source is anybody's code
             self._free.append(transfer)
             detail = detail_of(in_words(error))
@@ -107,7 +106,7 @@ class CurlLane:
             return
         self._busy.add(transfer)
         self._started += 1
-        self._multi.add_handle(handle)
+        self._multi.add_handle(transfer.handle)
 
     def _collect(self) -> bool:
         """Drive the transfers, hand back those that ended; say whether there is more to do now."""
@@ -137,13 +136,13 @@ class CurlLane:
 
     def _release(self, handle: Any) -> Transfer:
         self._multi.remove_handle(handle)
-        transfer: Transfer = handle.transfer
+        transfer = self._transfers[handle]
         self._busy.discard(transfer)
         self._free.append(transfer)
         return transfer
 
     def _read(self, transfer: Transfer) -> Reply:
-        status = transfer.handle.getinfo(pycurl.RESPONSE_CODE)
+        status = transfer.getinfo(pycurl.RESPONSE_CODE)
         source: Any = transfer.source
         reply = read_page(transfer.attempt, source, status, transfer.lines, transfer.chunks)
         transfer.chunks.clear()
@@ -168,9 +167,9 @@ class CurlLane:
         """Asked by libcurl when a connection stands and the request is about to be sent."""
         self._is_acquainted = True
         if self._frontier.resume_at > time.monotonic():
-            return int(pycurl.PREREQFUNC_ABORT)
+            return _ABORT
         self._sent += 1
-        return int(pycurl.PREREQFUNC_OK)
+        return _SEND
 
     def _weigh(self) -> None:
         """Keep bodies in flight within their budget: cut off the largest, and ask again later.
@@ -188,30 +187,27 @@ class CurlLane:
             self._frontier.charge(1)
 
     def _sleep(self, seconds: float) -> None:
-        """Wait for the network, at most until the next attempt is due or libcurl has to act."""
-        timeout = self._multi.timeout()
-        if timeout >= 0:
-            seconds = min(seconds, timeout / 1000)
-        if 0 < seconds <= _NAP_SECONDS:
-            time.sleep(
-                seconds
-            )  # what arrives meanwhile is read with the next start: one waking less
-        elif seconds > 0 and self._multi.select(min(seconds, _LOOK_SECONDS)) == -1:
-            time.sleep(min(seconds, 0.005))  # names are being resolved: nothing to wait on
+        """Wait for the network, an attempt that is due, or libcurl; what is due soon, for a nap."""
+        timeout, is_soon = self._multi.timeout(), seconds <= _NAP_SECONDS
+        if timeout == 0 or seconds <= 0:
+            return
+        seconds = min(seconds, _LOOK_SECONDS, timeout / 1000 if timeout > 0 else _LOOK_SECONDS)
+        if is_soon or self._multi.select(seconds) == -1:  # -1: nothing to wait on but a name server
+            time.sleep(_NAP_SECONDS if is_soon else min(seconds, 0.005))
 
     def _open(self) -> Transfer:
         self._unopened -= 1
         handle = pycurl.Curl()
         for option, value in self._options.items():
             handle.setopt(option, value)
-        return Transfer(handle)
+        return self._transfers.setdefault(handle, Transfer(handle))
 
     def _close(self) -> None:
         for transfer in [*self._busy, *self._free]:
             with contextlib.suppress(pycurl.error):
                 self._multi.remove_handle(transfer.handle)
-            del transfer.handle.transfer  # a circle that would wait for the collector
             transfer.handle.close()
+        self._transfers.clear()
         if self._is_resolving:
             # It waits until the system's resolver gives up, half a minute; nobody else shall.
             threading.Thread(target=self._multi.close, name="resolver", daemon=True).start()

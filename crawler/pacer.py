@@ -22,6 +22,7 @@ class Pacer:
 
     Attributes:
         rate: Attempts per second, 0 for no limit.
+        resume_at: When the latest shared pause ends; in the past where there is none.
         held_seconds: Length of all shared pauses so far, one under way counted whole.
     """
 
@@ -34,7 +35,7 @@ class Pacer:
         self._lock = threading.Lock()
         self._credit = self._burst = 1.0
         self._refilled_at = -math.inf
-        self._resume_at = -math.inf
+        self.resume_at = -math.inf
         self._cut_at = -math.inf
         self._recovered_at = -math.inf
         self._counted_from, self._counted, self._measured = -math.inf, 0, 0.0
@@ -43,11 +44,6 @@ class Pacer:
     def limit(self) -> float:
         """Attempts per second granted at present, `inf` where there is no limit."""
         return self._limit
-
-    @property
-    def resume_at(self) -> float:
-        """When the latest shared pause ends; in the past where there is none."""
-        return self._resume_at
 
     def grant(self, wanted: int, now: float) -> tuple[int, float]:
         """Say how many of the wanted attempts may start now, and when to ask again.
@@ -60,8 +56,8 @@ class Pacer:
             `(granted, wait)`: 0 <= granted <= wanted; seconds until more will be granted.
         """
         with self._lock:
-            if now < self._resume_at:
-                return 0, self._resume_at - now
+            if now < self.resume_at:
+                return 0, self.resume_at - now
             limit = self._limit
             if limit == math.inf:
                 self._count(wanted, now)
@@ -94,10 +90,10 @@ class Pacer:
         What could have been sent in the pause is not made good afterwards.
         """
         with self._lock:
-            before = max(self._resume_at, now)
+            before = max(self.resume_at, now)
             if until <= before:
                 return False
-            self._resume_at = until
+            self.resume_at = until
             self.held_seconds += until - before
             self._refilled_at = max(until, self._refilled_at)
             return True
@@ -112,7 +108,7 @@ class Pacer:
             if self._full > 1:
                 self._limit = max(1.0, min(self._limit, self._full) / 2)
             self._cut_at = now
-            self._recovered_at = max(now, self._resume_at)
+            self._recovered_at = max(now, self.resume_at)
             self._credit = min(self._credit, 1.0)
 
     def recover(self, now: float) -> None:
@@ -154,9 +150,9 @@ def _peak(limit: float) -> tuple[float, float]:
     """Say how fast lateness is made good, per second, and how many attempts may start at once.
 
     No second holds more than their sum. From 50 a second on that is at most 104 % of the rate
-    (105 % below 100), which leaves 1 % for what the network shifts; below, where 2 % are less
+    (105 % below 100), which leaves 1 % for what the network shifts; below, where 3 % are less
     than one attempt, it is one attempt more than the rate, for lateness up to 50 ms.
     """
     if limit >= 50:
-        return limit * 1.02, max(1.5, limit * 0.02)
+        return limit * 1.01, max(1.5, limit * 0.03)
     return limit * 1.01, min(1.5, 1.0 + limit * 0.05)

@@ -160,7 +160,8 @@ def read_page(body: bytes, decode: Callable[[bytes], T], page_type: type[T]) -> 
         Missing: The body's own `meta.status` is 404.
     """
     try:
-        str(body, "utf-8")  # msgspec skips unknown fields without looking at their bytes
+        if not body.isascii():
+            str(body, "utf-8")  # msgspec skips unknown fields without looking at their bytes
         return decode(body)
     except UnicodeDecodeError:
         raise PageError("json", "not UTF-8") from None
