@@ -28,7 +28,7 @@ from crawler.delivery import (
 )
 from crawler.errors import QueueError, RequestError, SettingsError, StoreError, StoreMismatchError
 from crawler.fan_out import fan_out, order_number
-from crawler.logs import configure_logging, log_context, trace_id
+from crawler.logs import configure_logging, log_context, request_labels, trace_id
 from crawler.request import CrawlRequest, parse_request
 from crawler.settings import MAX_SONG_NUM, Settings, read_settings
 from crawler.task_queue import TaskQueue
@@ -51,7 +51,8 @@ _METHODS = {
 @functions_framework.http
 def crawl_songs(request: Request) -> Response:
     """Answer one request: `/` runs a crawl, `/status` looks at the store, `/health` says we live."""
-    with log_context(trace_id(dict(request.headers))):
+    headers = dict(request.headers)
+    with log_context(trace_id(headers), **request_labels(headers)):
         try:
             return _route(request)
         except RequestError as error:

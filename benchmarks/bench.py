@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases, parts, tables, targets
+from benchmarks import cases, parts, sizes, tables, targets
 from benchmarks.cases import Plan, Row
 from benchmarks.cgroup import NoCgroupError
 from benchmarks.contest import CONTESTANTS
@@ -36,6 +36,7 @@ CASES: dict[str, tuple[str, Callable[[Site, Plan], list[Row]]]] = {
         f"The function in {parts.CPUS} CPU and {parts.MEMORY_MIB} MiB, 100 ms of latency",
         parts.small_function,
     ),
+    "function-sizes": ("Sizes of the function, 100 ms of latency, unpaced", sizes.function_sizes),
 }
 _QUIET_LOAD = 0.7
 RESULTS = Path(__file__).parent / "results"

@@ -107,8 +107,8 @@ def small_function(site: Site, plan: Plan) -> list[Row]:
     rows = []
     for name, count, settings in runs:
         with small_machine(cpus=CPUS, memory_mib=MEMORY_MIB) as small:
-            row = _call_function(site, small, count, settings, plan)
-            rows.append(_tell_limited(plan, {"round": 1, "contestant": name, "count": count} | row))
+            row = call_function(site, small, count, settings, plan)
+            rows.append(tell_limited(plan, {"round": 1, "contestant": name, "count": count} | row))
     with small_machine(cpus=CPUS, memory_mib=MEMORY_MIB) as small:
         row = run_contestant(
             SESSION,
@@ -119,14 +119,22 @@ def small_function(site: Site, plan: Plan) -> list[Row]:
             prefix=small.prefix,
         )
         row |= {"round": 1, "peak_memory_mb": small.peak_memory_mb()}
-        rows.append(_tell_limited(plan, row))
+        rows.append(tell_limited(plan, row))
     return rows
 
 
-def _call_function(
+def call_function(
     site: Site, small: SmallMachine, count: int, settings: Mapping[str, str], plan: Plan
 ) -> Row:
-    """Start the real functions-framework in the group, crawl through it once, stop it."""
+    """Start the real functions-framework in the group, crawl through it once, stop it.
+
+    Args:
+        site: Asked at its slow address, 100 ms.
+        small: The group.
+        count: Songs 1 to count.
+        settings: Of the function, beside store, site and token.
+        plan: How long a paced run may take.
+    """
     site.log.write_text("")
     with tempfile.TemporaryDirectory(prefix="bench-store-") as store:
         environment = {
@@ -202,7 +210,7 @@ def _post(url: str, body: dict[str, int], timeout_seconds: float) -> dict[str, A
     return answer
 
 
-def _tell_limited(plan: Plan, row: Row) -> Row:
+def tell_limited(plan: Plan, row: Row) -> Row:
     rate = row["failed"] or f"{row['pages_per_second']:,.1f} pages/s"
     plan.tell(f"  {row['contestant']}: {rate}, group's peak {row['peak_memory_mb'] or 0:.0f} MiB")
     return row

@@ -4,10 +4,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import case_table
+from benchmarks.tables import case_table, sizes_table
 from benchmarks.targets import Cases, targets_table
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+_SIZES = (
+    "The function in every size it is deployed in, held there by a cgroup, against a site 100 ms "
+    "away (400 connections, with `requests` 64 lanes); dollars by the list prices in "
+    "[`crawler/cost.py`](crawler/cost.py), without free tiers:"
+)
 
 
 def write_readme(readme: Path, results: dict[str, Any]) -> bool:
@@ -25,4 +31,7 @@ def _lines(results: dict[str, Any]) -> list[str]:
     summaries: Cases = {name: entry["summary"] for name, entry in results.items()}
     race = case_table("http", results["http"])[2:]
     plot = "![Pages per second and CPU per page, by client](benchmarks/results/http.svg)"
-    return ["", *race, plot, "", *targets_table(summaries), ""]
+    lines = ["", *race, plot, "", *targets_table(summaries), ""]
+    if summaries.get("function-sizes"):
+        lines += [_SIZES, "", *sizes_table(summaries["function-sizes"]), ""]
+    return lines

@@ -68,7 +68,8 @@ def _sum_up(group: list[Row], reference: dict[int, float]) -> Summary:
     entry["by_round"] = {
         str(row["round"]): row["pages_per_second"] for row in good if "pages_per_second" in row
     }
-    more = ("pace", "cpu_share", "peak_memory_mb", "answer")
+    more = ("pace", "cpu_share", "peak_memory_mb", "answer", "engine", "cpu", "memory_mib")
+    more += ("dollars_at_100", "dollars_unpaced")
     return entry | {key: good[-1][key] for key in more if good and key in good[-1]}
 
 
@@ -89,6 +90,7 @@ def case_table(case: str, entry: dict[str, Any]) -> list[str]:
     if entry.get("skipped"):
         return [*lines, f"Not measured: {entry['skipped']}", ""]
     writers = {"paced": _paced_table, "cold-start": _cold_table, "small-function": _small_table}
+    writers["function-sizes"] = sizes_table
     writer = writers.get(case, _curve_table if case in _CURVES else _race_table)
     failures = _failure_lines(entry["summary"])
     return [*lines, *writer(entry["summary"]), "", *failures, *([""] if failures else [])]
@@ -172,6 +174,27 @@ def _small_table(entries: list[Summary]) -> list[str]:
         for entry in entries
     ]
     return _markdown(head, rows)
+
+
+def sizes_table(entries: list[Summary]) -> list[str]:
+    """Write one line per size of the function: what either engine reaches, what a million costs."""
+    head = ["vCPU", "memory, MiB", "`curl`, pages/s", "`requests`, pages/s", "memory used, MiB"]
+    head += ["a million pages at 100/s", "the same, `curl` unpaced"]
+    lines = []
+    for fast in (entry for entry in entries if entry.get("engine") == "curl"):
+        slow = find(entries, fast["contestant"].replace("curl", "requests")) or {}
+        lines.append(
+            [
+                f"{fast['cpu']:g}",
+                str(fast["memory_mib"]),
+                _number(_median(fast, "pages_per_second"), ",.0f"),
+                _number(_median(slow, "pages_per_second"), ",.0f"),
+                _number(fast.get("peak_memory_mb"), ".0f"),
+                f"${fast['dollars_at_100']:.2f}",
+                f"${fast['dollars_unpaced']:.2f}",
+            ]
+        )
+    return _markdown(head, lines)
 
 
 def _failure_lines(entries: list[Summary]) -> list[str]:

@@ -85,7 +85,7 @@ class Run:
             pacer=pacer or Pacer(settings.rate),
             own_pacer=self.heeding.own_pacer(request.max_rate),
             deadline=None if budget is None else self.started + budget,
-            on_record=self._book,
+            on_record=self._book if self.scope.has_tail else self.writer.add,
             on_pause=self._tell_pause,
             has_room=lambda: self.writer.has_room() and self.raw.has_room(),
             last_known=None if request.recheck == "missing" else self.scope.last_found,

@@ -27,7 +27,7 @@ from crawler.block_info import (
     summarise,
 )
 from crawler.errors import BlockFormatError
-from crawler.record import Record, decode_record, encode_record, merge_records
+from crawler.record import Record, decode_record, encode_records, merge_records
 
 __all__ = [
     "BLOCK_SIZE",
@@ -74,7 +74,7 @@ def encode_block(records: Iterable[Record], *, source: str) -> tuple[bytes, Bloc
     ordered = sorted(records, key=lambda record: record.song_num)
     info = summarise(ordered, source=source)
     _check_numbers(ordered, info.first)
-    text = b"\n".join([encode_record(record) for record in ordered]) + b"\n"
+    text = encode_records(ordered)
     data = _pack(text, format_block_info(info).encode())
     if len(text) > MAX_TEXT_BYTES or len(data) > MAX_BLOCK_BYTES:
         raise BlockFormatError(

@@ -41,6 +41,7 @@ def handle_options(*, user_agent: str, attempt_seconds: float, ca_file: str) -> 
         pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
         pycurl.FOLLOWLOCATION: 0,
         pycurl.PROXY: "",
+        pycurl.NOPROXY: "*",  # else each request looks for it in the environment
         pycurl.NETRC: pycurl.NETRC_IGNORED,
         pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,
         pycurl.HTTP09_ALLOWED: 0,
@@ -76,6 +77,11 @@ class Transfer:
         self.source: Source | None = None
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         handle.setopt(pycurl.WRITEFUNCTION, self.chunks.append)
+
+    def forget(self) -> None:
+        """Let go of what was received."""
+        self.lines.clear()
+        self.chunks.clear()
 
 
 def header_lines(source: Source) -> list[str]:

@@ -91,8 +91,6 @@ class CurlLane:
     def _start(self, attempt: Attempt) -> None:
         transfer = self._free.pop() if self._free else self._open()
         transfer.attempt = attempt
-        transfer.lines.clear()
-        transfer.chunks.clear()
         source = attempt.job.source
         try:
             if source is not transfer.source:
@@ -126,6 +124,7 @@ class CurlLane:
                 self._started -= 1  # it never came to sending
             if number == pycurl.E_ABORTED_BY_CALLBACK:
                 held.append(transfer.attempt)
+                transfer.forget()
             else:
                 replies.append(self._read_failure(transfer, number, message))
         self._settle_repeats()
@@ -145,14 +144,13 @@ class CurlLane:
         status = transfer.getinfo(pycurl.RESPONSE_CODE)
         source: Any = transfer.source
         reply = read_page(transfer.attempt, source, status, transfer.lines, transfer.chunks)
-        transfer.chunks.clear()
+        transfer.forget()
         return reply
 
     def _read_failure(self, at: Transfer, number: int, message: str) -> Reply:
         source: Any = at.source
         reply = read_failure(at.attempt, source, at.handle, number, message, at.lines)
-        at.chunks.clear()
-        at.lines.clear()
+        at.forget()
         self._is_resolving |= reply.error == "dns"
         return reply
 
@@ -181,8 +179,7 @@ class CurlLane:
             return
         self._weighed_at = now
         for transfer in to_cut(self._busy):
-            self._release(transfer.handle)
-            transfer.chunks.clear()
+            self._release(transfer.handle).forget()
             self._frontier.put_back([transfer.attempt])
             self._frontier.charge(1)
 

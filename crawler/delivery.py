@@ -30,6 +30,10 @@ ENDS_ORDER = ("unauthorized", "circuit")
 """Reasons that no repeat can mend: the other shards of the order need not find out by themselves."""
 
 
+BARREN_SECONDS = 600
+"""A successor of a run that asked nothing waits so long: what kept the one may keep the next."""
+
+
 class Delivery(NamedTuple):
     """What a task stands for: the order it belongs to, and its place after the shard's first task."""
 
@@ -105,7 +109,7 @@ def go_on(
         return True
     name = task_name(delivery.order, body, delivery.sequence + 1)
     try:
-        not_before = earliest(answer.stopped_by, open_store(settings.store), now)
+        not_before = earliest(answer, open_store(settings.store), now)
         is_new = queue().create(Task(name, body, not_before))
     except (QueueError, StoreError) as error:
         logger.error("what is left could not be enqueued: %s", error)  # noqa: TRY400 - it says all
@@ -134,18 +138,21 @@ def successor_body(request: CrawlRequest, answer: Answer) -> dict[str, object] |
     return body if body.get("limit", 1) > 0 else None
 
 
-def earliest(stopped_by: str, store: Store, now: datetime) -> datetime | None:
-    """Say before when a successor is of no use: the end of the pause, or of the day; None: at once.
+def earliest(answer: Answer, store: Store, now: datetime) -> datetime | None:
+    """Say before when a successor is of no use; None: at once.
+
+    That is the end of the pause or of the day, or a while where the run came to nothing: a chain
+    of such runs must not spin.
 
     Raises:
         StoreError: The pause cannot be looked up.
     """
-    if stopped_by == "daily_cap":
+    if answer.stopped_by == "daily_cap":
         tomorrow = now.astimezone(UTC).date() + timedelta(days=1)
         return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=UTC)
-    if stopped_by == "paused":
+    if answer.stopped_by == "paused":
         return control.read_control(store, timeout=STORE_SECONDS)[0].pause_until
-    return None
+    return None if answer.requests else now + timedelta(seconds=BARREN_SECONDS)
 
 
 def end_order(settings: Settings, order: int, reason: str, *, now: datetime) -> None:

@@ -35,21 +35,35 @@ def configure_logging(
 ) -> None:
     """Send the process's log lines, INFO and above, to one stream; calling it again replaces that.
 
+    In the cloud no other stream gets them: with `LOG_EXECUTION_ID` the framework's own handler
+    would tell each line a second time, secrets included.
+
     Args:
         environ: With `K_SERVICE` lines are JSON; `GOOGLE_CLOUD_PROJECT` completes trace names.
         stream: Where to; None: stdout in the cloud, else stderr, which leaves stdout to answers.
         secrets: Strings that no line may hold; empty ones are ignored.
     """
     in_cloud = "K_SERVICE" in environ
-    handler = _SafeHandler(stream or (sys.stdout if in_cloud else sys.stderr), secrets)
+    handler = _SafeHandler(stream or (_stdout() if in_cloud else sys.stderr), secrets)
     project = environ.get("GOOGLE_CLOUD_PROJECT", "")
     handler.setFormatter(_JsonFormatter(project) if in_cloud else _LineFormatter())
     root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, _SafeHandler)]:
-        root.removeHandler(old)
+    for old in root.handlers[:]:
+        if isinstance(old, _SafeHandler) or (in_cloud and type(old) is logging.StreamHandler):
+            root.removeHandler(old)
     root.addHandler(handler)
     if root.level in (logging.NOTSET, logging.WARNING):  # a level somebody chose is kept
         root.setLevel(logging.INFO)
+
+
+def _stdout() -> TextIO:
+    """Give the process's own stdout.
+
+    With `LOG_EXECUTION_ID` the framework puts another in its place while it answers a request,
+    which adds empty lines to what pool threads write.
+    """
+    stdout: TextIO = getattr(sys.stdout, "stream", sys.stdout)
+    return stdout
 
 
 @contextlib.contextmanager
@@ -74,6 +88,16 @@ def trace_id(headers: Mapping[str, str]) -> str | None:
     w3c = re.match(r"[0-9a-f]{2}-([0-9a-f]{32})-", headers.get("Traceparent", ""))
     match = cloud or w3c
     return match.group(1) if match else None
+
+
+def request_labels(headers: Mapping[str, str]) -> dict[str, str]:
+    """Label a request's lines with the execution id that the framework or its caller gave it.
+
+    Source: `Function-Execution-Id`, as functions-framework reads it. Anything that is not a plain
+    word is ignored: headers come from strangers.
+    """
+    match = re.fullmatch(r"[0-9A-Za-z-]{1,64}", headers.get("Function-Execution-Id", ""))
+    return {"execution_id": match.group()} if match else {}
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:

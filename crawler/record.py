@@ -56,6 +56,14 @@ def encode_record(record: Record) -> bytes:
         return json.dumps(msgspec.to_builtins(record), separators=(",", ":")).encode("ascii")
 
 
+def encode_records(records: list[Record]) -> bytes:
+    """Write records as lines of JSON, each with its newline, as `encode_record` writes them."""
+    try:
+        return _encoder.encode_lines(records)
+    except UnicodeEncodeError:
+        return b"".join([encode_record(record) + b"\n" for record in records])
+
+
 def decode_record(line: bytes) -> Record:
     """Read one line back.
 

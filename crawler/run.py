@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,13 +24,6 @@ from crawler.stock import STORE_SECONDS, Stock
 from crawler.work import Results
 
 logger = logging.getLogger("crawler")
-
-
-class Nowhere:
-    """Where tuples go that nobody collects: records are in the blocks."""
-
-    def append(self, item: Any, /) -> None:
-        """Let go of one tuple."""
 
 
 def crawl(
@@ -141,7 +135,7 @@ def run(
         request, settings, stock, target, pacer, ca_file=ca_file, is_unattended=is_unattended
     )
     answer = made.execute(
-        Nowhere() if song_urls is None else song_urls,
+        deque(maxlen=0) if song_urls is None else song_urls,  # records are in the blocks
         on_progress=on_progress,
         stop_event=stop_event or threading.Event(),
     )

@@ -116,6 +116,11 @@ class Scope:
         """Missing numbers beyond the last found song, once all that was supplied has an outcome."""
         return 0 if self._tail is None else self._tail.missing_at_end
 
+    @property
+    def has_tail(self) -> bool:
+        """Whether the outcome of each number has to be noted."""
+        return self._tail is not None
+
     def note(self, record: Record) -> None:
         """Learn what came of a number: the end of the catalogue depends on it."""
         if self._tail is not None:

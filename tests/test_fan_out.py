@@ -17,7 +17,15 @@ from crawler import crawl
 from crawler.answer import STOPS, Answer
 from crawler.block import block_name, encode_block
 from crawler.control import order_pause, order_stop, read_control
-from crawler.delivery import Delivery, deliver, read_delivery, scheduled_at, successor_body
+from crawler.delivery import (
+    BARREN_SECONDS,
+    Delivery,
+    deliver,
+    earliest,
+    read_delivery,
+    scheduled_at,
+    successor_body,
+)
 from crawler.demo_site import DemoSite
 from crawler.errors import RequestError
 from crawler.fan_out import (
@@ -267,6 +275,17 @@ def test_a_successor_comes_when_it_is_of_use(server: QueueServer, settings: Sett
     deliver_shard(server, settings, answer_of("paused"))
     ((due, _, _),) = server._due
     assert due - time.monotonic() == pytest.approx(7200, abs=20)
+
+
+@pytest.mark.parametrize("stopped_by", ["time_budget", "signal"])
+def test_a_chain_that_comes_to_nothing_does_not_spin(
+    server: QueueServer, settings: Settings, stopped_by: str
+) -> None:
+    """Where a run asked nothing its successor waits ten minutes; where it did, not at all."""
+    deliver_shard(server, settings, answer_of(stopped_by, found=0, requests=0, remaining=3000))
+    ((due, _, _),) = server._due
+    assert due - time.monotonic() == pytest.approx(BARREN_SECONDS, abs=20)
+    assert earliest(answer_of(stopped_by), FolderStore(settings.store), NOW) is None
 
 
 def test_a_run_that_was_held_orders_no_stop(server: QueueServer, settings: Settings) -> None:

@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.logs import NOTICE, configure_logging, log_context, one_line, redact, trace_id
+from crawler.logs import (
+    NOTICE,
+    configure_logging,
+    log_context,
+    one_line,
+    redact,
+    request_labels,
+    trace_id,
+)
 
 TRACE = "0123456789abcdef0123456789abcdef"
 CLOUD = {"K_SERVICE": "songs", "GOOGLE_CLOUD_PROJECT": "proj"}
@@ -253,6 +261,26 @@ def test_configuring_again_replaces_our_own_handler_only():
     logger.info("once")
     assert (first.getvalue(), len(objects(second))) == ("", 1)
     assert other in logging.getLogger().handlers
+
+
+def test_in_the_cloud_no_other_stream_gets_the_lines():
+    """The framework's own handler would tell each a second time, with its secrets."""
+    theirs = io.StringIO()
+    logging.getLogger().addHandler(logging.StreamHandler(theirs))
+    ours = cloud_log(secrets=[SECRET])
+    logger.warning("the token is %s", SECRET)
+    assert theirs.getvalue() == ""
+    assert [line["message"] for line in objects(ours)] == ["the token is ***"]
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"),
+    [("aB3-x", {"execution_id": "aB3-x"}), ("", {}), ("a b", {}), ("x\n", {}), ("a" * 65, {})],
+)
+def test_an_execution_id_is_a_plain_word(given, labels):
+    """What strangers may write into a header is not handed on."""
+    assert request_labels({"Function-Execution-Id": given}) == labels
+    assert request_labels({}) == {}
 
 
 def test_what_a_stream_cannot_carry_is_written_as_escapes():

@@ -1,0 +1,53 @@
+"""What each size of the function reaches and costs: the same crawl under one CPU limit after another."""
+
+from benchmarks.cases import Plan, Row
+from benchmarks.cgroup import small_machine
+from benchmarks.parts import call_function, tell_limited
+from benchmarks.site import Site
+from crawler.cost import SIZES, Size, run_cost
+
+MOST_CPUS = 1
+"""Larger sizes cannot be told apart here: the site needs a processor too."""
+
+_MILLION = 1_000_000
+_PAGES_PER_SECOND = {"curl": 3_000, "requests": 200}
+_CONNECTIONS = {"curl": "400", "requests": "64"}
+
+
+def function_sizes(site: Site, plan: Plan) -> list[Row]:
+    """Run the function unpaced in every size it is deployed in, with either engine, 100 ms away.
+
+    Raises:
+        NoCgroupError: This machine cannot limit a group of processes.
+    """
+    return [
+        _measure(site, plan, size, engine)
+        for size in SIZES
+        if size.cpu <= MOST_CPUS
+        for engine in ("curl", "requests")
+    ]
+
+
+def _measure(site: Site, plan: Plan, size: Size, engine: str) -> Row:
+    count = int(_PAGES_PER_SECOND[engine] * plan.seconds)
+    settings = {
+        "CRAWLER_RATE": "0",
+        "CRAWLER_ENGINE": engine,
+        "CRAWLER_CONNECTIONS": _CONNECTIONS[engine],
+    }
+    with small_machine(cpus=size.cpu, memory_mib=size.memory_mib) as small:
+        row = call_function(site, small, count, settings, plan)
+    name = f"{size.cpu:g} CPU, {size.memory_mib} MiB, {engine}"
+    head = {"round": 1, "contestant": name, "count": count, "engine": engine}
+    row |= head | {"cpu": size.cpu, "memory_mib": size.memory_mib}
+    row["dollars_at_100"] = _dollars_per_million(size, 100)
+    if not row["failed"]:
+        row["dollars_unpaced"] = _dollars_per_million(size, row["pages_per_second"])
+    return tell_limited(plan, row)
+
+
+def _dollars_per_million(size: Size, rate: float) -> float:
+    """Estimate what a million pages cost at a rate, by the list prices in `crawler.cost`."""
+    return run_cost(
+        size, seconds=_MILLION / rate, requests=_MILLION, blocks_written=_MILLION // 1000
+    )
