@@ -278,14 +278,12 @@ def test_a_successor_comes_when_it_is_of_use(server: QueueServer, settings: Sett
 
 
 @pytest.mark.parametrize("stopped_by", ["time_budget", "signal"])
-def test_a_chain_that_comes_to_nothing_does_not_spin(
-    server: QueueServer, settings: Settings, stopped_by: str
-) -> None:
+def test_a_chain_that_comes_to_nothing_does_not_spin(settings: Settings, stopped_by: str) -> None:
     """Where a run asked nothing its successor waits ten minutes; where it did, not at all."""
-    deliver_shard(server, settings, answer_of(stopped_by, found=0, requests=0, remaining=3000))
-    ((due, _, _),) = server._due
-    assert due - time.monotonic() == pytest.approx(BARREN_SECONDS, abs=20)
-    assert earliest(answer_of(stopped_by), FolderStore(settings.store), NOW) is None
+    store = FolderStore(settings.store)
+    barren = answer_of(stopped_by, found=0, requests=0, remaining=3000)
+    assert earliest(barren, store, NOW) == NOW + timedelta(seconds=BARREN_SECONDS)
+    assert earliest(answer_of(stopped_by), store, NOW) is None
 
 
 def test_a_run_that_was_held_orders_no_stop(server: QueueServer, settings: Settings) -> None:
