@@ -2,7 +2,7 @@
 # Needs make and a Python of at least 3.11; everything else goes into .venv.
 
 VENV ?= .venv
-JOBS ?= 2
+JOBS ?= 3
 BIN := $(VENV)/bin
 ARGS ?=
 

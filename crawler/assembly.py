@@ -54,12 +54,13 @@ class Run:
         target: Any,
         pacer: Pacer | None,
         *,
+        began: float,
         ca_file: str | None = None,
         is_unattended: bool = False,
     ) -> None:
         self.settings, self.stock, self.target = settings, stock, target
         self.is_unattended, self.ordered_at = is_unattended, request.ordered_at
-        self.started_at, self.started = datetime.now(UTC), time.monotonic()
+        self.started_at, self.started = datetime.now(UTC), began
         self.raw = RawKeeper(stock.store, is_on=settings.keep_raw)
         self.target = self.raw.keeping(target)
         self.writer = Writer(
@@ -86,7 +87,7 @@ class Run:
             own_pacer=self.heeding.own_pacer(request.max_rate),
             deadline=None if budget is None else self.started + budget,
             on_record=self._book if self.scope.has_tail else self.writer.add,
-            on_pause=self._tell_pause,
+            on_pause=lambda seconds: self.contact.tell_pause(seconds),  # noqa: PLW0108 - made later
             has_room=lambda: self.writer.has_room() and self.raw.has_room(),
             last_known=None if request.recheck == "missing" else self.scope.last_found,
         )
@@ -148,9 +149,6 @@ class Run:
     def _book(self, record: Record) -> None:
         self.scope.note(record)
         self.writer.add(record)
-
-    def _tell_pause(self, seconds: float) -> None:
-        self.contact.tell_pause(seconds)
 
     def _seconds_to_close(self) -> float:
         return SIGNAL_CLOSE_SECONDS if self.frontier.stopped_by == "signal" else CLOSE_SECONDS

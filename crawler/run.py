@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -125,6 +126,7 @@ def run(
     Raises:
         SettingsError, StoreError: Before the first request to the site.
     """
+    began = time.monotonic()  # the budget bounds the whole, the look at the store included
     target = function or target_of(settings)
     store = open_store(settings.store)
     mine = identify(target, settings.base_url)
@@ -132,7 +134,14 @@ def run(
     identity.claim_store(store, mine, timeout=STORE_SECONDS)
     stock = Stock(store, mine.source, request.start, request.stop)
     made = Run(
-        request, settings, stock, target, pacer, ca_file=ca_file, is_unattended=is_unattended
+        request,
+        settings,
+        stock,
+        target,
+        pacer,
+        began=began,
+        ca_file=ca_file,
+        is_unattended=is_unattended,
     )
     answer = made.execute(
         deque(maxlen=0) if song_urls is None else song_urls,  # records are in the blocks

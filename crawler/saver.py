@@ -155,7 +155,10 @@ class Saver:
 
     def _pause(self, seconds: float) -> None:
         """Sleep; the first word of an end wakes everybody for one more try, then pauses are short."""
-        (self._ended if self._closing.is_set() else self._closing).wait(seconds)
+        if self._closing.is_set():
+            self._ended.wait(min(seconds, _FIRST_PAUSE))
+        else:
+            self._closing.wait(seconds)
 
     def _settle(self, ticket: int, info: BlockInfo | None, trouble: str) -> None:
         """Book what became of a block, once."""

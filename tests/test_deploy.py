@@ -40,7 +40,10 @@ SERVICE = "run/namespaces/my-project/services/song-crawler"
 JOB = f"cloudscheduler/{PLACE}/jobs/song-crawler-next"
 CONTROL = "my-songs/genius/control.json"
 
-pytestmark = pytest.mark.timeout(600)  # a deployment is fifty commands, and each takes its time
+pytestmark = [
+    pytest.mark.timeout(600),  # a deployment is fifty commands, and each takes its time
+    pytest.mark.once,
+]
 
 needs_gcloud = pytest.mark.skipif(
     not gcloud_is_here(), reason="gcloud is missing: no command of deploy.sh was run or linted"

@@ -11,6 +11,7 @@ from tests.fault_rows import FAULT_ROWS, rows_named, rows_without_test
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.once
 def test_every_row_has_a_test():
     """What is not shown is not promised: of all tests, some carry each row's number."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]

@@ -32,6 +32,8 @@ GLOBAL_RATE = 600
 SONGS = 200_000 if IS_LONG else 9_000
 WORKERS = 3
 
+pytestmark = pytest.mark.once
+
 
 class Fleet:
     """A site, a queue, and instances of the function; `stop` ends what is left of them."""

@@ -17,10 +17,13 @@ ARTIFACTS = Path(__file__).parent.parent / "artifacts"
 LOAD_MS = 5000
 """Asserted loosely, the machine may be busy; on a quiet one 20,000 blocks take 400 ms."""
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="no browser: the page is not looked at (apt-get install chromium chromium-driver)",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="no browser: the page is not looked at (apt-get install chromium chromium-driver)",
+    ),
+    pytest.mark.once,
+]
 
 
 @pytest.fixture(scope="module")

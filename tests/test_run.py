@@ -1,6 +1,7 @@
 """A run from end to end: a range in, every song's record in the store."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,23 @@ def test_missing_numbers_can_be_rechecked(where: dict[str, Any]) -> None:
     """`recheck="missing"` asks the missing ones and no other."""
     first = crawl(1, 201, **where)
     assert crawl(1, 201, recheck="missing", **where).requests == first.missing > 0
+
+
+def test_F3_the_time_budget_bounds_the_look_at_the_store_too(
+    where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's timeout is counted from the request on, not from the first song."""
+    quick = FolderStore.list_blocks
+
+    def slow(self: FolderStore, *args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.6)
+        return quick(self, *args, **kwargs)
+
+    monkeypatch.setattr(FolderStore, "list_blocks", slow)
+    answer = crawl(1, 1001, **where | {"rate": 100, "time_budget_seconds": 1.0})
+    assert answer.stopped_by == "time_budget"
+    assert answer.requests < 60
+    assert 1.0 <= answer.seconds < 3.0
 
 
 def test_F3_the_time_budget_ends_a_run_with_right_counts(where: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The writer and its saver: which blocks are written when, and what becomes of them."""
 
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -306,8 +307,10 @@ def test_closing_wakes_who_waits_for_a_next_try():
     expect(writer, [1])
     writer.add(found(1))
     shelf.began.acquire(timeout=10)
+    began = time.monotonic()
     writer.close(20)
     assert shelf.saves == [(0, [1], True)]
+    assert time.monotonic() - began < 10
 
 
 def test_the_last_tries_get_only_the_time_that_is_left(clock):
