@@ -38,6 +38,7 @@ _KINDS = {
 _MORE_PRECISELY = (
     ("timeout", "Resolving", "dns"),
     ("timeout", "Connection timed out", "connect"),
+    ("timeout", "Connection timeout", "connect"),
     ("timeout", "SSL connection timeout", "connect"),
     ("connection", "Too large response headers", "protocol"),
 )
@@ -101,6 +102,8 @@ def read_failure(
     for before, beginning, better in _MORE_PRECISELY:
         if kind == before and message.startswith(beginning):
             kind = better
+    if kind == "connect" and handle.getinfo(pycurl.NAMELOOKUP_TIME) == 0:
+        kind = "dns"
     status = handle.getinfo(pycurl.RESPONSE_CODE)
     reply = answer_without_page(attempt, status or None, lines)
     reply.error, reply.detail = kind, detail_of(message, secrets_in(source.headers()))

@@ -57,9 +57,12 @@ class CurlLane:
     def run(self, frontier: Frontier) -> None:
         """Perform attempts until there are none; after the run was closed, to the grace's end."""
         self._frontier = frontier
-        is_stirred = True  # whether libcurl may have something to do: it looks at every transfer
+        has_slept = False
         try:
             while frontier.grace_left() > 0:
+                if has_slept:  # what came meanwhile may ask for a pause: it is read first
+                    has_slept = False
+                    self._collect()
                 started_before = self._started
                 wait = self._start_due()
                 if not self._busy:
@@ -67,12 +70,10 @@ class CurlLane:
                         return
                     frontier.rest(min(wait, _LOOK_SECONDS))
                     continue
-                if is_stirred or self._started > started_before:
-                    is_stirred = False
-                    if self._collect():
-                        continue
+                if self._started > started_before and self._collect():
+                    continue
                 self._sleep(_LOOK_SECONDS if wait is None else wait)
-                is_stirred = True
+                has_slept = True
         finally:
             self._close()
 

@@ -116,12 +116,17 @@ class Judging:
     def _retry(self, attempt: Attempt, verdict: Verdict, now: float) -> bool:
         """Put the number back into the backlog, unless its tries or its time are used up.
 
-        A 429 and what fails while the circuit is open say nothing about the number.
+        A 429 and what fails while the circuit is open say nothing about the number. Then it serves
+        as a probe, whose pace the circuit sets: were it to wait longer each time, a run with few
+        numbers left would take half an hour to find a site dead.
         """
+        if self._trust.is_circuit_open:
+            self._backlog.wait_until(now, attempt)
+            return True
         due = retry_at(
             attempt,
             self._policy,
-            is_counted=verdict.is_counted and not self._trust.is_circuit_open,
+            is_counted=verdict.is_counted,
             now=now,
             held_seconds=self.held_seconds,
             uniform=self._uniform,

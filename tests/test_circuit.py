@@ -4,6 +4,7 @@ import pytest
 
 from crawler.circuit import MISSING_WINDOW, Circuit, MissingWatch
 from crawler.verdict import Reply
+from crawler.work import Policy
 from tests.simulation import Crawl, found, status
 
 FAR = 10**9
@@ -24,6 +25,16 @@ def test_D5_a_dead_site_costs_a_bounded_number_of_requests(connections, latency,
     assert crawl.frontier.stopped_by == "circuit"
     assert len(crawl.starts) <= 100 + connections + 60
     assert len(crawl.starts) == crawl.frontier.tally.requests
+
+
+@pytest.mark.parametrize("numbers", [100, 101, 130])
+@pytest.mark.parametrize("answer", [status(500), status(429)], ids=["500", "429"])
+def test_D5_sixty_probes_take_a_minute_however_few_numbers_are_left(numbers, answer):
+    """A number that serves as a probe does not wait longer and longer between two of them."""
+    crawl = Crawl(range(numbers), rate=100, answer=answer, policy=Policy(max_attempts=1))
+    crawl.run()
+    assert crawl.frontier.stopped_by == "circuit"
+    assert crawl.starts[-1] - crawl.starts[-60] < 75
 
 
 @pytest.mark.parametrize("rate", [1, 5, 20, 100, 0])
