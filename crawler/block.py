@@ -142,9 +142,10 @@ def merge_blocks(a: Mapping[int, Record], b: Mapping[int, Record]) -> dict[int, 
 def _check_numbers(ordered: list[Record], first: int) -> None:
     if ordered[-1].song_num >= first + BLOCK_SIZE:
         raise ValueError(f"number {ordered[-1].song_num} is not of the block {first}")
-    for one, other in pairwise(ordered):
-        if one.song_num == other.song_num:
-            raise ValueError(f"number {one.song_num} is given twice")
+    nums = [record.song_num for record in ordered]
+    if len(set(nums)) < len(nums):
+        twice = next(one for one, other in pairwise(nums) if one == other)
+        raise ValueError(f"number {twice} is given twice")
 
 
 def _pack(text: bytes, field: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from crawler.errors import BlockFormatError
-from crawler.record import Record, is_settled
+from crawler.record import Record
 
 BLOCK_SIZE = 1000
 FORMAT_VERSION = 1
@@ -110,8 +110,14 @@ def summarise(records: Iterable[Record], *, source: str) -> BlockInfo:
     nums = [record.song_num for record in records]
     if not nums:
         raise ValueError("a block needs at least one record")
-    outcomes = Counter(record.outcome for record in records)
+    # Lists, not generators: this runs beside the crawl and holds it up for as long as it takes.
+    outcomes = Counter([record.outcome for record in records])
     failed = [record for record in records if record.outcome == "failed"]
+    asked_at = [
+        record.fetched_at if record.gone_since is None else last_asked_at(record)
+        for record in records
+        if record.outcome != "failed"
+    ]
     return BlockInfo(
         format=FORMAT_VERSION,
         source=_plain(source, 100),
@@ -121,8 +127,8 @@ def summarise(records: Iterable[Record], *, source: str) -> BlockInfo:
         failed=len(failed),
         first_num=min(nums),
         last_num=max(nums),
-        last_found=max((r.song_num for r in records if r.outcome == "found"), default=None),
-        oldest_fetched_at=min((last_asked_at(r) for r in records if is_settled(r)), default=None),
+        last_found=max([r.song_num for r in records if r.outcome == "found"], default=None),
+        oldest_fetched_at=min(asked_at, default=None),
         next_try_at=_next_try_at(failed),
         reasons=_reasons(failed),
     )
