@@ -421,7 +421,8 @@ make_watched() {
 
 # ---------------------------------------------------------------- stop and go
 
-# Rewrites control.json in the bucket: `stop` ends running crawls, `release` frees held ones.
+# Rewrites control.json in the bucket: `stop` ends running crawls, `go` lifts that for what waits in
+# the queue, `release` frees what a refused token held, `resume` does both.
 control() {
   local old
   old=$(ask "" storage cat "$STORE/control.json" 2>/dev/null) || old=''
@@ -432,30 +433,51 @@ control() {
   cloud storage cp "$BUILD/control.json" "$STORE/control.json"
 }
 
-# Leaves its state in FOUND.
+# These leave the state in FOUND; $1 is what a dry run takes it to be.
 job_is_there() {
-  there_is ENABLED scheduler jobs describe "$JOB" --location="$REGION" --format='value(state)'
+  there_is "${1:-ENABLED}" scheduler jobs describe "$JOB" --location="$REGION" \
+    --format='value(state)'
 }
 
-# Tells running crawls to stop and keeps the schedule quiet, so that the rate never doubles. What
-# was quiet before stays so; what ran is taken up again on the way out, however that is.
-stop_crawls() {
+queue_is_there() {
+  [ -n "$QUEUE" ] && there_is "${1:-RUNNING}" tasks queues describe "$QUEUE" \
+    --location="$REGION" --format='value(state)'
+}
+
+quiet_schedule() {
   if job_is_there && [ "$FOUND" = ENABLED ]; then
-    cloud scheduler jobs pause "$JOB" --location="$REGION"
-    WAS_ENABLED=yes
-    trap start_again EXIT
+    cloud scheduler jobs pause "$JOB" --location="$REGION" && WAS_ENABLED=yes
   fi
+}
+
+quiet_queue() {
+  if queue_is_there && [ "$FOUND" = RUNNING ]; then
+    queue_do pause && QUEUE_RAN=yes
+  fi
+}
+
+# Tells running crawls to stop and keeps schedule and queue quiet, so that the rate never doubles.
+# What was quiet before stays so; what ran is taken up again on the way out, however that is.
+stop_crawls() {
+  trap start_again EXIT
+  quiet_schedule
+  quiet_queue
   control stop
 }
 
 start_again() {
-  [ "$WAS_ENABLED" = yes ] || return 0
-  WAS_ENABLED=no
-  cloud scheduler jobs resume "$JOB" --location="$REGION"
+  if [ "$QUEUE_RAN" = yes ]; then
+    QUEUE_RAN=no
+    control go
+    queue_do resume
+  fi
+  if [ "$WAS_ENABLED" = yes ]; then
+    WAS_ENABLED=no
+    cloud scheduler jobs resume "$JOB" --location="$REGION"
+  fi
 }
 
 queue_do() {
-  [ -n "$QUEUE" ] || return 0
   cloud tasks queues "$1" "$QUEUE" --location="$REGION"
 }
 
@@ -512,17 +534,24 @@ show_status() {
   ask "" storage cat "$STORE/control.json" 2>/dev/null || true
 }
 
+# The crawls are told in any case, also where schedule or queue cannot be paused.
 stop_all() {
-  cloud scheduler jobs pause "$JOB" --location="$REGION"
-  queue_do pause
+  local is_quiet=yes
+  (quiet_schedule) || is_quiet=no
+  (quiet_queue) || is_quiet=no
   control stop
+  [ "$is_quiet" = yes ] || die "running crawls end, but more may be sent: see what failed above"
   say "Running crawls store what they have and end within 10 s. --resume takes them up again."
 }
 
 resume_all() {
-  control release
-  queue_do resume
-  cloud scheduler jobs resume "$JOB" --location="$REGION"
+  control resume
+  if queue_is_there PAUSED && [ "$FOUND" = PAUSED ]; then
+    queue_do resume
+  fi
+  if job_is_there PAUSED && [ "$FOUND" = PAUSED ]; then
+    cloud scheduler jobs resume "$JOB" --location="$REGION"
+  fi
 }
 
 rotate_token() {
@@ -569,7 +598,7 @@ roll_back() {
 delete_all() {
   control stop || true
   delete_one scheduler jobs delete "$JOB" --location="$REGION"
-  queue_do pause || true
+  if queue_is_there; then queue_do pause || true; fi
   delete_one run services delete "$SERVICE" --region="$REGION"
   delete_watch
   [ "$SECRET" = none ] || delete_one secrets delete "$SECRET"
@@ -619,7 +648,7 @@ list_remains() {
 
 # ---------------------------------------------------------------- what to do
 
-WAS_ENABLED=no COMMAND=deploy DRY_RUN=no AGAIN=no WITH_DATA=no
+WAS_ENABLED=no QUEUE_RAN=no COMMAND=deploy DRY_RUN=no AGAIN=no WITH_DATA=no
 
 read_options() {
   local option

@@ -50,7 +50,7 @@ def add_deployment(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     step.add_argument("more", nargs="*", metavar="TEXT")
     step.set_defaults(run=print_fingerprint)
     step = steps.add_parser("control", help="rewrite control.json from stdin to stdout")
-    step.add_argument("order", choices=("stop", "release"))
+    step.add_argument("order", choices=("stop", "go", "release", "resume"))
     step.set_defaults(run=rewrite_control)
     step = steps.add_parser("watch", help="fill in the files under deploy/")
     step.add_argument("out", type=Path)
@@ -110,8 +110,11 @@ def print_fingerprint(args: argparse.Namespace) -> int:
 
 
 def rewrite_control(args: argparse.Namespace) -> int:
-    """Add a stop order to what stands, or release held runs; what cannot be read is replaced."""
-    from crawler.control import Control, decode_control, with_stop, without_hold
+    """Rewrite what stands: stop; go (lift the stop); release (lift the hold); resume (lift both).
+
+    What cannot be read is replaced.
+    """
+    from crawler.control import Control, decode_control, with_stop, without_hold, without_stop
 
     try:
         control = decode_control(sys.stdin.buffer.read())
@@ -120,7 +123,9 @@ def rewrite_control(args: argparse.Namespace) -> int:
     if args.order == "stop":
         by = f"{getpass.getuser()} on {socket.gethostname()}, deploy.sh"
         control = with_stop(control, secrets.token_hex(8), datetime.now(UTC), by)
-    else:
+    if args.order in ("go", "resume"):
+        control = without_stop(control)
+    if args.order in ("release", "resume"):
         control = without_hold(control)
     sys.stdout.buffer.write(msgspec.json.encode(control))
     return 0

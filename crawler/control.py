@@ -2,7 +2,8 @@
 
 A run remembers the `stop_id` that it sees at its start, and ends when another one stands there. So
 an order ends the runs that are at work when it is given, and none that begin later: nobody needs to
-take it back. A pause binds everyone until it is over. Runs look every 5 s.
+take it back. Only the parts of a fan-out that was ordered before it stay stopped, until `without_stop`
+lets them go on. A pause binds everyone until it is over. Runs look every 5 s.
 
 A hold is what a scheduled run leaves when the site refuses the token: the scheduled runs after it
 ask for nothing, so that a revoked token is not hammered every half hour, until somebody releases
@@ -127,6 +128,11 @@ def standing_stop(
     if ordered_at is not None and stopped_at is not None and stopped_at > ordered_at:
         return "stop_order", f"its order was stopped by {control.stop_ordered_by}"
     return None
+
+
+def without_stop(control: Control) -> Control:
+    """Let what was ordered before the stop go on; runs at work are not told to stop anew."""
+    return msgspec.structs.replace(control, stop_ordered_at=None, stop_ordered_by="")
 
 
 def without_hold(control: Control) -> Control:

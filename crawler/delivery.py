@@ -23,8 +23,12 @@ logger = logging.getLogger("crawler")
 TASK_HEADER = "X-CloudTasks-TaskName"
 SCHEDULE_HEADER = "X-CloudScheduler-ScheduleTime"
 
-GOES_ON = ("time_budget", "signal", "paused", "daily_cap")
-"""Reasons after which what is left is worth a task of its own."""
+GOES_ON = ("time_budget", "signal", "paused", "daily_cap", "stop_order")
+"""Reasons after which what is left is worth a task of its own.
+
+After a stop order it waits in the queue, which is paused, until somebody resumes it. Where the
+queue was not paused, the task finds the stop standing, asks nothing, and has no successor.
+"""
 
 ENDS_ORDER = ("unauthorized", "circuit")
 """Reasons that no repeat can mend: the other shards of the order need not find out by themselves."""
@@ -128,6 +132,8 @@ def successor_body(request: CrawlRequest, answer: Answer) -> dict[str, object] |
     """Say what a successor posts: the same request, less what was asked; None: none is needed."""
     is_range = request.mode == "range"
     if answer.stopped_by not in GOES_ON or (is_range and not answer.remaining):
+        return None
+    if answer.stopped_by == "stop_order" and not answer.requests:
         return None
     names = ("start", "stop", "refresh_older_than_days", "recheck", "max_rate")
     body = {name: getattr(request, name) for name in names if getattr(request, name) is not None}

@@ -54,6 +54,10 @@ class NotThereError(Exception):
     """What was asked for was never made."""
 
 
+class WrongStateError(Exception):
+    """What was asked for does not fit the state: a job is paused once, and resumed once."""
+
+
 class RecordingGcp:
     """A context manager that serves until it is left.
 
@@ -141,6 +145,9 @@ class RecordingGcp:
             except NotThereError as error:
                 message = f"{error} not found"
                 return 404, {"error": {"code": 404, "message": message, "status": "NOT_FOUND"}}
+            except WrongStateError as error:
+                status = "FAILED_PRECONDITION"
+                return 400, {"error": {"code": 400, "message": str(error), "status": status}}
 
     def _route(self, request: Request, headers: Mapping[str, str]) -> tuple[int, Any]:
         key = f"{request.method} {request.host}{request.path}"
@@ -346,6 +353,9 @@ def _change(gcp: RecordingGcp, request: Request, name: str) -> Json:
 def _set_state(gcp: RecordingGcp, request: Request, name: str, verb: str) -> Json:
     resource = _get(gcp, request, name)
     running = "ENABLED" if "/jobs/" in name else "RUNNING"
+    wanted = {"pause": running, "resume": "PAUSED"}.get(verb)
+    if "/jobs/" in name and resource["state"] != wanted:
+        raise WrongStateError(f"{name} is {resource['state']}")
     resource["state"] = {"pause": "PAUSED", "resume": running, "disable": "DISABLED"}[verb]
     return resource
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.alerting import render
+from crawler.alerting import render, windows_of
 from crawler.control import decode_control
 from crawler.deployment import example_lines
 from tests.recording_gcp import RecordingGcp, Request, gcloud_is_here
@@ -351,6 +351,35 @@ def test_a_schedule_that_somebody_stopped_stays_stopped(cloud):
     cloud.deploy(RATE="30")
     assert cloud.gcp.resources[JOB]["state"] == "PAUSED"
     assert cloud.gcp.resources[queue]["state"] == "PAUSED"
+    assert decode_control(cloud.gcp.objects[CONTROL]).stop_ordered_at is not None
+    cloud.deploy("--resume")
+    assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
+    assert cloud.gcp.resources[queue]["state"] == "RUNNING"
+    assert decode_control(cloud.gcp.objects[CONTROL]).stop_ordered_at is None
+
+
+@needs_gcloud
+def test_a_stop_is_ordered_whatever_else_fails(cloud):
+    """Twice, or without a schedule: the crawls are told all the same."""
+    cloud.deploy("--stop")
+    before = decode_control(cloud.gcp.objects[CONTROL]).stop_id
+    cloud.deploy("--stop")
+    again = decode_control(cloud.gcp.objects[CONTROL]).stop_id
+    del cloud.gcp.resources[JOB]
+    cloud.deploy("--stop")
+    assert len({before, again, decode_control(cloud.gcp.objects[CONTROL]).stop_id}) == 3
+
+
+@needs_gcloud
+def test_what_waits_in_the_queue_outlives_a_deployment(cloud):
+    """The queue rests while the crawls are told to stop; afterwards the stop is lifted."""
+    cloud.deploy(RATE="30")
+    assert cloud.gcp.resources[f"cloudtasks/{PLACE}/queues/shards"]["state"] == "RUNNING"
+    control = decode_control(cloud.gcp.objects[CONTROL])
+    assert control.stop_id is not None
+    assert control.stop_ordered_at is None
+    verbs = [r.path.rpartition(":")[2] for r in cloud.gcp.requests if "/queues/shards:" in r.path]
+    assert [verb for verb in verbs if verb in ("pause", "resume")] == ["pause", "resume"]
 
 
 @needs_gcloud
@@ -439,6 +468,9 @@ def test_delete_takes_the_songs_only_when_told(cloud):
         ({"LAST_SONG": "0"}, "LAST_SONG=0 is below FIRST_SONG"),
         ({"MEMORY_MIB": "4096"}, "MEMORY_MIB=4096 needs more CPU"),
         ({"FUNCTION": "nothing:here", "SECRET": "none"}, "FUNCTION=nothing:here"),
+        ({"TOKEN_FILE": "not-there"}, "TOKEN_FILE=not-there holds no usable token"),
+        ({"TOKEN_FILE": "/dev/null"}, "TOKEN_FILE=/dev/null holds no usable token"),
+        ({"SCHEDULE": "a b c d e"}, "SCHEDULE must be"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -466,6 +498,31 @@ def test_an_own_function_is_imported_where_only_the_upload_is_installed(gcloud, 
     assert "No module named 'pandas'" in done.stderr
     assert "FUNCTION=own:fetch cannot be imported from what is uploaded" in done.stderr
     assert (tree / "build/deploy/upload/own.py").is_file()
+
+
+@needs_gcloud
+@pytest.mark.parametrize("name", ["MuseumPages", "request_object"])
+def test_the_example_can_be_deployed(gcloud, tmp_path, name):
+    """It reads its site's address when it is made, and finds it where it is checked."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for file in ("museum.py", "requirements.txt"):
+        shutil.copy(ROOT / "examples/museum" / file, clone(tree) / f"museum{Path(file).suffix}")
+    with RecordingGcp() as gcp:
+        cloud = Cloud(gcp, tree, gcloud, tmp_path / "config")
+        cloud.deploy(
+            FUNCTION=f"museum:{name}",
+            FUNCTION_REQUIREMENTS="museum.txt",
+            BASE_URL="https://museum.example",
+            SECRET="none",
+        )
+        assert cloud.variables()["CRAWLER_FUNCTION"] == f"museum:{name}"
+
+
+@needs_gcloud
+def test_a_token_file_that_is_gone_is_not_missed_where_the_token_is_kept(cloud):
+    """Who deploys again needs it no more."""
+    assert "left alone" in cloud.deploy(TOKEN_FILE="gone").stderr
 
 
 def dry_run(tree: Path, *options: str) -> list[str]:
@@ -560,13 +617,7 @@ def test_each_paragraph_says_what_stopped_and_what_to_run():
 
 def test_a_changed_file_has_another_digest(tmp_path):
     """What stands is told from what is wanted by a digest inside."""
-    values = {
-        "SERVICE": "s",
-        "CHANNEL": "",
-        "PERIOD": "1",
-        "TWO_PERIODS": "2",
-        "THREE_PERIODS": "3",
-    }
+    values = {"SERVICE": "s", "CHANNEL": "", **windows_of(1)}
     one = {r.name: r.digest for r in render(ROOT / "deploy", tmp_path, values)}
     again = {r.name: r.digest for r in render(ROOT / "deploy", tmp_path, values)}
     other = {r.name: r.digest for r in render(ROOT / "deploy", tmp_path, values | {"PERIOD": "9"})}

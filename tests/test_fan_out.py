@@ -239,7 +239,7 @@ def test_every_end_of_a_run_has_its_consequence(
     """A successor for what is left, a stop order for what no repeat mends, 503 for the store."""
     status, names = deliver_shard(server, settings, answer_of(stopped_by))
     stop_order, _ = read_control(FolderStore(settings.store), timeout=5)
-    goes_on = stopped_by in ("time_budget", "signal", "paused", "daily_cap")
+    goes_on = stopped_by in ("time_budget", "signal", "paused", "daily_cap", "stop_order")
     ends_order = stopped_by in ("unauthorized", "circuit")
     assert status == (503 if stopped_by == "store" else 200)
     assert [parse_task_name(name) for name in names] == ([(ORDER, 5)] if goes_on else [])
@@ -251,6 +251,12 @@ def test_a_shard_with_nothing_left_has_no_successor(
 ) -> None:
     """Numbers that failed are not asked again at once."""
     answer = answer_of("time_budget", remaining=0, failed=3)
+    assert deliver_shard(server, settings, answer) == (200, [])
+
+
+def test_a_shard_that_finds_a_stop_standing_ends(server: QueueServer, settings: Settings) -> None:
+    """Who stops a fan-out without pausing its queue is rid of it."""
+    answer = answer_of("stop_order", found=0, requests=0, remaining=3000)
     assert deliver_shard(server, settings, answer) == (200, [])
 
 
