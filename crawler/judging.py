@@ -100,7 +100,7 @@ class Judging:
         self, attempt: Attempt, reply: Reply, verdict: Verdict, moment: datetime, now: float
     ) -> None:
         kind = verdict.kind or "protocol"
-        self._ledger.tally.kinds[kind] += 1
+        self._ledger.failed_attempt(attempt, reply, kind)
         if verdict.is_overload:
             self._heed_overload(attempt, reply, moment, now)
         if verdict.action == "refused":

@@ -14,6 +14,9 @@ from crawler.work import Attempt
 
 logger = logging.getLogger("crawler")
 
+MAX_TOLD = 5
+"""Different things that step 1 does wrong, told in one run; the records have them all."""
+
 
 class Tally(msgspec.Struct):
     """Counts of one run: numbers by outcome, requests, repeats, failed attempts by kind.
@@ -38,6 +41,7 @@ class Ledger:
         self.tally = Tally()
         self.is_recording = on_record is not None
         self._on_record = on_record
+        self._told: set[str] = set()
 
     def found(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
         """Append the tuple to its job's results, and record the info."""
@@ -62,6 +66,22 @@ class Ledger:
             self._on_record(
                 Record(num, "missing", reply.status, None, None, attempt.requests, moment)
             )
+
+    def failed_attempt(self, attempt: Attempt, reply: Reply, kind: str) -> None:
+        """Count why an attempt failed; tell what step 1 does wrong, whose author may mend it.
+
+        At the first attempt: where it is wrong for every song, no number may come to its last.
+        """
+        self.tally.kinds[kind] += 1
+        if kind != "function" or reply.detail in self._told or len(self._told) == MAX_TOLD:
+            return
+        self._told.add(reply.detail)
+        logger.warning(
+            "step 1 failed on song %s: %s",
+            attempt.song_num,
+            reply.detail,
+            extra={"event": "step_1_failed"},
+        )
 
     def failed(self, attempt: Attempt, reply: Reply, kind: str, moment: datetime) -> None:
         """Record that we do not know, and why."""

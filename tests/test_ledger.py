@@ -79,3 +79,18 @@ def test_without_a_store_only_counts_and_tuples_are_kept():
 def test_one_info_is_made_of_what_was_appended(appended, info):
     """A single tuple's info, a longer tuple's rest, or a list of these."""
     assert info_of(appended) == info
+
+
+def test_what_step_1_does_wrong_is_told_at_once_and_not_for_ever(caplog):
+    """Each thing once, five of them in a run; what the site does is counted alone."""
+    ledger = Ledger(None)
+    attempt = attempt_for(None, [])
+    for detail in ("ValueError: no luck", *"aabcdefg"):
+        ledger.failed_attempt(attempt, Reply(attempt, error="function", detail=detail), "function")
+    ledger.failed_attempt(attempt, Reply(attempt, status=500, detail="z"), "http_500")
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [
+        ("WARNING", f"step 1 failed on song 7: {detail}")
+        for detail in ("ValueError: no luck", *"abcd")
+    ]
+    assert ledger.tally.kinds == {"function": 9, "http_500": 1}

@@ -1,5 +1,8 @@
 """What a step 1 function of somebody's own can do wrong, met by whole crawls into a store."""
 
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -215,6 +218,43 @@ def test_F5b_a_function_past_its_session_is_told_what_to_write(
     answer = fill(tmp_path, faulty_site, step1, 3)
     assert (answer.failed, answer.missing, answer.found) == (3, 0, 0)
     assert all("session.get(" in record.detail for record in records_of(tmp_path).values())
+
+
+ALWAYS_WRONG = """
+import os
+from crawler import execute_async_event_loop
+
+def step1(session, song_num, song_urls):
+    session.get(f"{os.environ['CRAWLER_BASE_URL']}/songs/{song_num}")
+    song_urls.append("x")
+
+if __name__ == "__main__":
+    execute_async_event_loop(range(1, 10_000), function=step1, rate=0, connections=2)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["wrong.py"], ["-m", "crawler", "crawl", "1", "10000", "--connections", "2"]],
+    ids=["script", "command-line"],
+)
+def test_F5_a_function_that_is_always_wrong_is_told_so_before_any_number_fails(
+    command: list[str], tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """On stderr, without a store and logging set up, or on the command line without `-v`."""
+    (tmp_path / "wrong.py").write_text(ALWAYS_WRONG)
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "CRAWLER_BASE_URL": faulty_site.url("right"),
+        "CRAWLER_FUNCTION": "wrong:step1",
+    }
+    run = [sys.executable, *command]
+    with subprocess.Popen(run, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True) as ran:
+        assert ran.stderr is not None
+        line = ran.stderr.readline()
+        ran.kill()
+    assert re.search(r"step 1 failed on song (\d+): append a tuple \(\1, info\), not 'x'\n", line)
 
 
 # ---------------------------------------------------------------- where it is called
