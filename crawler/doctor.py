@@ -3,46 +3,18 @@
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-import requests
-
-from crawler.errors import CrawlerError, Missing, PageError, SettingsError
-from crawler.fields import FieldsSource
+from crawler.errors import CrawlerError, SettingsError
 from crawler.functions import identify, target_of
 from crawler.identity import read_identity
 from crawler.open_store import open_store
 from crawler.settings import Settings, read_settings
-from crawler.source import Source, user_agent
-from crawler.steps import request_song_info
 from crawler.store import Store
+from crawler.trial import Finding, try_step_1
 
 STORE_SECONDS = 30.0
-MAX_SKEW_SECONDS = 60.0
-"""A clock further off than this writes times that mislead; Cloud Storage refuses it at 15 minutes."""
-
-_STATUS_WORDS = {
-    401: "it refuses the token (401): make a new client access token at genius.com/api-clients",
-    403: "it forbids the page (403): the token lacks the right, or the site does not want crawlers",
-    429: "it asks to slow down (429): wait a while, and choose a lower rate",
-}
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """What came of one look.
-
-    Attributes:
-        part: `settings`, `token`, `contact`, `store`, `queue`, `site`, `clock` or `fields`.
-        verdict: `ok`, `wrong` (a run would fail, or mislead), or `note` (worth knowing).
-        words: What was seen and, where it is wrong, what to do.
-    """
-
-    part: str
-    verdict: Literal["ok", "note", "wrong"]
-    words: str
 
 
 def examine(
@@ -76,7 +48,14 @@ def examine(
     yield _queue_finding(settings)
     if trouble is None:
         asked = settings.first_song if song_num is None else song_num
-        yield from _site_findings(settings, target, asked, wall)
+        token = settings.genius_token
+        yield from try_step_1(
+            target,
+            asked,
+            contact=settings.contact,
+            wall=wall,
+            secrets=[token.reveal()] if token else [],
+        )
     else:
         yield Finding("site", "note", "not asked, because of what is wrong above")
 
@@ -134,79 +113,7 @@ def _queue_finding(settings: Settings) -> Finding:
         return Finding("queue", "note", "not set: fan_out is not available, all else is")
     if importlib.util.find_spec("google.cloud.tasks_v2") is None:
         return Finding("queue", "wrong", "google-cloud-tasks is not installed: pip install it")
+    # Not asked: who runs this may only put tasks into it, and a task would be a real order.
     words = f"{settings.queue} calls back {settings.url or 'nobody'}"
-    return Finding("queue", "ok", f"{words} as {settings.invoker or 'nobody'}")
-
-
-def _site_findings(
-    settings: Settings, target: Any, song_num: int, wall: Callable[[], datetime]
-) -> Iterator[Finding]:
-    """Ask for one song, without a second try, and look at what came back."""
-    seen: list[requests.Response] = []
-    results: list[Any] = []
-    trouble: Exception | None = None
-    before = wall()
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy, no .netrc, as in a run
-        session.headers["User-Agent"] = user_agent(settings.contact)
-        session.hooks["response"].append(lambda response, *_a, **_k: seen.append(response))
-        try:
-            if isinstance(target, Source):
-                request_song_info(session, song_num, results, source=target)
-            else:
-                target(session, song_num, results)
-        except Exception as error:  # noqa: BLE001 - step 1 is anybody's code
-            trouble = error
-    yield _site_finding(song_num, seen, results, trouble)
-    if seen:
-        yield _clock_finding(seen[-1].headers.get("Date"), before, wall())
-    if results and isinstance(target, FieldsSource):
-        yield from _fields_findings(song_num, results[0][1])
-
-
-def _site_finding(
-    song_num: int, seen: list[requests.Response], results: list[Any], trouble: Exception | None
-) -> Finding:
-    status = seen[-1].status_code if seen else None
-    if status in (404, 410) or isinstance(trouble, Missing):
-        words = f"answers; it has no song {song_num}, which is nothing unusual"
-        return Finding("site", "ok", words)
-    if status in _STATUS_WORDS:
-        return Finding("site", "wrong", _STATUS_WORDS[status])
-    if results and trouble is None:
-        took = f"{seen[-1].elapsed.total_seconds() * 1000:.0f} ms" if seen else "no request"
-        return Finding("site", "ok", f"answers; song {song_num} was found in {took}")
-    if isinstance(trouble, requests.RequestException):
-        # The message of the cause may be long and repeat the address; its kind says enough.
-        words = (
-            f"cannot be reached ({type(trouble).__name__}): look at CRAWLER_BASE_URL, the network"
-        )
-        return Finding("site", "wrong", words)
-    if isinstance(trouble, PageError):
-        words = f"answers {status}, but song {song_num} is not as expected ({trouble})"
-        return Finding("site", "wrong", words)
-    why = "it appended nothing" if trouble is None else f"it raised {type(trouble).__name__}"
-    return Finding("site", "wrong", f"step 1 did not find song {song_num}: {why}")
-
-
-def _clock_finding(date: str | None, before: datetime, after: datetime) -> Finding:
-    """Compare the site's clock with ours, halfway between question and answer."""
-    try:
-        theirs = parsedate_to_datetime(date or "")
-    except ValueError:
-        return Finding("clock", "note", "the site does not tell its time, so ours is not checked")
-    if theirs.tzinfo is None:
-        theirs = theirs.replace(tzinfo=UTC)
-    ours = before + (after - before) / 2
-    skew = (ours - theirs).total_seconds()
-    if abs(skew) <= MAX_SKEW_SECONDS:
-        return Finding("clock", "ok", f"within {MAX_SKEW_SECONDS:g} s of the site's")
-    words = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the site's"
-    return Finding("clock", "wrong", f"{words}: records would carry wrong times; set the clock")
-
-
-def _fields_findings(song_num: int, info: Mapping[str, Any]) -> Iterator[Finding]:
-    absent = [name for name, value in info.items() if value is None]
-    if absent:
-        words = f"song {song_num} has no {', '.join(absent)}: null, or a name spelt wrongly?"
-        yield Finding("fields", "note", words)
+    words = f"{words} as {settings.invoker or 'nobody'}: the settings are complete"
+    return Finding("queue", "note", f"{words}; the queue itself was not asked")

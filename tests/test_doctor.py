@@ -10,8 +10,9 @@ import pytest
 from crawler.cli import main
 from crawler.demo_site import DemoSite
 from crawler.demo_songs import expected_info
-from crawler.doctor import Finding, examine
+from crawler.doctor import examine
 from crawler.folder import FolderStore
+from crawler.trial import Finding
 from tests.records import found
 from tests.stores import fill
 
@@ -103,7 +104,7 @@ def test_what_is_wrong_is_named_with_what_to_do(environ, change, part, words):
 
 
 def test_a_queue_is_told_with_where_it_calls_back(environ):
-    """Its form was checked with the settings."""
+    """Its form was checked with the settings; it was not asked, and is not called well."""
     queue = {
         "CRAWLER_QUEUE": "projects/p/locations/l/queues/q",
         "CRAWLER_URL": "https://crawl.example",
@@ -111,9 +112,10 @@ def test_a_queue_is_told_with_where_it_calls_back(environ):
     }
     assert look(environ | queue)["queue"] == Finding(
         "queue",
-        "ok",
+        "note",
         "projects/p/locations/l/queues/q calls back https://crawl.example"
-        " as me@p.iam.gserviceaccount.com",
+        " as me@p.iam.gserviceaccount.com: the settings are complete;"
+        " the queue itself was not asked",
     )
 
 
@@ -157,6 +159,23 @@ def takes_nothing(session, num, out):
 def raises(session, num, out):
     raise ValueError("no luck")
 
+def fails(session, num, out):
+    answer = session.get(f"{URL}/songs/{num}", headers={"Authorization": "Bearer demo-token"})
+    raise ValueError(f"no luck with demo-token")
+
+def tells(session, num, out):
+    raise ValueError("sent " + os.environ["GENIUS_TOKEN"])
+
+def appends_a_word(session, num, out):
+    session.get(f"{URL}/songs/{num}", headers={"Authorization": "Bearer demo-token"})
+    out.append("x")
+
+def goes_past(session, num, out):
+    pass
+
+def gives_up(session, num, out):
+    session.get(f"{URL}/songs/{num}").raise_for_status()
+
 def knows(session, num, out):
     raise crawler.Missing
 """
@@ -166,8 +185,17 @@ def knows(session, num, out):
     ("name", "verdict", "words"),
     [
         ("works", "ok", "song 1 was found"),
-        ("takes_nothing", "wrong", "it appended nothing"),
-        ("raises", "wrong", "it raised ValueError"),
+        ("takes_nothing", "wrong", "step 1 failed on song 1: the function appended nothing"),
+        ("raises", "wrong", "step 1 failed on song 1: ValueError: no luck"),
+        (
+            "fails",
+            "wrong",
+            "answers 200, but step 1 failed on song 1: ValueError: no luck with ***",
+        ),
+        ("tells", "wrong", "step 1 failed on song 1: ValueError: sent ***"),
+        ("appends_a_word", "wrong", "on song 1: append a tuple (1, info), not 'x'"),
+        ("goes_past", "wrong", "call session.get(...), not requests.get(...)"),
+        ("gives_up", "wrong", "it refuses the token (401)"),
         ("knows", "ok", "has no song 1"),
     ],
 )
@@ -176,6 +204,7 @@ def test_a_step1_function_is_tried_too(environ, tmp_path, monkeypatch, name, ver
     module = f"steps_of_the_doctor_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{module}.py").write_text(STEPS)
     monkeypatch.setenv("DOCTORS_SITE", environ["CRAWLER_BASE_URL"])
+    monkeypatch.setenv("GENIUS_TOKEN", environ["GENIUS_TOKEN"])
     monkeypatch.syspath_prepend(str(tmp_path))
     finding = look(environ | {"CRAWLER_FUNCTION": f"{module}:{name}"})["site"]
     assert finding.verdict == verdict
