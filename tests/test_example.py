@@ -1,7 +1,9 @@
 """The worked example: another numbered site, of web pages, crawled with a step 1 of one's own."""
 
 import importlib
+import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "museum"
 TARGETS = ("museum:MuseumPages", "museum:request_object")
 LAST = 120
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def page_of(num: int) -> tuple[int, str]:
@@ -191,3 +194,12 @@ def test_what_fails_says_why_in_its_record(example, museum: str, engine):
     crawled = Crawl(museum, (11, 21), engine=engine, function=example.MuseumPages(museum))
     assert crawled.kinds == {11: "schema", 21: "mismatch"}
     assert set(crawled.outcomes.values()) == {"failed"}
+
+
+def test_the_readme_shows_the_example_s_step_1_and_how_to_run_it(example):
+    """The function is the file's; the commands are the example's own, with its name in them."""
+    assert f"```python\n{inspect.getsource(example.request_object)}```" in README
+    page = (EXAMPLE / "README.md").read_text(encoding="utf-8").replace(*TARGETS)
+    [commands] = re.findall(r"```sh\n([^`]*museum:request_object[^`]*)```", README)
+    assert commands.splitlines()[-1].startswith("python -m crawler crawl ")
+    assert set(commands.splitlines()) <= set(page.splitlines())
