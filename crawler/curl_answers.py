@@ -1,5 +1,6 @@
 """What libcurl received, or failed to, read as a reply."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from crawler.work import Attempt
 
 MAX_HEADER_LINES = 100
 MAX_HEADER_BYTES = 64 * 1024
+
+_STATUS_LINE = re.compile(rb"HTTP/[0-9.]+ [0-9]{3}[ \r\n]")
 
 _KINDS = {
     pycurl.E_COULDNT_RESOLVE_HOST: "dns",
@@ -57,13 +60,16 @@ def read_page(
         lines: Its head as received, a line each.
         chunks: Its body as received, encoded.
     """
-    if not _is_head_whole(lines):  # libcurl takes the end of the connection for the head's
+    head, is_whole = final_head(lines)
+    if not is_whole:  # libcurl takes the end of the connection for the head's
         return Reply(attempt, error="connection", detail="the end amid the headers")
+    if not _STATUS_LINE.match(head[0]):
+        return Reply(attempt, error="protocol", detail="the status line is not as it should be")
     if status != 200:
-        return answer_without_page(attempt, status, lines)
+        return answer_without_page(attempt, status, head)
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     try:
-        encoding = _check_head(b"".join(lines).lower(), len(lines))
+        encoding = _check_head(b"".join(head).lower(), len(head))
         if encoding or len(body) > MAX_BODY_BYTES:
             body = decode_body(body, encoding)
         info = source.info(attempt.song_num, body)
@@ -80,9 +86,18 @@ def read_page(
     return Reply(attempt, True, info, 200)
 
 
-def _is_head_whole(lines: list[bytes]) -> bool:
-    """Whether an empty line has come: the last one, unless trailers follow it."""
-    return lines[-1:] == [b"\r\n"] or b"\r\n" in lines or b"\n" in lines
+def final_head(lines: list[bytes]) -> tuple[list[bytes], bool]:
+    """Pick the final answer's head from what libcurl hands over; say whether its end has come.
+
+    Heads of interim answers (1xx) stand before it, trailers of a chunked body after it.
+    """
+    if lines and lines[-1] == b"\r\n" and lines.count(b"\r\n") == 1:
+        return lines, True
+    begin = max((i for i, line in enumerate(lines) if line.startswith(b"HTTP/")), default=0)
+    for end in range(begin, len(lines)):
+        if lines[end] in (b"\r\n", b"\n"):
+            return lines[begin : end + 1], True
+    return lines[begin:], False
 
 
 def read_failure(
@@ -105,7 +120,7 @@ def read_failure(
     if kind == "connect" and handle.getinfo(pycurl.NAMELOOKUP_TIME) == 0:
         kind = "dns"
     status = handle.getinfo(pycurl.RESPONSE_CODE)
-    reply = answer_without_page(attempt, status or None, lines)
+    reply = answer_without_page(attempt, status or None, final_head(lines)[0])
     reply.error, reply.detail = kind, detail_of(message, secrets_in(source.headers()))
     reply.is_reused = handle.getinfo(pycurl.NUM_CONNECTS) == 0
     return reply

@@ -1,8 +1,7 @@
 """The lane of the `curl` engine: libcurl's multi interface, many requests on one thread.
 
-What can be done in C is: total and connect deadlines, size limits, connection reuse, HTTP/2.
-Python is called once per header line and chunk, by a list's own `append`, and once before each
-request is sent.
+What can be done in C is. Python is called once per header line and chunk, by a list's own `append`,
+and once before each request is sent.
 """
 
 import contextlib
@@ -23,6 +22,7 @@ from crawler.work import Attempt
 _LOOK_SECONDS = 0.5
 _NAP_SECONDS = 0.02  # from 50 a second on the lane wakes so often: a slow pace costs its wakings
 _WEIGH_SECONDS = 0.02
+_REPEATS = 5  # and a tenth of all: reusing connections costs more than it saves
 _SEND, _ABORT = int(pycurl.PREREQFUNC_OK), int(pycurl.PREREQFUNC_ABORT)
 
 
@@ -50,7 +50,7 @@ class CurlLane:
         self._is_resolving = False
         if self._is_weighed:
             self._options[pycurl.BUFFERSIZE] = PIECE_BYTES
-        self._sent = self._started = 0
+        self._sent = self._started = self._repeats = 0
         self._weighed_at = 0.0
         self._frontier: Frontier
 
@@ -161,6 +161,12 @@ class CurlLane:
         if repeats > 0:
             self._sent = self._started
             self._frontier.charge(repeats)
+            self._repeats += repeats
+            if self._repeats >= _REPEATS and self._repeats * 10 > self._started:
+                # The site ends connections without a word: each request gets one of its own.
+                self._options[pycurl.FORBID_REUSE] = 1
+                for transfer in self._transfers.values():
+                    transfer.setopt(pycurl.FORBID_REUSE, 1)
 
     def _may_send(self, *_connection: Any) -> int:
         """Asked by libcurl when a connection stands and the request is about to be sent."""

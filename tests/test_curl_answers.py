@@ -1,0 +1,65 @@
+"""What libcurl hands over, read: heads of interim answers, trailers, ends and garbage."""
+
+import pytest
+
+from crawler.curl_answers import final_head, read_page
+from crawler.demo_songs import song_body
+from crawler.source import GeniusSource
+from crawler.verdict import Reply
+from crawler.work import Attempt, IterableSupply, Job
+
+SOURCE = GeniusSource("http://127.0.0.1", "token")
+END = b"\r\n"
+EARLY = [b"HTTP/1.1 103 Early Hints\r\n", b"Content-Encoding: gzip\r\n", b"Date: x\r\n", END]
+GOOD = [b"HTTP/1.1 200 OK\r\n", b"Content-Type: application/json\r\n", END]
+GONE = [b"HTTP/1.1 404 NF\r\n", b"Date: y\r\n", END]
+TRAILERS = [b"Content-Encoding: br\r\n", b"Content-Length: 1\r\n", END]
+
+
+def reply_to(lines: list[bytes], status: int = 200) -> Reply:
+    """Read an answer about song 1."""
+    job = Job(function=print, supply=IterableSupply([]), results=[], source=SOURCE)
+    body = song_body(1)
+    assert body is not None
+    return read_page(Attempt(1, job), SOURCE, status, lines, [body])
+
+
+@pytest.mark.parametrize(
+    ("lines", "head", "is_whole"),
+    [
+        (GOOD, GOOD, True),
+        ([*EARLY, *EARLY, *GOOD], GOOD, True),
+        ([*GOOD, *TRAILERS], GOOD, True),
+        ([*EARLY, *GONE[:1]], GONE[:1], False),
+        (GOOD[:2], GOOD[:2], False),
+        ([], [], False),
+    ],
+)
+def test_the_final_head_stands_between_interim_ones_and_trailers(lines, head, is_whole):
+    """What comes before it or after it says nothing about the page."""
+    assert final_head(lines) == (head, is_whole)
+
+
+@pytest.mark.parametrize("lines", [GOOD, [*EARLY, *GOOD], [*GOOD, *TRAILERS], EARLY * 60 + GOOD])
+def test_B6_headers_of_interim_answers_and_trailers_change_nothing(lines):
+    """An encoding or a length said there is not the page's; nor do they count as its headers."""
+    assert reply_to(lines).found
+
+
+def test_B1_a_head_that_is_cut_after_an_interim_one_is_no_answer():
+    """The end of the first is not taken for the end of the second."""
+    assert reply_to([*EARLY, *GONE[:1]], status=404).error == "connection"
+
+
+@pytest.mark.parametrize(
+    "line", [b"HTTP/1.1 404X\r\n", b"HTTP/1.1 2000 OK\r\n", b"HTTP/1.1 20\r\n"]
+)
+def test_B6_a_garbled_status_line_is_no_answer(line):
+    """The library reads three digits and lets the rest be."""
+    reply = reply_to([line, *GOOD[1:]], status=404)
+    assert (reply.error, reply.status) == ("protocol", None)
+
+
+def test_the_date_of_an_interim_answer_is_not_joined_to_the_final_one():
+    """Retry-After is reckoned from it."""
+    assert reply_to([*EARLY, *GONE], status=404).date == "y"
