@@ -1,14 +1,19 @@
 """Simulates a fleet over millions of songs: shards, budgets, stragglers, kills, 429 storms.
 
-`python -m benchmarks.simulate_scale` prints the table of docs/scale.md. Needs simpy.
+`.venv/bin/python -m benchmarks.simulate_scale` prints the table of docs/scale.md. It imports the
+crawler, so simpy has to be installed beside that: `.venv/bin/pip install simpy==4.1.2`.
 """
 
 import math
 import random
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 
-import simpy
+try:
+    import simpy
+except ImportError:
+    sys.exit("simpy is not installed: .venv/bin/pip install simpy==4.1.2, and run it again")
 
 from crawler.cost import CPU_SECONDS, run_cost, size_for
 

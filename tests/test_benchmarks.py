@@ -1,0 +1,46 @@
+"""The benchmarks that documents name can be run as they say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SCALE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+def test_the_simulation_says_what_it_lacks():
+    """Without simpy: the command that installs the pinned one, the same as the page's."""
+    code = (
+        "import runpy, sys; sys.modules['simpy'] = None;"
+        "runpy.run_module('benchmarks.simulate_scale', run_name='__main__')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    pins = (ROOT / "benchmarks" / "requirements.txt").read_text(encoding="utf-8")
+    [pin] = re.findall(r"^simpy==\S+$", pins, re.MULTILINE)
+    install = f".venv/bin/pip install {pin}"
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert install in ran.stderr
+    assert install in SCALE
+
+
+def test_two_runs_of_one_range_are_counted_by_the_site():
+    """The figure of docs/scale.md, on a small range: both end complete, the share is printed."""
+    assert "`.venv/bin/python -m benchmarks.two_runs`" in SCALE
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks.two_runs", "--songs", "12000"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = re.fullmatch(
+        r"2 runs of 12,000, begun at once: (\S+) requests together, (\d\.\d{3}) x 12,000\n",
+        ran.stdout,
+    )
+    assert told, ran.stderr
+    requests = int(told[1].replace(",", ""))
+    assert 12_000 <= requests <= 17_000
+    assert told[2] == f"{requests / 12_000:.3f}"
