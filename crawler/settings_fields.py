@@ -103,7 +103,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_env_name):
     ] = None
     max_requests_per_day: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        _about("requests", "Requests per day (UTC) over all runs on this store; unset: no cap."),
+        _about(
+            "requests",
+            "Requests per day (UTC) of a run and those ended on this store before it; others under "
+            "way and killed ones are not counted; unset: no cap.",
+        ),
     ] = None
     fields: Annotated[
         Annotated[

@@ -301,6 +301,13 @@ def test_every_setting_has_its_row():
     )
 
 
+def test_the_daily_cap_promises_no_more_than_it_counts():
+    """It counts run objects, which a run leaves at its end (`requests_today`)."""
+    [cap] = [row for row in settings_table() if row.name == "CRAWLER_MAX_REQUESTS_PER_DAY"]
+    assert "all runs" not in cap.meaning
+    assert "others under way and killed ones are not counted" in cap.meaning
+
+
 def test_the_page_of_settings_is_current():
     """`docs/settings.md` is what `python -m crawler.settings` prints."""
     printed = subprocess.run(
