@@ -179,6 +179,18 @@ read_token() {
   fi
 }
 
+# A file without a token is told before anything is touched, unless the token is kept already.
+check_token_file() {
+  if [ -z "$TOKEN_FILE" ] || [ "$SECRET" = none ] || [ "$AGAIN" = yes ]; then
+    return 0
+  fi
+  if ! { [ -r "$TOKEN_FILE" ] && crawler token <"$TOKEN_FILE" >/dev/null; } &&
+    [ -z "$(newest_version '' 2>/dev/null)" ]; then
+    say "deploy.sh: TOKEN_FILE=$TOKEN_FILE holds no usable token"
+    exit 2
+  fi
+}
+
 # Adds a version of the secret. The token is checked before gcloud hears of it.
 add_token() {
   if [ "$DRY_RUN" = yes ]; then
@@ -257,17 +269,21 @@ take_fingerprint() {
     FINGERPRINT=$(crawler fingerprint "$BUILD/upload" "$ENVIRONMENT" "$TOKEN_VERSION" "$MAX_INSTANCES")
 }
 
-# A function of the user's own is imported where only what is uploaded is installed.
+# A function of the user's own is loaded where only what is uploaded is installed, and with nothing
+# but the environment it will have.
 check_own_function() {
   [ -n "$FUNCTION" ] || return 0
-  say "Importing $FUNCTION in a clean environment"
+  local environment
+  IFS=';' read -r -a environment <<<"$ENVIRONMENT"
+  [ "$SECRET" = none ] || environment+=(GENIUS_TOKEN=not-the-token)
+  say "Loading $FUNCTION in a clean environment"
   rm -rf "$BUILD/clean"
   "$PYTHON" -m venv "$BUILD/clean"
   "$BUILD/clean/bin/python" -m pip install --quiet --disable-pip-version-check \
     -r "$BUILD/upload/requirements.txt" >&2
-  (cd "$BUILD/upload" && PYTHONDONTWRITEBYTECODE=1 ../clean/bin/python -c \
-    'import sys; from crawler.functions import load_function; load_function(sys.argv[1])' \
-    "$FUNCTION") || die "FUNCTION=$FUNCTION cannot be imported from what is uploaded"
+  (cd "$BUILD/upload" && env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 "${environment[@]}" \
+    ../clean/bin/python -m crawler deployment own) ||
+    die "FUNCTION=$FUNCTION cannot be used with what is uploaded"
 }
 
 # Finds out what stands: URL, TRIAL_URL, SERVING, PREVIOUS, FINGERPRINT_SERVED; all empty if nothing.
@@ -385,8 +401,7 @@ make_watch() {
   while IFS=$'\t' read -r kind digest path name; do
     make_watched "$kind" "$digest" "$path" "$name" "$standing"
   done < <(crawler watch "$BUILD/watch" SERVICE="$SERVICE" CHANNEL="$CHANNEL" \
-    PERIOD="$PERIOD_SECONDS" TWO_PERIODS="$((2 * PERIOD_SECONDS + 1800))" \
-    THREE_PERIODS="$((3 * PERIOD_SECONDS + 1800))")
+    PERIOD="$PERIOD_SECONDS")
 }
 
 # One line for each metric, alert and dashboard of ours: kind, resource, text with name and digest.
@@ -484,6 +499,7 @@ queue_do() {
 # ---------------------------------------------------------------- commands
 
 deploy() {
+  check_token_file
   stage_upload
   enable_apis
   make_accounts

@@ -45,6 +45,8 @@ def add_deployment(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     step.add_argument("--function")
     step.add_argument("--requirements")
     step.set_defaults(run=stage_upload)
+    step = steps.add_parser("own", help="check the own function that the environment names")
+    step.set_defaults(run=check_own)
     step = steps.add_parser("fingerprint", help="digest a folder, and texts beside it")
     step.add_argument("folder", type=Path)
     step.add_argument("more", nargs="*", metavar="TEXT")
@@ -101,6 +103,14 @@ def stage_upload(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_own(_args: argparse.Namespace) -> int:
+    """Load the own step 1 function or source with the environment it will have in the cloud."""
+    from crawler.functions import check_own_function
+
+    check_own_function(read_settings(os.environ, for_site=False))
+    return 0
+
+
 def print_fingerprint(args: argparse.Namespace) -> int:
     """Print a digest of what is uploaded and of the settings given."""
     from crawler.upload import fingerprint
@@ -133,9 +143,10 @@ def rewrite_control(args: argparse.Namespace) -> int:
 
 def fill_in(args: argparse.Namespace) -> int:
     """Write the files under deploy/ for one deployment; print kind, digest, path, name of each."""
-    from crawler.alerting import render
+    from crawler.alerting import render, windows_of
 
     values = dict(pair.split("=", 1) for pair in args.values)
+    values |= windows_of(int(values["PERIOD"]))
     for file in render(Path("deploy"), args.out, values):
         print(file.kind, file.digest, file.path.as_posix(), file.name, sep="\t")
     return 0

@@ -4,6 +4,7 @@ import difflib
 import re
 import shlex
 import sys
+import zoneinfo
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import msgspec
 from msgspec import Meta
 
-from crawler.deployment_settings import VARIABLES, Deployment
+from crawler.cost import SIZES
+from crawler.cron import longest_gap_seconds
+from crawler.deployment_settings import CPU_WANTED, VARIABLES, Deployment
 from crawler.errors import SettingsError
-from crawler.schedule import interval_of
+from crawler.settings import read_settings
 
 
 def read_deployment(environ: Mapping[str, str], file: Path | None = None) -> Deployment:
@@ -58,6 +61,9 @@ def function_environment(deployment: Deployment) -> dict[str, str]:
         "engine": deployment.engine,
         "function": deployment.function,
         "time_budget_seconds": deployment.time_budget_seconds,
+        "fields": deployment.fields,
+        "keep_raw": None if deployment.keep_raw is None else int(deployment.keep_raw),
+        "max_range": deployment.max_range,
         "first_song": deployment.first_song,
         "last_song": deployment.last_song,
         "robots": deployment.robots,
@@ -80,7 +86,7 @@ def shell_lines(deployment: Deployment, now: datetime) -> Iterator[str]:
         "MEMORY_MIB": deployment.size.memory_mib,
         "ALERT_EMAIL": deployment.told,
         "ENVIRONMENT": ";".join(f"{name}={value}" for name, value in environment.items()),
-        "PERIOD_SECONDS": interval_of(cron) or schedule.interval_seconds,
+        "PERIOD_SECONDS": longest_gap_seconds(cron),
     }
     for name, value in values.items():
         yield f"{name}={shlex.quote('' if value is None else str(value))}"
@@ -153,20 +159,60 @@ def _wanted(field: msgspec.structs.FieldInfo) -> str:
 
 def _check(deployment: Deployment) -> None:
     """Refuse what no single setting shows."""
-    last, size = deployment.last_song, deployment.size
+    last, function = deployment.last_song, deployment.function
     if last is not None and last < deployment.first_song:
-        raise SettingsError(
-            "setting_malformed", "LAST_SONG", f"LAST_SONG={last} is below FIRST_SONG"
-        )
-    most = 512 if size.cpu < 0.5 else 1024 if size.cpu < 1 else 32_768
-    if size.memory_mib > most:
-        message = (
-            f"MEMORY_MIB={size.memory_mib} needs more CPU: {size.cpu:g} goes with {most} at most"
-        )
-        raise SettingsError("setting_malformed", "MEMORY_MIB", message)
-    if deployment.function_requirements and not deployment.function:
-        message = "FUNCTION_REQUIREMENTS goes with FUNCTION"
-        raise SettingsError("setting_malformed", "FUNCTION_REQUIREMENTS", message)
+        raise _malformed("LAST_SONG", f"LAST_SONG={last} is below FIRST_SONG")
+    if deployment.function_requirements and not function:
+        raise _malformed("FUNCTION_REQUIREMENTS", "FUNCTION_REQUIREMENTS goes with FUNCTION")
+    if deployment.fields and function:
+        raise _malformed("FIELDS", "FIELDS goes without FUNCTION: an own source chooses itself")
+    _check_size(deployment)
+    _check_schedule(deployment)
+    _check_environment(deployment)
+
+
+def _check_size(deployment: Deployment) -> None:
+    """Refuse a size that the platform does not offer.
+
+    Source: docs.cloud.google.com/run/docs/configuring/services/memory-limits.
+    """
+    cpu, memory = deployment.size.cpu, deployment.size.memory_mib
+    if cpu not in [size.cpu for size in SIZES]:
+        raise _malformed("CPU", f"CPU must be {CPU_WANTED}, got {cpu:g}")
+    most = 512 if cpu < 0.5 else 1024 if cpu < 1 else 4096 if cpu < 2 else 8192
+    if memory > most:
+        message = f"MEMORY_MIB={memory} needs more CPU: {cpu:g} goes with {most} at most"
+        raise _malformed("MEMORY_MIB", message)
+
+
+def _check_schedule(deployment: Deployment) -> None:
+    """Refuse a schedule that never comes, and a time zone that nobody knows."""
+    cron, zone = deployment.schedule, deployment.time_zone
+    try:
+        if cron is not None:
+            longest_gap_seconds(cron)
+    except ValueError as error:
+        raise _malformed(
+            "SCHEDULE", f"SCHEDULE must be five fields of cron, got {cron!r:.100}: {error}"
+        ) from None
+    known = zoneinfo.available_timezones()  # none where a machine has no database of them
+    if known and zone not in known:
+        nearest = difflib.get_close_matches(zone, known, n=1, cutoff=0)[0]
+        message = f"TIME_ZONE={zone} is not a time zone; did you mean {nearest}?"
+        raise _malformed("TIME_ZONE", message)
+
+
+def _check_environment(deployment: Deployment) -> None:
+    """Let the crawler's own settings refuse what the function would refuse in the cloud."""
+    try:
+        read_settings(function_environment(deployment), for_site=False)
+    except SettingsError as error:
+        name = error.field.removeprefix("CRAWLER_")
+        raise _malformed(name, str(error).replace("CRAWLER_", "")) from None
+
+
+def _malformed(name: str, message: str) -> SettingsError:
+    return SettingsError("setting_malformed", name, message)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from crawler.cost import Size, size_for, worst_day
+from crawler.cost import SIZES, Size, size_for, worst_day
 from crawler.schedule import Schedule, make_schedule
 
 _NAME = r"\A[a-z](?:[a-z0-9-]*[a-z0-9])?\Z"
+
+CPU_WANTED = ", ".join(f"{size.cpu:g}" for size in SIZES[:-1]) + f" or {SIZES[-1].cpu:g}"
 
 
 def _about(meaning: str, wanted: str = "") -> Meta:
@@ -102,6 +104,20 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     function_requirements: Annotated[
         str | None, _about("File with the packages it needs.", "a file name")
     ] = None
+    fields: Annotated[
+        str | None,
+        _about(
+            "What is kept of a song; unset: the default seven.", "dotted names with commas between"
+        ),
+    ] = None
+    keep_raw: Annotated[
+        bool | None,
+        _about("Whether the site's own JSON is kept beside the blocks; unset: no.", "1 or 0"),
+    ] = None
+    max_range: Annotated[
+        Annotated[int, Meta(ge=1, le=10**12)] | None,
+        _about("Longest range one request may ask for; unset: 1000000.", "a whole number above 0"),
+    ] = None
     robots: Annotated[
         Literal["obey", "ignore"] | None,
         _about("Whether robots.txt is asked; unset: for web pages.", "obey or ignore"),
@@ -116,16 +132,16 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     ] = None
     schedule: Annotated[
         Annotated[str, Meta(pattern=r"\A\S+(?: \S+){4}\Z")] | None,
-        _about("Cron text; unset: computed.", "five fields with one blank between them"),
+        _about("Cron text; unset: computed.", "five fields of cron with one blank between them"),
     ] = None
     time_zone: Annotated[
         str,
         Meta(pattern=r"\A[A-Za-z_+-]+(?:/[\w+-]+)*\Z"),
-        _about("Of the schedule.", "a time zone"),
+        _about("Of the schedule.", "a time zone, such as Europe/Vienna"),
     ] = "Etc/UTC"
     cpu: Annotated[
-        Annotated[float, Meta(ge=0.08, le=8)] | None,
-        _about("vCPUs of an instance; unset: what holds the rate.", "a number from 0.08 to 8"),
+        float | None,
+        _about("vCPUs of an instance; unset: what holds the rate.", CPU_WANTED),
     ] = None
     memory_mib: Annotated[
         Annotated[int, Meta(ge=256, le=32768)] | None,

@@ -62,6 +62,22 @@ def target_of(settings: Settings) -> Any:
     return load_function(settings.function)
 
 
+def check_own_function(settings: Settings) -> None:
+    """Load a deployment's own function as a run would, and refuse what a run would refuse.
+
+    Raises:
+        SettingsError: It cannot be loaded, or is no source, where the settings take one.
+    """
+    if isinstance(target_of(settings), Source):
+        return
+    if settings.engine == "curl":
+        message = "CRAWLER_ENGINE=curl cannot run a step 1 function: use requests"
+        raise SettingsError("engine_unfit", "CRAWLER_ENGINE", message)
+    if settings.keep_raw:
+        message = "CRAWLER_KEEP_RAW works with a source: a step 1 function keeps what it appends"
+        raise SettingsError("keep_raw_unfit", "CRAWLER_KEEP_RAW", message)
+
+
 def identify(target: Any, base_url: str) -> Identity:
     """Say whose records a run makes, so that a store never mixes two.
 

@@ -73,11 +73,6 @@ def make_schedule(
     return [choice for choice in choices if _days(choice, now) <= days][-1]
 
 
-def interval_of(cron: str) -> int | None:
-    """Say after how many seconds a cron text of ours repeats; None for another one."""
-    return next((seconds for seconds, known in CRONS.items() if known == cron), None)
-
-
 def _at_interval(
     seconds: int, songs: int | None, per_run: int, cap: float, now: datetime, busy: timedelta
 ) -> Schedule:

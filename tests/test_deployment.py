@@ -3,11 +3,13 @@
 import io
 import json
 import shlex
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from crawler.alerting import windows_of
 from crawler.cli import main
 from crawler.cloud_service import pinned_token, service_lines
 from crawler.control import Control, decode_control, order_hold, with_stop, without_hold
@@ -69,8 +71,18 @@ def test_each_required_setting_is_asked_for(name):
         ("FUNCTION", "module"),
         ("SHARD_SONGS", "1500"),
         ("SCHEDULE", "@hourly"),
+        ("SCHEDULE", "a b c d e"),
+        ("SCHEDULE", "0 25 * * *"),
         ("TIME_ZONE", "Etc/UTC; rm -rf"),
+        ("TIME_ZONE", "Europe/Atlantis"),
         ("CPU", "0.01"),
+        ("CPU", "0.5"),
+        ("CPU", "4"),
+        ("FIELDS", "title,"),
+        ("FIELDS", "title;id"),
+        ("KEEP_RAW", "maybe"),
+        ("MAX_RANGE", "0"),
+        ("BASE_URL", "https://me:secret@example.org"),
         ("QUEUE", "a_b"),
         ("ALERT_EMAIL", "nobody"),
         ("LAST_SONG", "0"),
@@ -82,6 +94,31 @@ def test_a_malformed_setting_is_named(name, value):
     """The message says which, what is wanted, and what came."""
     with pytest.raises(SettingsError, match=name):
         read_deployment(REQUIRED | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("cpu", "most"), [("0.333", 512), ("0.583", 1024), ("1", 4096), ("2", 8192)]
+)
+def test_memory_is_bounded_by_the_cpu(cpu, most):
+    """What the platform gives to a size is taken, and one MiB more is not."""
+    settings = REQUIRED | {"CPU": cpu}
+    assert read_deployment(settings | {"MEMORY_MIB": str(most)}).size.memory_mib == most
+    with pytest.raises(SettingsError, match=f"{cpu} goes with {most} at most"):
+        read_deployment(settings | {"MEMORY_MIB": str(most + 1)})
+
+
+def test_fields_are_not_chosen_beside_an_own_function():
+    """They are those of a Genius song; the message names the variable of deploy.env."""
+    with pytest.raises(SettingsError, match="FIELDS goes without FUNCTION") as caught:
+        read_deployment(REQUIRED | {"FIELDS": "title", "FUNCTION": "own:Source"})
+    assert caught.value.field == "FIELDS"
+
+
+def test_the_function_is_given_what_was_set_alone():
+    """What is unset is left to the function's own defaults."""
+    environment = function_environment(read_deployment(REQUIRED))
+    for name in ("FIELDS", "KEEP_RAW", "MAX_RANGE", "LAST_SONG", "ENGINE"):
+        assert f"CRAWLER_{name}" not in environment
 
 
 def test_the_environment_wins_over_the_file(tmp_path):
@@ -118,11 +155,18 @@ def test_what_the_function_is_given_it_can_read():
         "ROBOTS": "obey",
         "CPU": "1",
         "MEMORY_MIB": "1024",
+        "KEEP_RAW": "true",
+        "MAX_RANGE": "5000",
     }
     environment = function_environment(read_deployment(REQUIRED | every))
     settings = read_settings(environment | {"K_SERVICE": "x"})
     assert (settings.last_song, settings.max_requests_per_day) == (9000, 5000)
     assert (settings.function, settings.robots, settings.cpu) == ("own:fetch", "obey", 1)
+    assert (settings.keep_raw, settings.max_range) == (True, 5000)
+    chosen = read_deployment(REQUIRED | {"FIELDS": "title, primary_artist.name", "KEEP_RAW": "0"})
+    settings = read_settings(function_environment(chosen), for_site=False)
+    assert settings.fields == ("title", "primary_artist.name")
+    assert not settings.keep_raw
 
 
 def test_a_shell_reads_the_settings_back():
@@ -133,6 +177,30 @@ def test_a_shell_reads_the_settings_back():
     assert values["CONTACT"] in values["ENVIRONMENT"]
     assert (values["SCHEDULE"], values["PERIOD_SECONDS"]) == ("*/30 * * * *", "1800")
     assert (values["CPU"], values["MEMORY_MIB"], values["ALERT_EMAIL"]) == ("0.333", "512", "")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "period"),
+    [("0 * * * *", "3600"), ("5 4 * * *", "86400"), ("0 9 * * 1", "604800")],
+)
+def test_alerts_wait_for_as_long_as_an_own_schedule_is_quiet(schedule, period):
+    """A daily schedule does not alarm every day: its period is its own, not the computed one."""
+    values = assigned(shell_lines(read_deployment(REQUIRED | {"SCHEDULE": schedule}), NOW))
+    assert (values["SCHEDULE"], values["PERIOD_SECONDS"]) == (schedule, period)
+
+
+@pytest.mark.parametrize(
+    ("period", "windows"),
+    [
+        (1800, ("1800", "5400", "7200", "true")),
+        (21_600, ("21600", "45000", "66600", "true")),
+        (86_400, ("86400", "90000", "90000", "true")),
+        (604_800, ("90000", "90000", "90000", "false")),
+    ],
+)
+def test_no_alert_looks_back_further_than_the_platform_can(period, windows):
+    """That is 25 h; a schedule that is quiet for longer has no alert for a run that did not come."""
+    assert tuple(windows_of(period).values()) == windows
 
 
 @pytest.mark.parametrize(
@@ -283,8 +351,46 @@ def test_steps_that_write_files(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, capsys, "stage", out, stdin="")[0] == 2
     first = run(monkeypatch, capsys, "fingerprint", out, "a")[1]
     assert first != run(monkeypatch, capsys, "fingerprint", out, "b")[1]
-    values = ["SERVICE=s", "CHANNEL=c", "PERIOD=1", "TWO_PERIODS=2", "THREE_PERIODS=3"]
+    values = ["SERVICE=s", "CHANNEL=c", "PERIOD=1"]
     lines = run(monkeypatch, capsys, "watch", str(tmp_path / "w"), *values)[1].splitlines()
     kinds = [line.split("\t")[0] for line in lines]
     assert kinds == sorted(kinds, key=("metrics", "alerts", "dashboards").index)
     assert all(Path(line.split("\t")[2]).is_file() for line in lines)
+
+
+OWN = """
+class Pages:
+    name, schema, asks_robots = "own", "1", True
+    def __init__(self):
+        import os
+        self.site = os.environ["CRAWLER_BASE_URL"]
+    def url(self, num): return f"{self.site}/{num}"
+    def headers(self): return {}
+    def info(self, num, body): return {}
+def fetch(session, num, out): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"FUNCTION": "own_module:Pages", "ENGINE": "curl", "KEEP_RAW": "1"}, None),
+        ({"FUNCTION": "own_module:fetch", "ENGINE": "requests"}, None),
+        ({"FUNCTION": "own_module:fetch", "ENGINE": "curl"}, "ENGINE"),
+        ({"FUNCTION": "own_module:fetch", "KEEP_RAW": "1"}, "KEEP_RAW"),
+        ({"FUNCTION": "own_module:nothing"}, "own_module:nothing"),
+    ],
+)
+def test_an_own_function_is_checked_with_the_environment_it_will_have(
+    monkeypatch, capsys, tmp_path, settings, named
+):
+    """It finds its site's address, and what only a source can do is refused to a function."""
+    (tmp_path / "own_module.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_module", raising=False)
+    for name, value in function_environment(read_deployment(REQUIRED | settings)).items():
+        monkeypatch.setenv(name, value)
+    code, _, err = run(monkeypatch, capsys, "own")
+    assert code == (2 if named else 0), err
+    assert (named or "") in err
