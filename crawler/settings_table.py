@@ -41,7 +41,7 @@ def settings_page() -> str:
 
 _PAGE_HEAD = """# Settings
 
-Each is an environment variable, or a line `NAME=value` in a git-ignored `crawler.env` beside `main.py`.
+Each is an environment variable, or a line `NAME=value` in a git-ignored `crawler.env`: beside `main.py` for the function, in the working directory for the command line.
 An option of the command line wins over the environment, and that over the file; an empty value counts as unset.
 They are read and checked once, before the first request; an unknown name that begins with `CRAWLER_` is an error.
 `GENIUS_TOKEN` is also read as `GENIUS_ACCESS_TOKEN`.
