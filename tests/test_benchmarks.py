@@ -27,7 +27,7 @@ def test_the_simulation_says_what_it_lacks():
 
 
 def test_two_runs_of_one_range_are_counted_by_the_site():
-    """The figure of docs/scale.md, on a small range: both end complete, the share is printed."""
+    """Both end complete and share the range; how well is held by tests/test_two_runs.py."""
     assert "`.venv/bin/python -m benchmarks.two_runs`" in SCALE
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.two_runs", "--songs", "12000"],
@@ -42,5 +42,5 @@ def test_two_runs_of_one_range_are_counted_by_the_site():
     )
     assert told, ran.stderr
     requests = int(told[1].replace(",", ""))
-    assert 12_000 <= requests <= 17_000
+    assert 12_000 <= requests < 24_000
     assert told[2] == f"{requests / 12_000:.3f}"
