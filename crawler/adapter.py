@@ -138,7 +138,8 @@ class GuardedAdapter(HTTPAdapter):
         is_bodiless = request.method == "HEAD" or response.status_code in _BODILESS
         try:
             if not is_bodiless:
-                _check_framing(response.headers, self._cut_bytes)
+                is_chunked = self._guard.answer.chunked
+                _check_framing(response.headers, self._cut_bytes, is_chunked=is_chunked)
             body = self._whole_body(response, is_bodiless=is_bodiless)
         except PageError as error:
             response.raw.close()
@@ -190,9 +191,13 @@ def _bounded(raw: Any, cut_bytes: int | None) -> Iterator[bytes]:
         yield chunk
 
 
-def _check_framing(headers: Any, cut_bytes: int | None) -> None:
+def _check_framing(headers: Any, cut_bytes: int | None, *, is_chunked: bool) -> None:
     """Refuse an answer whose length is in doubt (RFC 9112, section 6.3)."""
-    length = headers.get("Content-Length")
+    length, coding = headers.get("Content-Length"), headers.get("Transfer-Encoding", "identity")
+    if {each.strip() for each in coding.lower().split(",")} != {
+        "chunked" if is_chunked else "identity"
+    }:
+        raise PageError("protocol", "a Transfer-Encoding other than chunked")
     if length is None:
         return
     if not (length.isascii() and length.isdigit()):

@@ -7,6 +7,7 @@ left of the whole.
 
 import http.client
 import io
+import re
 import socket
 from typing import Any
 
@@ -18,6 +19,7 @@ from crawler.guard import Guard
 MAX_HEAD_BYTES = 64 * 1024
 """Status line and headers of one answer; http.client alone would take 100 lines of 64 KiB."""
 
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r?\n")
 _READ_BYTES = 1 << 16
 _ENDLESS = 1 << 62
 
@@ -116,7 +118,7 @@ class GuardedTLSConnection(_Guarded, HTTPSConnection):  # type: ignore[misc]
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer whose head is bounded and whole."""
+    """An answer whose head is bounded and whole, and whose chunks are what they say."""
 
     def begin(self) -> None:
         """Read the head."""
@@ -125,6 +127,32 @@ class _Answer(http.client.HTTPResponse):
         reader.ends_head()
         if self.headers.defects:
             raise http.client.HTTPException("a header line that is none")
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Skip interim answers (RFC 9110, 15.2); http.client takes all but 100 for the final one."""
+        while 100 <= (line := super()._read_status())[1] < 200:  # type: ignore[misc]
+            if line[1] == http.client.SWITCHING_PROTOCOLS:
+                raise http.client.HTTPException("101, though nobody asked for another protocol")
+            self._skip_lines()
+        return line  # type: ignore[no-any-return]
+
+    def _get_chunk_left(self) -> int | None:
+        """Say how much of a chunk is to come, None after the last (RFC 9112, 7.1)."""
+        if not self.chunk_left:
+            if self.chunk_left == 0 and self._safe_read(2) != b"\r\n":  # type: ignore[attr-defined]
+                raise http.client.HTTPException("a chunk longer than it says")
+            size = _CHUNK_SIZE.fullmatch(self.fp.readline(MAX_HEAD_BYTES))
+            if size is None:
+                raise http.client.HTTPException("a chunk size that is none")
+            self.chunk_left: int | None = int(size[1], 16) or None
+            if self.chunk_left is None:
+                self._skip_lines()
+                self._close_conn()  # type: ignore[attr-defined]
+        return self.chunk_left
+
+    def _skip_lines(self) -> None:
+        while self.fp.readline(MAX_HEAD_BYTES) not in (b"\r\n", b"\n"):
+            pass
 
 
 class _TimedSocket:
@@ -138,7 +166,7 @@ class _TimedSocket:
 
 
 class _AnswerReader(io.BufferedReader):
-    """Reads one answer; counts the bytes of its head, and notices what came beyond its end."""
+    """Reads one answer; counts its head, wants whole lines, notices what came beyond its end."""
 
     def __init__(self, raw: "_TimedReader", guard: Guard) -> None:
         super().__init__(raw, _READ_BYTES)
@@ -147,11 +175,12 @@ class _AnswerReader(io.BufferedReader):
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
-        if not line and 0 <= self._head_left < MAX_HEAD_BYTES:
-            raise http.client.IncompleteRead(line)  # http.client takes it for the head's end
+        is_first = self._head_left == MAX_HEAD_BYTES
         self._head_left -= len(line)
         if self._head_left < 0:
             raise http.client.HTTPException(f"more than {MAX_HEAD_BYTES} bytes of headers")
+        if not (is_first or line.endswith(b"\n")):
+            raise http.client.IncompleteRead(b"")  # http.client takes it for the end
         if b"\0" in line:
             raise http.client.HTTPException("a NUL in a header")
         return line

@@ -1,6 +1,8 @@
 """Step 1 functions of anybody's on the requests engine: each costs its own number at most."""
 
+import contextlib
 import socket
+import socketserver
 import sys
 import threading
 import time
@@ -404,6 +406,104 @@ def test_G3_a_function_that_tells_what_it_sent_is_blotted_out(faulty_site):
         assert TOKEN not in detail
         assert "key-of-mine" not in detail
         assert "\n" not in detail
+
+
+# --- B4, B5: what sites do on the wire -----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def raw_site(write):
+    """Serve connections at once; `write(num, file)` writes an answer, and says whether to go on."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        wbufsize, disable_nagle_algorithm = 0, True
+
+        def handle(self):
+            with contextlib.suppress(ConnectionError):
+                while asked := self.rfile.readline():
+                    while self.rfile.readline() not in (b"\r\n", b""):
+                        pass
+                    if not write(int(asked.split()[1].rpartition(b"/")[2]), self.wfile):
+                        return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def text_of(base_url):
+    """Make a function that takes any page's text, and swallows every error."""
+
+    def function(session, song_num, song_urls):
+        with contextlib.suppress(Exception):
+            answer = session.get(f"{base_url}/songs/{song_num}")
+            if answer.status_code == 200:
+                song_urls.append((song_num, answer.text))
+
+    return function
+
+
+def page_of(num, status=b"200 OK"):
+    """Write the answer for a number: its page is the number."""
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%d" % (status, len(str(num)), num)
+
+
+@pytest.mark.parametrize("final", [b"404 Not Found", b"200 OK"])
+@pytest.mark.parametrize("interim", [b"103 Early Hints", b"102 Processing", b"100 Continue"])
+def test_B4_an_interim_answer_makes_nobody_else_missing(interim, final):
+    """The answer after it is this number's own, and not that of the next on the connection."""
+
+    def write(num, file):
+        if num % 10 == SONG:
+            file.write(b"HTTP/1.1 %s\r\nLink: </a>; rel=preload\r\n\r\n" % interim)
+            time.sleep(0.02)
+        file.write(page_of(num, final if num % 10 == SONG else b"200 OK"))
+        return True
+
+    numbers = range(1, 41)
+    with raw_site(write) as base_url:
+        crawl = crawl_with(text_of(base_url), numbers, policy=RETRYING, connections=2)
+    gone = [num for num in numbers if num % 10 == SONG and final.startswith(b"404")]
+    assert crawl.outcomes == {num: "missing" if num in gone else "found" for num in numbers}
+    assert all(info == str(num) for num, info in crawl.results)
+    assert crawl.frontier.tally.requests == len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"0x1\r\n3\r\n0\r\n\r\n", "protocol"),
+        (b"-5\r\n3\r\n0\r\n\r\n", "protocol"),
+        (b"\r\n3\r\n0\r\n\r\n", "protocol"),
+        (b"1\r\n3xx0\r\n\r\n", "protocol"),
+        (b"", "connection"),
+        (b"1\r\n3\r\n", "connection"),
+        (b"1\r\n3\r\n0", "connection"),
+        (b"1\r\n3\r\n0\r\n", "connection"),
+        (b"1\r\n3\r\n0\r\nX-Trailer", "connection"),
+        (b"1\r\n3\r\n0\r\nX-Trailer: 1\r\n", "connection"),
+    ],
+)
+def test_B5_chunks_that_are_broken_or_cut_are_asked_for_again(body, kind):
+    """They are the site's failure and not step 1's, and nothing is found in them."""
+    asked = []
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def write(num, file):
+        asked.append(num)
+        file.write(head + body if len(asked) == 1 else page_of(num))
+        return False
+
+    with raw_site(write) as base_url:
+        crawl = crawl_with(text_of(base_url), policy=RETRYING)
+    assert crawl.results == [(SONG, str(SONG))]
+    assert crawl.frontier.tally.kinds == {kind: 1}
 
 
 # --- B2: names -----------------------------------------------------------------------------------

@@ -191,6 +191,76 @@ def test_B6_endless_informational_answers_are_bounded(session):
     assert session.seen.error == "protocol"
 
 
+@pytest.mark.parametrize("status", [b"102 Processing", b"103 Early Hints", b"199"])
+def test_B4_an_interim_answer_is_not_the_answer(session, status):
+    """Whatever 1xx comes first, and however often, the final answer is taken, on its connection."""
+    interim = b"HTTP/1.1 %s\r\nLink: </a>\r\nContent-Length: 3\r\n\r\n" % status
+    gone = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
+    with Scripted(interim * 3 + right(b"one"), interim + gone, right(b"two")) as site:
+        assert session.get(site.url).content == b"one"
+        assert session.get(site.url).status_code == 404
+        assert session.get(site.url).content == b"two"
+        assert site.connections == 1
+
+
+def test_B6_a_change_of_protocols_that_nobody_asked_for_is_none(session):
+    """101 is no interim answer: what follows it would not be HTTP."""
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"
+    with Scripted(switch + right(b"one"), right(b"two")) as site:
+        with pytest.raises(requests.ConnectionError):
+            session.get(site.url)
+        assert session.seen.error == "protocol"
+        assert session.get(site.url).content == b"two"
+        assert site.connections == 2
+
+
+def chunked(body, coding=b"chunked"):
+    """Write a head that announces chunks, and what comes after it."""
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n%s" % (coding, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"4\r\npage\r\n0\r\n\r\n",
+        b"004;name=value\r\npage\r\n000\r\n\r\n",
+        b"1\r\np\r\n3 \r\nage\r\n0\r\nContent-Length: 7\r\n\r\n",
+    ],
+)
+def test_B5_a_body_in_chunks_is_put_together(session, body):
+    """With names and trailers, which mean nothing here; its connection serves on."""
+    twice = chunked(body, b"chunked\r\nTransfer-Encoding: Chunked")
+    with Scripted(chunked(body), twice, right(b"next")) as site:
+        assert session.get(site.url).content == b"page"
+        assert session.get(site.url).content == b"page"
+        assert session.get(site.url).content == b"next"
+        assert site.connections == 1
+
+
+@pytest.mark.parametrize(
+    "size", [b"0x4", b"0_4", b"-4", b"+4", b"", b" 4", b"zz", b"4 4", b"F" * 17, b"2", b"3", b"5"]
+)
+def test_B5_a_chunk_of_a_wrong_size_is_no_page(session, size):
+    """A size is hexadecimal digits, and the chunk as long; the next request is not hurt."""
+    broken = chunked(size + b"\r\npage\r\n0\r\n\r\n")
+    with Scripted(broken, right(b"next")) as site:
+        with pytest.raises(requests.ConnectionError):
+            session.get(site.url)
+        assert session.seen.error == "protocol"
+        assert session.get(site.url).content == b"next"
+        assert site.connections == 2
+
+
+def test_B5_a_transfer_encoding_that_nobody_knows_is_no_page(session):
+    """Nor is a known one of which http.client sees no chunks."""
+    for coding in (b"xchunked", b"gzip, chunked", b"chunked, chunked", b""):
+        session.begin(time.monotonic() + SECONDS, lambda: True)
+        with Scripted(chunked(b"4\r\npage\r\n0\r\n\r\n", coding)) as site:
+            with pytest.raises(requests.RequestException):
+                session.get(site.url)
+            assert session.seen.error == "protocol"
+
+
 def test_neither_proxy_nor_netrc_nor_verify_false_changes_anything(
     faulty_site_tls, tmp_path, monkeypatch
 ):
