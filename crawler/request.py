@@ -136,7 +136,21 @@ def parse_request(
     for name in in_query.keys() & in_body.keys():
         if in_query[name] != in_body[name]:
             _refuse(name, "conflict", f"{name} is one thing in the query and another in the body")
-    return _checked(_convert(in_query | in_body), max_range, deployed_rate)
+    return check_request(in_query | in_body, max_range=max_range, deployed_rate=deployed_rate)
+
+
+def check_request(
+    fields: dict[str, Any], *, max_range: int = MAX_SONG_NUM, deployed_rate: float = 0
+) -> CrawlRequest:
+    """Check what is asked for, by the rules that hold for every way in.
+
+    Args:
+        fields: By the names of `RequestFields`; what is not asked for is left out.
+        max_range, deployed_rate: As `parse_request` takes them; by default there is no limit.
+
+    Raises: RequestError: 400 with a code, the field and what is wanted.
+    """
+    return _checked(_convert(fields), max_range, deployed_rate)
 
 
 def _convert(fields: dict[str, Any]) -> RequestFields:

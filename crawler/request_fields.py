@@ -158,6 +158,9 @@ def _query_value(text: str) -> Any:
 
 
 def short(value: Any) -> str:
-    """Show what came, short and on one line."""
-    text = str(value) if isinstance(value, _Malformed) else json.dumps(value)
+    """Show what came, short and on one line; from Python it may be what JSON cannot write."""
+    try:
+        text = str(value) if isinstance(value, _Malformed) else json.dumps(value)
+    except (TypeError, ValueError):
+        text = ascii(value)
     return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"

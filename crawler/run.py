@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from crawler import identity
 from crawler.answer import Answer
 from crawler.assembly import Run
@@ -19,7 +17,7 @@ from crawler.housekeeping import Progress
 from crawler.map_strip import map_strip
 from crawler.open_store import open_store
 from crawler.pacer import Pacer
-from crawler.request import CrawlRequest
+from crawler.request import CrawlRequest, check_request
 from crawler.settings import Settings, read_settings
 from crawler.stock import STORE_SECONDS, Stock
 from crawler.work import Results
@@ -63,7 +61,9 @@ def crawl(
             environment. There is no time budget unless one is given here.
 
     Raises:
-        SettingsError: A setting is wrong.
+        RequestError: What is asked for cannot be done as it stands, such as a stop before its
+            start or a range with a mode; `field` names the argument. Nothing was asked of the site.
+        SettingsError: A setting is wrong, or there is none of that name.
         StoreError: The store cannot be used; nothing was asked of the site.
     """
     settings.setdefault("time_budget_seconds", None)
@@ -75,19 +75,16 @@ def crawl(
     elif function is not None:
         given["function"] = function
     checked = read_settings(os.environ, **given)
-    request = msgspec.convert(
-        {
-            "start": start,
-            "stop": stop,
-            "mode": mode,
-            "limit": limit,
-            "refresh_older_than_days": refresh_older_than_days,
-            "recheck": recheck,
-        },
-        CrawlRequest,
-    )
+    asked = {
+        "start": start,
+        "stop": stop,
+        "mode": None if mode == "range" else mode,  # a range is what has no mode
+        "limit": limit,
+        "refresh_older_than_days": refresh_older_than_days,
+        "recheck": recheck,
+    }
     return run(
-        request,
+        check_request({name: value for name, value in asked.items() if value is not None}),
         checked,
         function=None if isinstance(function, str) else function,
         song_urls=song_urls,

@@ -58,7 +58,7 @@ def read_settings(
         SettingsError: With a code, the variable's name, and what is wanted.
     """
     given = _known(_env_file_values(env_file)) | _known(environ)
-    given |= {ENV_NAMES[field]: value for field, value in overrides.items()}
+    given |= {_env_name(field): value for field, value in overrides.items()}
     settings = _convert(given)
     check_settings(settings, for_site=for_site)
     if "K_SERVICE" in environ and ENV_NAMES["store"] not in given:
@@ -97,6 +97,15 @@ def _known(environ: Mapping[str, str]) -> dict[str, Any]:
     given: dict[str, Any] = {name: environ[name] for name in known if environ.get(name)}
     token = next((environ[name] for name in TOKEN_NAMES if environ.get(name)), None)
     return given if token is None else given | {TOKEN_NAMES[0]: token}
+
+
+def _env_name(field: str) -> str:
+    """Say which variable an option stands for; a misspelt one is told what it may have meant."""
+    if field in ENV_NAMES:
+        return ENV_NAMES[field]
+    nearest = difflib.get_close_matches(field, ENV_NAMES, n=1)
+    known = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(ENV_NAMES)}"
+    raise SettingsError("setting_unknown", field, f"{field} is not a setting; {known}")
 
 
 def _convert(given: dict[str, Any]) -> Settings:

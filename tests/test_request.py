@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.errors import RequestError
-from crawler.request import CrawlRequest, RequestFields, parse_request
+from crawler.request import CrawlRequest, RequestFields, check_request, parse_request
 from crawler.request_fields import MAX_BODY_BYTES
 
 GOOD = b'{"start": 1, "stop": 2001}'
@@ -399,6 +399,23 @@ def test_A15_the_deployed_rate_bounds_the_caller_s():
     assert parse(body).max_rate == 100.0
     assert refusal(body, deployed_rate=50.0).code == "max_rate_malformed"
     assert parse(body, deployed_rate=0.0).max_rate == 100.0
+
+
+def test_fields_are_checked_by_themselves_without_limits():
+    """Who is no stranger's caller gets the same checks, without limit of range and rate."""
+    wide = {"start": 0, "stop": 5_000_000, "max_rate": 500}
+    assert check_request(wide) == CrawlRequest(start=0, stop=5_000_000, max_rate=500)
+    with pytest.raises(RequestError) as caught:
+        check_request({"start": 9, "stop": 5})
+    assert (caught.value.code, caught.value.field) == ("stop_malformed", "stop")
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), {(1, 2): 3}, b"5", 5 + 0j])
+def test_a_value_that_is_no_json_is_shown_all_the_same(value):
+    """From Python anything may come; the refusal names the field and shows it."""
+    with pytest.raises(RequestError, match=r"^start must be a whole number") as caught:
+        check_request({"start": value, "stop": 9})
+    assert len(str(caught.value)) < 200
 
 
 def test_a_message_is_one_line_of_ascii():

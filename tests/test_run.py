@@ -12,7 +12,7 @@ from crawler.block import block_name, decode_block
 from crawler.control import order_stop
 from crawler.demo_site import DemoSite
 from crawler.demo_songs import expected_info
-from crawler.errors import SettingsError, StoreError, StoreMismatchError
+from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatchError
 from crawler.folder import FolderStore
 from crawler.record import Record
 from crawler.run_objects import read_runs
@@ -84,6 +84,66 @@ def test_an_empty_range_is_complete(where: dict[str, Any]) -> None:
     """`stop == start` asks for nothing, and nothing is left."""
     answer = crawl(7, 7, **where)
     assert (answer.complete, answer.requests, answer.remaining) == (True, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"start": 10, "stop": 1}, "stop"),
+        ({"start": 1, "stop": 11, "mode": "next"}, "mode"),
+        ({"start": 1}, "stop"),
+        ({}, "start"),
+        ({"start": -1, "stop": 5}, "start"),
+        ({"start": 1.5, "stop": 5}, "start"),
+        ({"start": True, "stop": 5}, "start"),
+        ({"start": {1, 2}, "stop": 5}, "start"),
+        ({"start": 1, "stop": 5, "limit": 3}, "limit"),
+        ({"mode": "next", "limit": 0}, "limit"),
+        ({"mode": "old"}, "mode"),
+        ({"start": 1, "stop": 5, "recheck": "found"}, "recheck"),
+        ({"start": 1, "stop": 5, "refresh_older_than_days": float("nan")}, None),
+    ],
+    ids=str,
+)
+def test_A9_to_A15_a_wrong_request_is_refused_before_the_first(
+    where: dict[str, Any], demo_site: DemoSite, asked: dict[str, Any], field: str | None
+) -> None:
+    """What the function refuses is refused here, too: the field is named, nothing is asked."""
+    with pytest.raises(RequestError) as caught:
+        crawl(**asked, **where)
+    assert caught.value.field == (field or "refresh_older_than_days")
+    assert caught.value.field in str(caught.value)
+    assert demo_site.stats()["requests"] == 0
+
+
+def test_a_range_is_as_long_and_a_rate_as_high_as_one_likes(where: dict[str, Any]) -> None:
+    """The limits that guard a deployment against its callers do not bind its owner."""
+    answer = crawl(1, 20_000_001, stop_event=already_set(), **where)
+    assert (answer.start, answer.stop, answer.stopped_by) == (1, 20_000_001, "stop_requested")
+
+
+def already_set() -> threading.Event:
+    """Make an event that ends a run as soon as it has begun."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("rat", "rate"), ("connection", "connections"), ("base_ur", "base_url")]
+)
+def test_a_misspelt_setting_is_told_with_the_nearest(
+    where: dict[str, Any], name: str, nearest: str
+) -> None:
+    """A keyword that is no setting is an error in words, not a KeyError."""
+    with pytest.raises(SettingsError, match=f"^{name} is not a setting; did you mean {nearest}\\?"):
+        crawl(1, 5, **where, **{name: 5})
+
+
+def test_what_is_near_no_setting_is_told_without_a_guess(where: dict[str, Any]) -> None:
+    """A guess that cannot help is left out: the settings are listed in its place."""
+    with pytest.raises(SettingsError, match=r"^xyzzy is not a setting; there are .*rate, "):
+        crawl(1, 5, xyzzy=5, **where)
 
 
 def test_mode_next_begins_a_catalogue_and_finds_its_end(where: dict[str, Any]) -> None:
