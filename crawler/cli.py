@@ -1,6 +1,7 @@
 """The command line: one parser, one way in, and errors in words."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +33,9 @@ examples:
 
 Each command has a --help of its own."""
 
+_EXIT_UNREAD = 141
+"""What a shell expects of a program whose output nobody reads any more: 128 + SIGPIPE."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -40,9 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None: those of the process.
 
     Returns:
-        The exit code: 0 complete, 3 not complete, 2 wrong usage or settings, 1 error.
+        The exit code: 0 complete, 3 not complete, 2 wrong usage or settings, 1 error, 141 where
+        whoever read the output, such as `head`, is gone.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            sys.stdout.flush()  # here, where its failure can be told from others
+    except BrokenPipeError:
+        # what is left in the buffer goes nowhere, or Python's own flush at the end would complain
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - it is no path of anybody's
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return _EXIT_UNREAD
+
+
+def _run(argv: list[str]) -> int:
     args = build_parser().parse_args(argv)
     args.argv = argv
     set_up_logs(args)

@@ -163,6 +163,22 @@ def test_wrong_usage_is_told_in_one_line(arguments, words, tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "arguments", [["doctor"], ["status"], ["crawl", "5", "5"], ["crawl", "--help"], ["--version"]]
+)
+def test_who_reads_no_further_is_told_no_more(arguments, tmp_path):
+    """Where the reader of a pipe is gone, as behind `head`, the program ends without a word."""
+    environ = environment(GENIUS_TOKEN="t", CRAWLER_BASE_URL="http://127.0.0.1:9")
+    environ["PYTHONUNBUFFERED"] = ""  # unbuffered, argparse itself swallows the error
+    with start(tmp_path, *arguments, environ=environ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+        code = process.wait(timeout=60)
+    assert (code, err) == (141, "")
+
+
 def test_G2_a_missing_token_is_named_before_anything_is_sent(tmp_path):
     """Without a token a crawl exits 2 and says which variable to set."""
     code, _, err = run(tmp_path, "crawl", 1, 5)
