@@ -22,6 +22,7 @@ from tests.function_process import ROOT, FunctionProcess
 
 OPENAPI = ROOT / "openapi.yaml"
 MARKER = "    # below: written by `python -m tests.test_entry_point`\n"
+NAMES = {"404": "NotFound", "405": "MethodNotAllowed"}
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -65,6 +66,17 @@ def test_every_status_of_an_answer_is_described():
     statuses = description()["paths"]["/"]["post"]["responses"]
     assert {str(stop.status) for stop in STOPS.values()} <= set(statuses)
     assert description()["info"]["version"] == VERSION
+
+
+def test_what_any_path_may_answer_is_described():
+    """Another path's 404 and another method's 405 have the shape of every error, at each path."""
+    for path in description()["paths"].values():
+        for operation in path.values():
+            for status in ("404", "405"):
+                assert operation["responses"][status]["$ref"].endswith(f"/{NAMES[status]}")
+    for name in NAMES.values():
+        answer = description()["components"]["responses"][name]
+        assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
 
 
 @pytest.mark.timeout(90)
