@@ -1,12 +1,14 @@
 """The function's entry point: HTTP in, one run or one look at the store, JSON out."""
 
+import contextlib
 import functools
 import json
 import logging
 import os
 import secrets
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,6 +50,16 @@ _METHODS = {
 }
 
 
+class _Patience(NamedTuple):
+    """How long a body may take, in seconds: at most between two pieces, and for all of it."""
+
+    between_seconds: float
+    all_seconds: float
+
+
+_BODY_PATIENCE = _Patience(10.0, 30.0)  # a task's or a scheduler's body comes in one piece
+
+
 @functions_framework.http
 def crawl_songs(request: Request) -> Response:
     """Answer one request: `/` runs a crawl, `/status` looks at the store, `/health` says we live."""
@@ -81,14 +93,16 @@ def crawl_songs(request: Request) -> Response:
 
 def _status_for(request: Request, status: int, error: Exception) -> int:
     """Answer a delivery that no repeat can mend with 200, so that the queue lets go of it."""
-    if not _is_delivery(request):
+    broke_off = isinstance(error, RequestError) and error.code == "body_incomplete"
+    if broke_off or not _is_delivery(request):  # of what broke off the queue has the whole
         return status
     logger.error("a task is given up: %s", error, extra={"event": "task_given_up"})
     return 200
 
 
 def _route(request: Request) -> Response:
-    methods = _METHODS.get(request.path)
+    path = request.environ["PATH_INFO"]  # as sent; `request.path` makes `/` of `//`
+    methods = _METHODS.get(path)
     if methods is None:
         paths = ", ".join(_METHODS)
         return _error(404, "not_found", None, f"there is nothing here; there are {paths}")
@@ -96,11 +110,11 @@ def _route(request: Request) -> Response:
     if request.method == "OPTIONS":
         return Response(status=204, headers=allow)
     if request.method not in methods:
-        message = f"{request.path} takes {', '.join(methods)}"
+        message = f"{path} takes {', '.join(methods)}"
         return _error(405, "method_not_allowed", None, message, allow)
     if request.method == "HEAD":  # starts nothing and looks at nothing
         return _json(200, b"{}")
-    return {"/": _crawl, "/status": _status, "/health": _health}[request.path](request)
+    return {"/": _crawl, "/status": _status, "/health": _health}[path](request)
 
 
 def _crawl(request: Request) -> Response:
@@ -235,17 +249,18 @@ def _read_deployment() -> _Deployment:
 
 def _read_request(request: Request, settings: Settings) -> CrawlRequest:
     chunked = "Transfer-Encoding" in request.headers
-    return parse_request(
-        request.method,
-        request.headers.get("Content-Type"),
-        request.headers.get("Content-Encoding"),
-        _body_reader(request),
-        None if chunked else request.content_length or 0,
-        query=request.query_string.decode("latin-1"),
-        # both guard against callers; what a task asks for was checked when its order was given
-        max_range=MAX_SONG_NUM if _is_delivery(request) else settings.max_range,
-        deployed_rate=0 if _is_delivery(request) else settings.rate,
-    )
+    with _hurried(request, _BODY_PATIENCE):
+        return parse_request(
+            request.method,
+            request.headers.get("Content-Type"),
+            request.headers.get("Content-Encoding"),
+            _body_reader(request),
+            None if chunked else request.content_length or 0,
+            query=request.query_string.decode("latin-1"),
+            # both guard against callers; what a task asks for was checked when its order was given
+            max_range=MAX_SONG_NUM if _is_delivery(request) else settings.max_range,
+            deployed_rate=0 if _is_delivery(request) else settings.rate,
+        )
 
 
 def _body_reader(request: Request) -> Callable[[int], bytes]:
@@ -272,21 +287,43 @@ def _drain(request: Request) -> None:
     """Read and drop the rest of a body that is too long, so that its sender can read the answer.
 
     A server that answers and closes while bytes still come in resets the connection, and the
-    answer may be lost with it. Ends after 32 MiB (the platform's own limit), or when nothing
-    came for a second.
+    answer may be lost with it. Ends after 32 MiB (the platform's own limit), when nothing came
+    for a second, or when it has taken as long as a body may.
     """
-    connection = request.environ.get("gunicorn.socket")
-    try:
-        if connection is not None:
-            connection.settimeout(1.0)
+    patience = _Patience(1.0, _BODY_PATIENCE.all_seconds)
+    # gone, or silent: the answer goes out all the same
+    with contextlib.suppress(*_cut_off()), _hurried(request, patience):
         for _ in range(512):
             if not request.stream.read(64 * 1024):
                 break
-    except _cut_off():
-        pass  # gone, or silent: the answer goes out all the same
+
+
+@contextlib.contextmanager
+def _hurried(request: Request, patience: _Patience) -> Iterator[None]:
+    """Let reads of the body fail or end when its sender takes too long, as if it had hung up.
+
+    Without it as many silent senders as there are threads stop the process for ever. One read of
+    the body is many of the socket, each with a timeout of its own; their sum can only be bounded
+    from outside. A socket shut for reading still carries the answer.
+    """
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None:  # Windows, where the framework runs Flask's own server
+        yield
+        return
+    last = threading.Timer(patience.all_seconds, _shut, [connection])
+    last.daemon = True  # a process that ends does not wait for it
+    connection.settimeout(patience.between_seconds)
+    last.start()
+    try:
+        yield
     finally:
-        if connection is not None:
-            connection.settimeout(None)
+        last.cancel()
+        connection.settimeout(None)
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # its sender was quicker
+        connection.shutdown(socket.SHUT_RD)
 
 
 def _unforeseen(error_id: str) -> Response:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import select
+import socket
 import subprocess
 import sys
 import threading
@@ -156,11 +158,26 @@ def test_A8_head_and_options_start_nothing(function):
     assert "run started" not in function.log()
 
 
-@pytest.mark.parametrize("path", ["/crawl", "/status/", "/healthz", "/robots.txt", "/%00"])
+@pytest.mark.parametrize(
+    "path", ["/crawl", "/status/", "/healthz", "/robots.txt", "/%00", "//status"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_A8_unknown_paths_are_not_found(function, path, method):
     """There is nothing beside the three paths."""
     assert function.ask(path, method).status == 404
+
+
+@pytest.mark.parametrize("target", ["//?start=9&stop=5", "///", "//health", "/./", "/%2F"])
+def test_A8_slashes_are_taken_as_sent(function, target):
+    """A second slash is another path, not the one beside it: nothing is run or looked at."""
+    reply = function.send_raw(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (reply.status, error_of(reply)["code"]) == (404, "not_found")
+
+
+def test_A8_an_address_in_full_is_its_path(function):
+    """A client that names the host in its request line, as to a proxy, is understood."""
+    reply = function.send_raw(b"GET http://x/?start=9&stop=5 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert error_of(reply)["code"] == "stop_malformed"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +267,77 @@ def test_A16_a_body_cut_off_is_no_error_of_ours(function, data):
         reply = read_reply(connection)
     assert (reply.status, error_of(reply)["code"]) == (400, "body_incomplete")
     assert "Traceback" not in function.log()
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory) -> Iterator[FunctionProcess]:
+    """The function where a second of silence ends a body, and two seconds any body."""
+    source = tmp_path_factory.mktemp("impatient") / "function.py"
+    source.write_text(
+        "import main\nfrom main import crawl_songs\n"
+        "main._BODY_PATIENCE = main._Patience(between_seconds=1.0, all_seconds=2.0)\n"
+    )
+    with FunctionProcess(DEPLOYMENT, source=source) as process:
+        yield process
+
+
+HEADS = {
+    "length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 23\r\n\r\n{",
+    "chunks": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n17\r\n{",
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_A16_as_many_silent_clients_as_threads_block_nobody_for_long(impatient, head):
+    """Who falls silent within a body gets 400, and the threads are free again."""
+    silent = [impatient.connect() for _ in range(8)]
+    for connection in silent:
+        connection.sendall(head)
+    assert impatient.ask("/health", timeout_seconds=10).status == 200
+    for connection in silent:
+        reply = read_reply(connection)
+        assert (reply.status, error_of(reply)["code"]) == (400, "body_incomplete")
+        connection.close()
+    assert impatient.post(BACKWARD).status == 400
+    assert "Traceback" not in impatient.log()
+
+
+@pytest.mark.parametrize("length", [1000, 10_000_000], ids=["read", "dropped"])
+def test_A16_a_body_that_trickles_for_ever_is_ended(impatient, length):
+    """A byte now and then is no silence; all the same the whole has its time."""
+    with impatient.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length)
+        assert trickle(connection, seconds=10) < 10
+        assert read_reply(connection).status == (400 if length == 1000 else 413)
+
+
+def test_A16_a_body_in_time_leaves_the_connection_as_it_was(impatient):
+    """The next request on the same connection is not hurried by the last one's body."""
+    whole = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BACKWARD) + BACKWARD
+    with impatient.connect() as connection:
+        for _ in range(8):  # longer in all than one body may take
+            connection.sendall(whole[:60])
+            time.sleep(0.3)
+            connection.sendall(whole[60:])
+            assert error_of(read_reply(connection))["code"] == "stop_malformed"
+
+
+def test_A16_a_task_whose_body_broke_off_is_delivered_again(impatient):
+    """The queue still has all of it: an answer of 200 would lose what it asks for."""
+    head = HEADS["length"].replace(
+        b"Host: x", b"Host: x\r\nX-CloudTasks-TaskName: 1763000000000-0-1-2"
+    )
+    assert impatient.send_raw(head).status == 400
+
+
+def trickle(connection: socket.socket, *, seconds: float) -> float:
+    """Send a byte every 0.1 s until an answer comes; returns how long that took."""
+    began = time.monotonic()
+    while (took := time.monotonic() - began) < seconds:
+        if select.select([connection], [], [], 0.1)[0]:
+            break
+        connection.sendall(b" ")
+    return took
 
 
 def test_A16_who_hangs_up_in_mid_run_loses_nothing(tmp_path):
