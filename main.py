@@ -1,14 +1,11 @@
 """The function's entry point: HTTP in, one run or one look at the store, JSON out."""
 
-import contextlib
 import functools
 import json
 import logging
 import os
 import secrets
-import socket
 import threading
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import functions_framework
 import msgspec
 from flask import Request, Response
-from werkzeug.exceptions import ClientDisconnected
 
 from crawler.answer import STOPS, Answer
 from crawler.delivery import (
@@ -30,6 +26,7 @@ from crawler.delivery import (
 )
 from crawler.errors import QueueError, RequestError, SettingsError, StoreError, StoreMismatchError
 from crawler.fan_out import fan_out, order_number
+from crawler.incoming import body_reader, drain, in_time
 from crawler.logs import configure_logging, log_context, request_labels, trace_id
 from crawler.request import CrawlRequest, parse_request
 from crawler.settings import MAX_SONG_NUM, Settings, read_settings
@@ -50,16 +47,6 @@ _METHODS = {
 }
 
 
-class _Patience(NamedTuple):
-    """How long a body may take, in seconds: at most between two pieces, and for all of it."""
-
-    between_seconds: float
-    all_seconds: float
-
-
-_BODY_PATIENCE = _Patience(10.0, 30.0)  # a task's or a scheduler's body comes in one piece
-
-
 @functions_framework.http
 def crawl_songs(request: Request) -> Response:
     """Answer one request: `/` runs a crawl, `/status` looks at the store, `/health` says we live."""
@@ -69,7 +56,7 @@ def crawl_songs(request: Request) -> Response:
             return _route(request)
         except RequestError as error:
             if error.status == 413:
-                _drain(request)
+                drain(request)
             status = _status_for(request, error.status, error)
             return _error(status, error.code, error.field, str(error))
         except SettingsError as error:
@@ -249,81 +236,18 @@ def _read_deployment() -> _Deployment:
 
 def _read_request(request: Request, settings: Settings) -> CrawlRequest:
     chunked = "Transfer-Encoding" in request.headers
-    with _hurried(request, _BODY_PATIENCE):
+    with in_time(request):
         return parse_request(
             request.method,
             request.headers.get("Content-Type"),
             request.headers.get("Content-Encoding"),
-            _body_reader(request),
+            body_reader(request),
             None if chunked else request.content_length or 0,
             query=request.query_string.decode("latin-1"),
             # both guard against callers; what a task asks for was checked when its order was given
             max_range=MAX_SONG_NUM if _is_delivery(request) else settings.max_range,
             deployed_rate=0 if _is_delivery(request) else settings.rate,
         )
-
-
-def _body_reader(request: Request) -> Callable[[int], bytes]:
-    def read(size: int) -> bytes:
-        try:
-            return request.stream.read(size)
-        except _cut_off():
-            message = "the body ended before it was complete"
-            raise RequestError(400, "body_incomplete", "body", message) from None
-
-    return read
-
-
-def _cut_off() -> tuple[type[Exception], ...]:
-    """Name the errors with which a body ends too early, or in chunks that are none."""
-    try:
-        from gunicorn.http.errors import ParseException  # where gunicorn runs it is loaded already
-    except ImportError:  # Windows, where the framework runs Flask's own server
-        return OSError, ClientDisconnected
-    return OSError, ClientDisconnected, ParseException
-
-
-def _drain(request: Request) -> None:
-    """Read and drop the rest of a body that is too long, so that its sender can read the answer.
-
-    A server that answers and closes while bytes still come in resets the connection, and the
-    answer may be lost with it. Ends after 32 MiB (the platform's own limit), when nothing came
-    for a second, or when it has taken as long as a body may.
-    """
-    patience = _Patience(1.0, _BODY_PATIENCE.all_seconds)
-    # gone, or silent: the answer goes out all the same
-    with contextlib.suppress(*_cut_off()), _hurried(request, patience):
-        for _ in range(512):
-            if not request.stream.read(64 * 1024):
-                break
-
-
-@contextlib.contextmanager
-def _hurried(request: Request, patience: _Patience) -> Iterator[None]:
-    """Let reads of the body fail or end when its sender takes too long, as if it had hung up.
-
-    Without it as many silent senders as there are threads stop the process for ever. One read of
-    the body is many of the socket, each with a timeout of its own; their sum can only be bounded
-    from outside. A socket shut for reading still carries the answer.
-    """
-    connection = request.environ.get("gunicorn.socket")
-    if connection is None:  # Windows, where the framework runs Flask's own server
-        yield
-        return
-    last = threading.Timer(patience.all_seconds, _shut, [connection])
-    last.daemon = True  # a process that ends does not wait for it
-    connection.settimeout(patience.between_seconds)
-    last.start()
-    try:
-        yield
-    finally:
-        last.cancel()
-        connection.settimeout(None)
-
-
-def _shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # its sender was quicker
-        connection.shutdown(socket.SHUT_RD)
 
 
 def _unforeseen(error_id: str) -> Response:

@@ -100,6 +100,7 @@ ORDER = (
     "task_queue",
     "fan_out",
     "delivery",
+    "incoming",
     "reading",
     "columns",
     "arrow",

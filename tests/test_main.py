@@ -274,8 +274,8 @@ def impatient(tmp_path_factory) -> Iterator[FunctionProcess]:
     """The function where a second of silence ends a body, and two seconds any body."""
     source = tmp_path_factory.mktemp("impatient") / "function.py"
     source.write_text(
-        "import main\nfrom main import crawl_songs\n"
-        "main._BODY_PATIENCE = main._Patience(between_seconds=1.0, all_seconds=2.0)\n"
+        "from crawler import incoming\nfrom main import crawl_songs\n"
+        "incoming.BODY_PATIENCE = incoming.Patience(between_seconds=1.0, all_seconds=2.0)\n"
     )
     with FunctionProcess(DEPLOYMENT, source=source) as process:
         yield process
