@@ -182,7 +182,7 @@ def test_the_function_runs_as_told(deployed):
     assert template["spec"]["serviceAccountName"] == RUNTIME.removeprefix("serviceAccount:")
     assert template["metadata"]["annotations"]["autoscaling.knative.dev/maxScale"] == "1"
     limits = template["spec"]["containers"][0]["resources"]["limits"]
-    assert limits == {"cpu": "0.167", "memory": "512Mi"}
+    assert limits == {"cpu": "0.167", "memory": "256Mi"}
     build = deployed.gcp.requests[position(deployed.gcp.requests, "builds:submit")].body
     assert build["buildpackBuild"]["functionTarget"] == "crawl_songs"
     assert build["serviceAccount"].endswith(BUILDER.removeprefix("serviceAccount:"))
@@ -196,7 +196,7 @@ def test_the_function_runs_as_told(deployed):
         "CRAWLER_FIRST_SONG": "1",
         "CRAWLER_LAST_SONG": "1000000",
         "CRAWLER_CPU": "0.167",
-        "CRAWLER_MEMORY_MIB": "512",
+        "CRAWLER_MEMORY_MIB": "256",
         "CRAWLER_QUEUE": f"{PLACE}/queues/shards",
         "CRAWLER_URL": "https://song-crawler-123456789012.us-central1.run.app",
         "CRAWLER_INVOKER": INVOKER.removeprefix("serviceAccount:"),
@@ -212,7 +212,7 @@ def test_the_deployed_settings_are_settings(deployed):
 
     given = {k: v for k, v in deployed.variables().items() if isinstance(v, str)}
     settings = read_settings(given | {"GENIUS_TOKEN": TOKEN, "K_SERVICE": "song-crawler"})
-    assert (settings.rate, settings.cpu, settings.memory_mib) == (20, 0.167, 512)
+    assert (settings.rate, settings.cpu, settings.memory_mib) == (20, 0.167, 256)
 
 
 @needs_gcloud
