@@ -23,6 +23,8 @@ from tests.torture import (
 
 CHANCE = random.Random(20)
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:

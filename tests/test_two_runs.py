@@ -15,6 +15,8 @@ from crawler.verify import verify
 ENDS = 5_000
 """Numbers that may be asked twice: where the runs meet, and the last blocks of each."""
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def where(tmp_path: Path, demo_site: DemoSite) -> dict[str, Any]:
