@@ -15,6 +15,7 @@ import msgspec
 from flask import Request, Response
 
 from crawler.answer import STOPS, Answer
+from crawler.cost import estimate
 from crawler.delivery import (
     SCHEDULE_HEADER,
     TASK_HEADER,
@@ -117,7 +118,7 @@ def _crawl(request: Request) -> Response:
     answer = _run(crawl_request, deployment, is_unattended=is_unattended)
     if deployment.settings.queue is not None and SCHEDULE_HEADER not in request.headers:
         _continue(crawl_request, deployment.settings, answer, started)
-    return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))
+    return _tell(STOPS[answer.stopped_by].status, answer, deployment.settings)
 
 
 def _run(crawl_request: CrawlRequest, deployment: "_Deployment", *, is_unattended: bool) -> Answer:
@@ -152,7 +153,20 @@ def _deliver(
         queue=lambda: TaskQueue(settings),
         wall=_now,
     )
-    return _json(status, msgspec.json.encode(answer))
+    return _tell(status, answer, settings)
+
+
+def _tell(status: int, answer: Answer, settings: Settings) -> Response:
+    """Answer with what a run did and, in a header, what it cost, roughly: US dollars."""
+    cost = estimate(
+        settings.cpu,
+        settings.memory_mib,
+        seconds=answer.seconds,
+        requests=answer.requests,
+        blocks_written=answer.blocks_written,
+    )
+    headers = {} if cost is None else {"Crawl-Cost-USD": f"{cost:.6f}"}
+    return _json(status, msgspec.json.encode(answer), headers)
 
 
 def _continue(
