@@ -15,7 +15,7 @@ import msgspec
 from flask import Request, Response
 
 from crawler.answer import STOPS, Answer
-from crawler.cost import estimate
+from crawler.cost import answer_cost
 from crawler.delivery import (
     SCHEDULE_HEADER,
     TASK_HEADER,
@@ -158,13 +158,7 @@ def _deliver(
 
 def _tell(status: int, answer: Answer, settings: Settings) -> Response:
     """Answer with what a run did and, in a header, what it cost, roughly: US dollars."""
-    cost = estimate(
-        settings.cpu,
-        settings.memory_mib,
-        seconds=answer.seconds,
-        requests=answer.requests,
-        blocks_written=answer.blocks_written,
-    )
+    cost = answer_cost(settings, answer)
     headers = {} if cost is None else {"Crawl-Cost-USD": f"{cost:.6f}"}
     return _json(status, msgspec.json.encode(answer), headers)
 

@@ -13,7 +13,7 @@ import msgspec
 from crawler import control
 from crawler.answer import STOPS, Answer
 from crawler.contact import Contact
-from crawler.cost import estimate
+from crawler.cost import answer_cost
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier import Frontier
 from crawler.heeding import Heeding
@@ -160,13 +160,7 @@ class Run:
     def _leave(self, answer: Answer, engine: str) -> None:
         stop, detail = STOPS[answer.stopped_by], self.frontier.stop_detail
         kinds, settings = dict(self.frontier.tally.kinds), self.settings
-        cost_usd = estimate(
-            settings.cpu,
-            settings.memory_mib,
-            seconds=answer.seconds,
-            requests=answer.requests,
-            blocks_written=answer.blocks_written,
-        )
+        cost_usd = answer_cost(settings, answer)
         watched = watch_fields(answer, kinds, self.scope.missing_at_end)
         fields = msgspec.structs.asdict(answer) | watched | {"cost_usd": cost_usd}
         logger.log(

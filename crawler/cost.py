@@ -4,6 +4,9 @@ import math
 
 import msgspec
 
+from crawler.answer import Answer
+from crawler.settings import Settings
+
 PRICES = {
     "vcpu_second": 0.000024,
     "gib_second": 0.0000025,
@@ -72,6 +75,17 @@ def estimate(
     size = Size(cpu, memory_mib)
     dollars = run_cost(size, seconds=seconds, requests=requests, blocks_written=blocks_written)
     return round(dollars, 6)
+
+
+def answer_cost(settings: Settings, answer: Answer) -> float | None:
+    """Estimate what the run behind an answer cost; see `estimate`."""
+    return estimate(
+        settings.cpu,
+        settings.memory_mib,
+        seconds=answer.seconds,
+        requests=answer.requests,
+        blocks_written=answer.blocks_written,
+    )
 
 
 def run_cost(size: Size, *, seconds: float, requests: int, blocks_written: int) -> float:
