@@ -113,7 +113,7 @@ find_python() {
   fi
 }
 
-# Every setting, checked, becomes a variable of this script; see crawler/deployment.py.
+# Every setting, checked, becomes a variable of this script; see crawler/deployment/deployment.py.
 read_settings() {
   local settings
   settings=$(crawler settings --file "${DEPLOY_ENV:-deploy.env}" "${1:---quiet}") || exit 2

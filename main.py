@@ -15,8 +15,8 @@ import msgspec
 from flask import Request, Response
 
 from crawler.answer import STOPS, Answer
-from crawler.cost import answer_cost
-from crawler.delivery import (
+from crawler.errors import QueueError, RequestError, SettingsError, StoreError, StoreMismatchError
+from crawler.fleet.delivery import (
     SCHEDULE_HEADER,
     TASK_HEADER,
     Delivery,
@@ -25,17 +25,17 @@ from crawler.delivery import (
     read_delivery,
     scheduled_at,
 )
-from crawler.errors import QueueError, RequestError, SettingsError, StoreError, StoreMismatchError
-from crawler.fan_out import fan_out, order_number
-from crawler.incoming import body_reader, drain, in_time
+from crawler.fleet.fan_out import fan_out, order_number
+from crawler.fleet.task_queue import TaskQueue
 from crawler.logs import configure_logging, log_context, request_labels, trace_id
-from crawler.request import CrawlRequest, parse_request
-from crawler.settings import MAX_SONG_NUM, Settings, read_settings
-from crawler.task_queue import TaskQueue
+from crawler.request.crawl_request import CrawlRequest, parse_request
+from crawler.request.incoming import body_reader, drain, in_time
+from crawler.run.cost import answer_cost
+from crawler.settings.reading import MAX_SONG_NUM, Settings, read_settings
 from crawler.version import VERSION
 
 if TYPE_CHECKING:
-    from crawler.pacer import Pacer
+    from crawler.frontier.pacer import Pacer
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _crawl(request: Request) -> Response:
 
 
 def _run(crawl_request: CrawlRequest, deployment: "_Deployment", *, is_unattended: bool) -> Answer:
-    from crawler.run import run  # with it comes the engine: not needed to refuse a request
+    from crawler.run.crawl import run  # with it comes the engine: not needed to refuse a request
 
     return run(
         crawl_request, deployment.settings, pacer=deployment.pacer, is_unattended=is_unattended
@@ -180,8 +180,10 @@ def _now() -> datetime:
 
 
 def _status(request: Request) -> Response:
-    from crawler.coverage import coverage_of  # with them comes the storage client, 0.2 to 0.6 s
-    from crawler.open_store import open_store
+    from crawler.store.coverage import (
+        coverage_of,  # with them comes the storage client, 0.2 to 0.6 s
+    )
+    from crawler.store.opening import open_store
 
     settings = _deployment().settings
     store = open_store(settings.store)
@@ -190,8 +192,8 @@ def _status(request: Request) -> Response:
     vary = {"Vary": "Accept"}
     if not _wants_page(request):
         return _json(200, msgspec.json.encode(coverage_of(blocks)), vary)
-    from crawler.page import status_page
-    from crawler.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
+    from crawler.page.status_page import status_page
+    from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
 
     runs = read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS)
     page = status_page(
@@ -233,7 +235,7 @@ def _deployment() -> _Deployment:
 @functools.cache  # an exception is not kept: a wrong deployment says so to every request
 def _read_deployment() -> _Deployment:
     """Read the settings at the first request, so that wrong ones are answered, not a crash loop."""
-    from crawler.pacer import Pacer
+    from crawler.frontier.pacer import Pacer
 
     configure_logging(os.environ)
     settings = read_settings(os.environ, env_file=_ENV_FILE)

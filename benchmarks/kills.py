@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info
-from crawler.reading import read
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
+from crawler.store.reading import read
 
 ROOT = Path(__file__).parent.parent
 THEIRS = ROOT / ".venv-bench" / "bin" / "python"

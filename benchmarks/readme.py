@@ -12,7 +12,7 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 _SIZES = (
     "The function in every size it is deployed in, held there by a cgroup, against a site 100 ms "
     "away (400 connections, with `requests` 64 lanes); dollars by the list prices in "
-    "[`crawler/cost.py`](crawler/cost.py), without free tiers:"
+    "[`crawler/run/cost.py`](crawler/run/cost.py), without free tiers:"
 )
 
 

@@ -11,7 +11,7 @@ import tempfile
 from typing import Any
 
 from crawler import crawl
-from crawler.demo_site import DemoSite
+from crawler.demo.site import DemoSite
 
 
 def fill(begins: Any, answers: Any, songs: int, store: str, base_url: str, token: str) -> None:

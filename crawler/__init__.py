@@ -14,10 +14,10 @@ from crawler.errors import CrawlerError, Missing
 from crawler.version import VERSION
 
 if TYPE_CHECKING:
-    from crawler.export import to_pandas
-    from crawler.reading import read
-    from crawler.run import crawl
+    from crawler.exports.export import to_pandas
+    from crawler.run.crawl import crawl
     from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
+    from crawler.store.reading import read
 
 __version__ = VERSION
 __all__ = [
@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "crawl": "crawler.run",
+    "crawl": "crawler.run.crawl",
     "execute_async_event_loop": "crawler.steps",
     "get_data_asynchronous": "crawler.steps",
-    "read": "crawler.reading",
+    "read": "crawler.store.reading",
     "request_song_info": "crawler.steps",
-    "to_pandas": "crawler.export",
+    "to_pandas": "crawler.exports.export",
 }
 
 

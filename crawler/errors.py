@@ -54,7 +54,7 @@ class PageError(CrawlerError):
     """A page is not what was asked for.
 
     Attributes:
-        kind: One word of FAILURE_KINDS in `crawler.verdict`, such as `json` or `mismatch`.
+        kind: One word of FAILURE_KINDS in `crawler.frontier.verdict`, such as `json` or `mismatch`.
         detail: What came, for people; at most a line, never a secret.
     """
 

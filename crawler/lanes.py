@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from crawler.engine import Engine, Lane
-from crawler.frontier import Frontier
+from crawler.engines.contract import Engine, Lane
+from crawler.frontier.frontier import Frontier
 from crawler.loops import LaneExecutor
 
 _WATCH_SECONDS = 0.25

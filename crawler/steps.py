@@ -13,16 +13,16 @@ from typing import Any
 
 import requests
 
-from crawler.engine import Engine
+from crawler.engines.contract import Engine
+from crawler.engines.requests_engine import RequestsEngine
 from crawler.errors import Missing, PageError, SettingsError, StoppedError
-from crawler.fields import genius_source
-from crawler.frontier import Frontier
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.frontier.work import IterableSupply, Job, Policy, Results, Supply
 from crawler.lanes import gather_lanes
 from crawler.loops import run_anywhere
-from crawler.pacer import Pacer
-from crawler.requests_engine import RequestsEngine
-from crawler.source import GeniusSource, Source, user_agent
-from crawler.work import IterableSupply, Job, Policy, Results, Supply
+from crawler.source.fields import genius_source
+from crawler.source.source import GeniusSource, Source, user_agent
 
 logger = logging.getLogger("crawler")
 
@@ -137,7 +137,7 @@ def default_source() -> GeniusSource:
     Raises:
         SettingsError: The token is missing or malformed.
     """
-    from crawler.settings import read_settings  # only where nobody handed a source in
+    from crawler.settings.reading import read_settings  # only where nobody handed a source in
 
     settings = read_settings(os.environ)
     token = settings.genius_token
@@ -190,7 +190,9 @@ def open_engine(
         )
     if name != "requests" and not runs_step1:
         try:
-            from crawler.curl_engine import CurlEngine  # pycurl has no wheel for every platform
+            from crawler.engines.curl_engine import (
+                CurlEngine,  # pycurl has no wheel for every platform
+            )
         except ImportError:
             if name == "curl":
                 raise

@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 
-from crawler.block import decode_block
-from crawler.open_store import open_store
-from crawler.page import status_page
-from crawler.run_objects import read_runs
+from crawler.page.status_page import status_page
+from crawler.store.block import decode_block
+from crawler.store.opening import open_store
+from crawler.store.run_objects import read_runs
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN_AS = "gs://my-bucket/genius"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from crawler.demo_site import DemoSite
-from crawler.open_store import open_store
-from crawler.store import Store
+from crawler.demo.site import DemoSite
+from crawler.store.contract import Store
+from crawler.store.opening import open_store
 from tests.faulty_site import FaultySite
 from tests.storage_server import StorageServer
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from crawler.frontier import Frontier
-from crawler.pacer import Pacer
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.frontier.work import Policy
 from crawler.record import Record
-from crawler.source import GeniusSource
+from crawler.source.source import GeniusSource
 from crawler.steps import execute_async_event_loop, open_engine
-from crawler.work import Policy
 
 ENGINES = ("curl", "requests")
 TOKEN = "token-of-the-tests-4711"
@@ -103,7 +103,7 @@ def run_python(code: str, *arguments: str, seconds: float = 60, **environ: str) 
 _CRAWL = """
     import json, os, resource, sys, time
     from tests.crawls import Crawl
-    from crawler.work import Policy
+    from crawler.frontier.work import Policy
     url, engine, first, last, connections, rate, max_attempts, limit, ca_path = sys.argv[1:]
     tries = dict(max_attempts=int(max_attempts), backoff_seconds=0.01)
     policy = Policy(**tries, attempt_seconds=20, grace_seconds=0.5)

@@ -2,7 +2,7 @@
 
 import os
 
-from crawler.source import GeniusSource
+from crawler.source.source import GeniusSource
 from tests.faulty_table import FAULTS
 
 TOKEN = "tok-MARKED-4711-do-not-tell"

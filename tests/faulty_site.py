@@ -32,7 +32,7 @@ from urllib.parse import unquote
 
 import trustme
 
-from crawler.demo_songs import error_body, song_body
+from crawler.demo.songs import error_body, song_body
 from tests.faulty_table import FAULTS, Act, Fault, answer, fixed, http_date
 
 __all__ = ["FAULTS", "FaultySite", "Page", "Seen", "closed_port", "swallowing_port"]

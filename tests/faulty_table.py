@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Protocol
 
-from crawler.demo_songs import song
+from crawler.demo.songs import song
 
 TRICKLE_SECONDS = 0.05
 LARGE_BYTES = 8 * 1024 * 1024

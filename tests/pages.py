@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from crawler.answer import Answer
-from crawler.block_info import BlockInfo
-from crawler.run_objects import RunObject
+from crawler.store.block_info import BlockInfo
+from crawler.store.run_objects import RunObject
 from tests.records import NOON
 
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from crawler.frontier import Frontier
-from crawler.pacer import Pacer
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt, IterableSupply, Job, Policy
 from crawler.record import Record
-from crawler.verdict import Reply
-from crawler.work import Attempt, IterableSupply, Job, Policy
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -18,8 +18,8 @@ import msgspec
 
 from crawler import crawl
 from crawler.answer import Answer
-from crawler.open_store import open_store
-from crawler.verify import verify
+from crawler.store.opening import open_store
+from crawler.store.verify import verify
 
 WEATHERS = (
     (),
@@ -57,7 +57,7 @@ def read_process() -> Reading:
 @contextlib.contextmanager
 def weather(options: tuple[str, ...]) -> Iterator[str]:
     """Run the demo site with some manners; yields its address."""
-    command = [sys.executable, "-m", "crawler.demo_site", *options]
+    command = [sys.executable, "-m", "crawler.demo.site", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from crawler.block import block_first
-from crawler.identity import Identity, claim_store
 from crawler.record import Record
-from crawler.store import Store, save_block
+from crawler.store.block import block_first
+from crawler.store.contract import Store, save_block
+from crawler.store.identity import Identity, claim_store
 from tests.records import HOSTILE, NOON, failed, missing
 
 SECONDS = 10.0

@@ -6,9 +6,9 @@ import msgspec
 
 from crawler import crawl
 from crawler.answer import Answer
-from crawler.demo_site import DemoSite
-from crawler.folder import FolderStore
-from crawler.map_strip import map_strip
+from crawler.demo.site import DemoSite
+from crawler.page.map_strip import map_strip
+from crawler.store.folder import FolderStore
 from tests.records import failed, mixed
 from tests.stores import fill
 

@@ -12,136 +12,38 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-ORDER = (
-    "version",
-    "errors",
-    "logs",
-    "record",
-    "answer",
-    "settings_fields",
-    "settings_table",
-    "settings_checks",
-    "settings",
-    "request_fields",
-    "request",
-    "retry_after",
-    "body",
-    "source",
-    "fields",
-    "verdict",
-    "pacer",
-    "circuit",
-    "work",
-    "backlog",
-    "ledger",
-    "retries",
-    "trust",
-    "brakes",
-    "judging",
-    "dispatch",
-    "turns",
-    "frontier",
-    "engine",
-    "details",
-    "resolver",
-    "guard",
-    "connections",
-    "wire_errors",
-    "adapter",
-    "session",
-    "robots",
-    "heeding",
-    "outcome",
-    "requests_engine",
-    "curl_handles",
-    "curl_answers",
-    "curl_lane",
-    "curl_engine",
-    "loops",
-    "lanes",
-    "steps",
-    "block_info",
-    "block",
-    "store",
-    "folder",
-    "bucket_calls",
-    "bucket",
-    "open_store",
-    "identity",
-    "functions",
-    "control",
-    "block_order",
-    "planned",
-    "plan",
-    "tail",
-    "scope",
-    "saver",
-    "writer",
-    "raw_object",
-    "raw",
-    "coverage",
-    "verify",
-    "map",
-    "map_strip",
-    "run_objects",
-    "page_failures",
-    "page_runs",
-    "page_words",
-    "page",
-    "status_files",
-    "stock",
-    "report",
-    "contact",
-    "housekeeping",
-    "cost",
-    "watch",
-    "assembly",
-    "run",
-    "task_queue",
-    "fan_out",
-    "delivery",
-    "incoming",
-    "reading",
-    "columns",
-    "arrow",
-    "export",
-    "rebuild",
-    "trial",
-    "doctor",
-    "__init__",
-    "progress",
-    "demo_words",
-    "demo_songs",
-    "demo_counts",
-    "demo_manners",
-    "demo_options",
-    "demo_server",
-    "demo_site",
-    "cli_words",
-    "cli_signals",
-    "cli_options",
-    "cli_request",
-    "cli_fan_out",
-    "cli_crawl",
-    "cli_page",
-    "cli_store",
-    "cli_export",
-    "cli_rebuild",
-    "cli_doctor",
-    "cli_processes",
-    "cli_demo",
-    "cron",
-    "schedule",
-    "deployment_settings",
-    "deployment",
-    "upload",
-    "alerting",
-    "cloud_service",
-    "cli_deploy",
-    "cli",
-    "__main__",
+FLOORS = (
+    ("", "version errors logs record answer"),
+    ("settings", "fields table checks reading __main__"),
+    ("request", "fields crawl_request incoming"),
+    ("source", "source fields"),
+    ("frontier", "retry_after verdict pacer circuit work backlog ledger retries trust brakes"),
+    ("frontier", "judging dispatch turns frontier"),
+    ("engines", "contract body details resolver guard connections wire_errors adapter session"),
+    ("engines", "robots heeding outcome requests_engine"),
+    ("engines", "curl_handles curl_answers curl_lane curl_engine"),
+    ("", "loops lanes steps"),
+    ("store", "block_info block contract folder bucket_calls bucket opening identity control"),
+    ("store", "run_objects reading verify coverage"),
+    ("plan", "block_order planned supply tail scope"),
+    ("page", "map map_strip failures runs words status_page status_files"),
+    ("run", "functions saver writer raw_object raw stock report contact housekeeping cost watch"),
+    ("run", "assembly crawl"),
+    ("fleet", "task_queue fan_out delivery"),
+    ("exports", "columns arrow export rebuild"),
+    ("doctor", "trial examination"),
+    ("demo", "words songs counts manners options server site"),
+    ("deployment", "cron schedule settings deployment upload alerting cloud_service __main__"),
+    ("cli", "progress words"),
+    ("", "__init__"),
+    ("cli", "signals options request fan_out crawl page store export rebuild doctor processes"),
+    ("cli", "demo deployment main"),
+    ("", "__main__"),
 )
-"""Every module of the package; each imports only from those before it. A new one is put where it belongs."""
+"""Folder by folder, every module of the package. Each imports only from those before it, so that
+the folders stand in one order, too; a new module is put where it belongs."""
+
+ORDER = tuple(f"{folder}.{name}".lstrip(".") for folder, names in FLOORS for name in names.split())
 
 MAX_LINES = 220  # a module longer than this has two duties
 
@@ -160,13 +62,28 @@ HEAVY = (
 
 def modules() -> list[str]:
     """Name the modules of the package that exist, in their order, strangers last."""
-    found = {path.stem for path in (ROOT / "crawler").glob("*.py")}
+    found = {name_of(path) for path in (ROOT / "crawler").rglob("*.py") if not is_signboard(path)}
     return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+
+
+def name_of(path: Path) -> str:
+    """Name a module as it stands in the order: its dotted name within the package."""
+    return ".".join(path.relative_to(ROOT / "crawler").with_suffix("").parts)
+
+
+def is_signboard(path: Path) -> bool:
+    """Whether a file is the `__init__` of a folder, which says what the folder is for."""
+    return path.name == "__init__.py" and path.parent != ROOT / "crawler"
+
+
+def path_of(module: str) -> Path:
+    """Find the file of a module of the package."""
+    return (ROOT / "crawler").joinpath(*module.split(".")).with_suffix(".py")
 
 
 def source_of(module: str) -> str:
     """Read the text of a module of the package."""
-    return (ROOT / "crawler" / f"{module}.py").read_text(encoding="utf-8")
+    return path_of(module).read_text(encoding="utf-8")
 
 
 def imports(source: str) -> Iterator[str]:
@@ -175,15 +92,22 @@ def imports(source: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, ["crawler" if node.level else "", node.module]))
-            names = [f"{base}.{alias.name}" for alias in node.names]
+            assert node.level == 0, "a relative import hides what it takes"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
         for name in names:
-            package, _, rest = name.partition(".")
+            package, *parts = name.split(".")
             if package == "crawler":
-                first = rest.split(".")[0]
-                yield first if (ROOT / "crawler" / f"{first}.py").exists() else "__init__"
+                yield module_in(parts)
+
+
+def module_in(parts: list[str]) -> str:
+    """Name the module that a dotted name begins with; the package itself where there is none."""
+    for length in range(len(parts), 0, -1):
+        if path_of(".".join(parts[:length])).exists():
+            return ".".join(parts[:length])
+    return "__init__"
 
 
 def backward(module: str, imported: Iterator[str]) -> list[str]:
@@ -220,22 +144,24 @@ def test_imports_go_in_no_circle():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("import crawler.run", ["run"]),
-        ("from crawler.run import crawl", ["run"]),
-        ("from crawler import run", ["run"]),
-        ("from . import cli", ["cli"]),
-        ("from .cli import main", ["cli"]),
+        ("import crawler.run.crawl", ["run.crawl"]),
+        ("from crawler.run.crawl import crawl", ["run.crawl"]),
+        ("from crawler.store import control", ["store.control"]),
+        ("from crawler import steps", ["steps"]),
         ("from crawler import no_module_but_a_name", ["__init__"]),
-        ("def late():\n    from crawler.run import crawl", ["run"]),
+        ("def late():\n    from crawler.run.crawl import crawl", ["run.crawl"]),
         ("import json, crawlers", []),
     ],
 )
 def test_imports_are_seen_in_every_spelling(text, found):
-    """Neither a late nor a relative import hides."""
-    existing = [
-        name if (ROOT / "crawler" / f"{name}.py").exists() else "__init__" for name in found
-    ]
-    assert list(imports(text)) == existing
+    """No late import hides."""
+    assert list(imports(text)) == found
+
+
+def test_a_relative_import_is_refused():
+    """Every import says where it takes from."""
+    with pytest.raises(AssertionError, match="relative"):
+        list(imports("from . import errors"))
 
 
 def test_a_circle_is_named():
@@ -245,7 +171,7 @@ def test_a_circle_is_named():
 
 def test_a_step_back_is_named():
     """The check of the order finds a module that imports from a later one."""
-    assert backward("errors", iter(["version", "cli"])) == ["cli"]
+    assert backward("errors", iter(["version", "cli.main"])) == ["cli.main"]
 
 
 @pytest.mark.parametrize("module", modules())
@@ -327,7 +253,7 @@ def import_in_turn(names: list[str], folder: Path) -> dict[str, dict[str, list[s
 
 def importable() -> list[str]:
     """Name what can be imported: the modules but `__main__`, which runs, and `main`."""
-    names = [f"crawler.{module}" for module in modules() if module[0] != "_"]
+    names = [f"crawler.{module}" for module in modules() if not module.endswith("__")]
     return [*names, "main"] if (ROOT / "main.py").exists() else names
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crawler.demo_site import DemoSite
+from crawler.demo.site import DemoSite
+from crawler.deployment.upload import fingerprint, stage
 from crawler.errors import SettingsError
-from crawler.upload import fingerprint, stage
 from tests.function_process import FunctionProcess
 from tests.recording_gcp import gcloud_is_here
 
@@ -57,7 +57,7 @@ def test_what_is_uploaded_is_the_function_and_nothing_else(clone):
         "main.py",
         "requirements.txt",
     }
-    assert "crawler/run.py" in names
+    assert "crawler/run/crawl.py" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 

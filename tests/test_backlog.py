@@ -2,8 +2,8 @@
 
 import pytest
 
-from crawler.backlog import Backlog
-from crawler.work import Attempt
+from crawler.frontier.backlog import Backlog
+from crawler.frontier.work import Attempt
 from tests.simulation import job_over
 
 

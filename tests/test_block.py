@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.block import (
+from crawler.errors import BlockFormatError
+from crawler.store.block import (
     BLOCK_SIZE,
     FORMAT_VERSION,
     HEAD_BYTES,
@@ -29,7 +30,6 @@ from crawler.block import (
     parse_block_name,
     read_block_info,
 )
-from crawler.errors import BlockFormatError
 from tests.records import NOON, blocks_of, failed, found, missing, mixed
 
 NAME = block_name(7000)
@@ -237,7 +237,7 @@ def test_what_is_no_block_is_not_written(records, why):
 
 def test_a_block_that_is_too_large_is_refused(monkeypatch):
     """A block never grows over what one request can upload with a precondition."""
-    monkeypatch.setattr("crawler.block.MAX_BLOCK_BYTES", 2000)
+    monkeypatch.setattr("crawler.store.block.MAX_BLOCK_BYTES", 2000)
     with pytest.raises(BlockFormatError, match=r"songs/000000007000.*keep less"):
         encode_block(mixed(range(7000, 8000)).values(), source="s")
     assert MAX_BLOCK_BYTES < 8 * 2**20 < MAX_TEXT_BYTES
@@ -307,7 +307,7 @@ def test_times_of_any_zone_are_read():
 
 def test_a_bomb_costs_a_bounded_amount(monkeypatch):
     """An object that unpacks to more than any block is refused without unpacking it all."""
-    monkeypatch.setattr("crawler.block.MAX_TEXT_BYTES", 10**5)
+    monkeypatch.setattr("crawler.store.block.MAX_TEXT_BYTES", 10**5)
     with pytest.raises(BlockFormatError, match="too large"):
         decode_block(pack(b" " * 10**7), NAME)
 

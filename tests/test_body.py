@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.body import MAX_BODY_BYTES, decode_body
+from crawler.engines.body import MAX_BODY_BYTES, decode_body
 from crawler.errors import PageError
 from tests.faulty_table import bomb
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from crawler.circuit import MISSING_WINDOW, Circuit, MissingWatch
-from crawler.verdict import Reply
-from crawler.work import Policy
+from crawler.frontier.circuit import MISSING_WINDOW, Circuit, MissingWatch
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Policy
 from tests.simulation import Crawl, found, status
 
 FAR = 10**9

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from crawler.answer import STOPS, Answer
-from crawler.block import decode_block
-from crawler.cli_crawl import exit_code
-from crawler.cli_processes import MAIN
-from crawler.cli_words import answer_lines, count, songs
+from crawler.cli.crawl import exit_code
+from crawler.cli.processes import MAIN
+from crawler.cli.words import answer_lines, count, songs
+from crawler.store.block import decode_block
 
 ROOT = Path(__file__).parent.parent
 OURS = ("CRAWLER_", "GENIUS_", "K_SERVICE")
@@ -293,7 +293,7 @@ def test_F2_the_first_signal_stores_what_is_there(number, demo_site, tmp_path):
 
 def test_F2_the_second_signal_ends_at_once_and_the_run_can_go_on(tmp_path):
     """Ctrl-C twice: exit 130 without waiting for a slow site; the store is still good (F2)."""
-    from crawler.demo_site import DemoSite
+    from crawler.demo.site import DemoSite
 
     with DemoSite(latency_seconds=4.0) as site:
         arguments = ["crawl", 1, 2001, "--store", "s"]
@@ -356,7 +356,7 @@ def test_the_version_is_told(tmp_path):
 
 def test_the_demo_site_answers_until_it_is_ended(tmp_path):
     """`demo-site` prints where it is, serves songs there, and ends cleanly on SIGTERM."""
-    from crawler.cli_processes import call
+    from crawler.cli.processes import call
 
     with start(tmp_path, "demo-site", environ=environment()) as process:
         assert process.stdout is not None
@@ -390,7 +390,7 @@ def test_the_served_demo_stays_up_until_it_is_ended(tmp_path):
     """`demo --serve` answers requests of one's own, and SIGTERM ends both processes with it."""
     import psutil
 
-    from crawler.cli_processes import call
+    from crawler.cli.processes import call
 
     with start(tmp_path, "demo", "--serve", "--rate", 0, environ=environment()) as process:
         assert process.stdout is not None
@@ -409,7 +409,7 @@ def test_the_served_demo_stays_up_until_it_is_ended(tmp_path):
 
 def test_the_demo_takes_no_settings_from_its_surroundings(monkeypatch):
     """A token or an address of the user's own never reach the demo."""
-    from crawler.cli_processes import demo_environment
+    from crawler.cli.processes import demo_environment
 
     monkeypatch.setenv("GENIUS_TOKEN", "secret")
     monkeypatch.setenv("CRAWLER_FIELDS", "id")

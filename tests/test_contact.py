@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from crawler import contact as contact_module
-from crawler.contact import Contact
-from crawler.control import order_pause, read_control
-from crawler.folder import FolderStore
-from crawler.frontier import Frontier
-from crawler.pacer import Pacer
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.run import contact as contact_module
+from crawler.run.contact import Contact
+from crawler.store.control import order_pause, read_control
+from crawler.store.folder import FolderStore
 from tests.clock import utc_now, wait_until
 
 

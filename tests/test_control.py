@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crawler.control import NAME, Control, order_pause, order_stop, read_control
 from crawler.errors import BlockFormatError
-from crawler.folder import FolderStore
+from crawler.store.control import NAME, Control, order_pause, order_stop, read_control
+from crawler.store.folder import FolderStore
 from tests.records import NOON
 
 SOON, LATER = NOON + timedelta(seconds=30), NOON + timedelta(hours=1)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from crawler import crawl
 from crawler.answer import Answer
-from crawler.cost import SIZES, Size, estimate, run_cost, size_for, worst_day
-from crawler.demo_site import DemoSite
-from crawler.open_store import open_store
-from crawler.run_objects import read_runs, requests_today
-from crawler.watch import watch_fields
+from crawler.demo.site import DemoSite
+from crawler.run.cost import SIZES, Size, estimate, run_cost, size_for, worst_day
+from crawler.run.watch import watch_fields
+from crawler.store.opening import open_store
+from crawler.store.run_objects import read_runs, requests_today
 
 SMALL = SIZES[0]
 

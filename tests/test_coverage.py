@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.block import block_first, encode_block
-from crawler.coverage import MAX_GAPS, Coverage, Gap, coverage, coverage_of
-from crawler.store import save_block
+from crawler.store.block import block_first, encode_block
+from crawler.store.contract import save_block
+from crawler.store.coverage import MAX_GAPS, Coverage, Gap, coverage, coverage_of
 from tests.records import NOON, failed, found, missing, mixed
 
 

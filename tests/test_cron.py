@@ -2,8 +2,8 @@
 
 import pytest
 
-from crawler.cron import longest_gap_seconds
-from crawler.schedule import CRONS
+from crawler.deployment.cron import longest_gap_seconds
+from crawler.deployment.schedule import CRONS
 
 HOUR, DAY = 3600, 86_400
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from crawler.curl_answers import final_head, read_page
-from crawler.demo_songs import song_body
-from crawler.source import GeniusSource
-from crawler.verdict import Reply
-from crawler.work import Attempt, IterableSupply, Job
+from crawler.demo.songs import song_body
+from crawler.engines.curl_answers import final_head, read_page
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt, IterableSupply, Job
+from crawler.source.source import GeniusSource
 
 SOURCE = GeniusSource("http://127.0.0.1", "token")
 END = b"\r\n"

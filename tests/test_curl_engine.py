@@ -11,13 +11,13 @@ import time
 
 import pytest
 
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info
-from crawler.frontier import Frontier
-from crawler.pacer import Pacer
-from crawler.source import GeniusSource
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.frontier.work import Policy
+from crawler.source.source import GeniusSource
 from crawler.steps import execute_async_event_loop
-from crawler.work import Policy
 from tests.crawls import ENGINES, QUICK, RETRYING, ROOT, TOKEN, Crawl, crawl_apart
 
 SONG = 3
@@ -60,7 +60,7 @@ _HANGING = """
         file.write(f"nameserver {address}\\noptions timeout:30 attempts:1\\n")
     subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
     from tests.crawls import Crawl
-    from crawler.work import Policy
+    from crawler.frontier.work import Policy
     policy = Policy(attempt_seconds=0.5, max_attempts=1)
     crawl = Crawl("http://slow.example", range(1, 101), engine=sys.argv[2], policy=policy)
     tally = crawl.frontier.tally
@@ -136,8 +136,8 @@ def test_a_site_with_http_2_is_crawled_over_few_connections():
     """Two hundred requests at once share connections, and every page arrives."""
     code = """
         from benchmarks.site import running_site
-        from crawler.source import GeniusSource
-        from crawler.work import Policy
+        from crawler.source.source import GeniusSource
+        from crawler.frontier.work import Policy
         from tests.crawls import Crawl
         with running_site() as site:
             source = GeniusSource(site.https, "demo-token")

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from crawler.demo_counts import Counts, busiest_second
-from crawler.demo_manners import FAULT_KINDS, MAX_FAULTS_IN_A_ROW, Manners
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info, song, song_body
+from crawler.demo.counts import Counts, busiest_second
+from crawler.demo.manners import FAULT_KINDS, MAX_FAULTS_IN_A_ROW, Manners
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info, song, song_body
 
 TOKEN = {"Authorization": "Bearer demo-token"}
 SONGS = [n for n in range(1, 200) if song(n) is not None]
@@ -141,7 +141,7 @@ def test_nine_in_a_hundred_are_missing():
 
 def test_songs_are_the_same_every_time():
     """A number's song depends on the number only, in whatever process it is made."""
-    code = "from crawler.demo_songs import song_body; print(hash_(song_body(1)))".replace(
+    code = "from crawler.demo.songs import song_body; print(hash_(song_body(1)))".replace(
         "hash_", "__import__('zlib').crc32"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7"}
@@ -414,7 +414,7 @@ def test_counts_of_a_number_stay_small():
 
 def start(*options):
     """The site as a command of its own; returns the process and its first line."""
-    command = [sys.executable, "-m", "crawler.demo_site", *options]
+    command = [sys.executable, "-m", "crawler.demo.site", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from crawler.alerting import render, windows_of
-from crawler.control import decode_control
-from crawler.deployment import example_lines
+from crawler.deployment.alerting import render, windows_of
+from crawler.deployment.deployment import example_lines
+from crawler.store.control import decode_control
 from tests.recording_gcp import RecordingGcp, Request, gcloud_is_here
 from tests.warm_gcloud import warm_gcloud
 
@@ -208,7 +208,7 @@ def test_the_function_runs_as_told(deployed):
 @needs_gcloud
 def test_the_deployed_settings_are_settings(deployed):
     """Every variable that the function is given is one that it knows, within its bounds."""
-    from crawler.settings import read_settings
+    from crawler.settings.reading import read_settings
 
     given = {k: v for k, v in deployed.variables().items() if isinstance(v, str)}
     settings = read_settings(given | {"GENIUS_TOKEN": TOKEN, "K_SERVICE": "song-crawler"})

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from crawler.alerting import windows_of
-from crawler.cli import main
-from crawler.cloud_service import pinned_token, service_lines
-from crawler.control import Control, decode_control, order_hold, with_stop, without_hold
-from crawler.deployment import function_environment, read_deployment, shell_lines, told_lines
+from crawler.cli.main import main
+from crawler.deployment.alerting import windows_of
+from crawler.deployment.cloud_service import pinned_token, service_lines
+from crawler.deployment.deployment import (
+    function_environment,
+    read_deployment,
+    shell_lines,
+    told_lines,
+)
 from crawler.errors import SettingsError
-from crawler.folder import FolderStore
-from crawler.settings import read_settings
+from crawler.settings.reading import read_settings
+from crawler.store.control import Control, decode_control, order_hold, with_stop, without_hold
+from crawler.store.folder import FolderStore
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 REQUIRED = {
@@ -341,7 +346,7 @@ def test_steps_that_write_files(monkeypatch, capsys, tmp_path):
     root = Path(__file__).parent.parent
     monkeypatch.chdir(root)
     out = str(tmp_path / "upload")
-    names = "main.py\nrequirements.txt\ncrawler/cli.py\n"
+    names = "main.py\nrequirements.txt\ncrawler/cli/main.py\n"
     assert run(monkeypatch, capsys, "stage", out, "--function=", stdin=names)[0] == 0
     assert sorted(path.name for path in Path(out).iterdir()) == [
         "crawler",

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from crawler.cli import main
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info
-from crawler.doctor import examine
-from crawler.folder import FolderStore
-from crawler.trial import Finding
+from crawler.cli.main import main
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
+from crawler.doctor.examination import examine
+from crawler.doctor.trial import Finding
+from crawler.store.folder import FolderStore
 from tests.records import found
 from tests.stores import fill
 

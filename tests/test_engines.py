@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from crawler.demo_songs import expected_info
+from crawler.demo.songs import expected_info
+from crawler.frontier.work import Policy
 from crawler.record import decode_record, encode_record
-from crawler.work import Policy
 from tests.crawls import ENGINES, QUICK, RETRYING, TOKEN, Crawl
 from tests.faulty_site import FAULTS, FaultySite, Seen, closed_port, swallowing_port
 from tests.faulty_table import ODD_TITLES

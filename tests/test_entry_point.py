@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from crawler.answer import STOPS, Answer
-from crawler.coverage import Coverage
-from crawler.demo_site import DemoSite
-from crawler.fan_out import OrderAnswer
-from crawler.request import RequestFields
+from crawler.demo.site import DemoSite
+from crawler.fleet.fan_out import OrderAnswer
+from crawler.request.crawl_request import RequestFields
+from crawler.store.coverage import Coverage
 from crawler.version import VERSION
 from tests.function_process import ROOT, FunctionProcess
 

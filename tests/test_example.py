@@ -17,8 +17,8 @@ import pytest
 
 from crawler import Missing, crawl, read
 from crawler.errors import PageError
-from crawler.folder import FolderStore
-from crawler.stock import Stock
+from crawler.run.stock import Stock
+from crawler.store.folder import FolderStore
 from tests.crawls import ENGINES, Crawl
 from tests.function_process import FunctionProcess
 

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from crawler import to_pandas
-from crawler.block import block_name
-from crawler.cli import main
+from crawler.cli.main import main
 from crawler.errors import BlockFormatError, SettingsError, StoreMismatchError
-from crawler.export import export
-from crawler.folder import FolderStore
+from crawler.exports.export import export
 from crawler.record import Record
-from crawler.store import Store
+from crawler.store.block import block_name
+from crawler.store.contract import Store
+from crawler.store.folder import FolderStore
 from tests.records import HOSTILE, NOON, missing, mixed
 from tests.stores import FULL, every_outcome, fill, hostile_songs, song
 

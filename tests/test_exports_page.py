@@ -9,10 +9,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from crawler.cli import main
-from crawler.export import to_pandas
-from crawler.folder import FolderStore
+from crawler.cli.main import main
+from crawler.exports.export import to_pandas
 from crawler.record import Record, encode_record
+from crawler.store.folder import FolderStore
 from tests.records import NOON, failed
 from tests.stores import every_outcome, fill, hostile_songs, song
 

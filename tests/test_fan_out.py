@@ -15,9 +15,9 @@ import pytest
 
 from crawler import crawl
 from crawler.answer import STOPS, Answer
-from crawler.block import block_name, encode_block
-from crawler.control import order_pause, order_stop, read_control
-from crawler.delivery import (
+from crawler.demo.site import DemoSite
+from crawler.errors import RequestError
+from crawler.fleet.delivery import (
     BARREN_SECONDS,
     Delivery,
     deliver,
@@ -26,9 +26,7 @@ from crawler.delivery import (
     scheduled_at,
     successor_body,
 )
-from crawler.demo_site import DemoSite
-from crawler.errors import RequestError
-from crawler.fan_out import (
+from crawler.fleet.fan_out import (
     OrderAnswer,
     cut,
     fan_out,
@@ -37,12 +35,14 @@ from crawler.fan_out import (
     parse_task_name,
     task_name,
 )
-from crawler.folder import FolderStore
+from crawler.fleet.task_queue import EMULATOR, TaskQueue
 from crawler.record import Record
-from crawler.request import CrawlRequest
-from crawler.run import run
-from crawler.settings import Secret, Settings
-from crawler.task_queue import EMULATOR, TaskQueue
+from crawler.request.crawl_request import CrawlRequest
+from crawler.run.crawl import run
+from crawler.settings.reading import Secret, Settings
+from crawler.store.block import block_name, encode_block
+from crawler.store.control import order_pause, order_stop, read_control
+from crawler.store.folder import FolderStore
 from tests.queue_server import QUEUE, QueueServer
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pycurl
 import pytest
 
-from crawler.demo_songs import song, song_body
+from crawler.demo.songs import song, song_body
 from tests.faulty_site import FAULTS, FaultySite, Page, closed_port, swallowing_port
 from tests.faulty_table import (
     BOMB_MEGABYTES,

@@ -18,12 +18,12 @@ import pytest
 
 from crawler import crawl
 from crawler.answer import Answer
-from crawler.control import order_stop, read_control
-from crawler.demo_site import DemoSite
-from crawler.fan_out import parse_task_name
-from crawler.folder import FolderStore
-from crawler.task_queue import EMULATOR
-from crawler.verify import verify
+from crawler.demo.site import DemoSite
+from crawler.fleet.fan_out import parse_task_name
+from crawler.fleet.task_queue import EMULATOR
+from crawler.store.control import order_stop, read_control
+from crawler.store.folder import FolderStore
+from crawler.store.verify import verify
 from tests.function_process import FunctionProcess
 from tests.queue_server import QUEUE, Limits, QueueServer
 

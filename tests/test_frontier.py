@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import pytest
 
-from crawler.backlog import MAX_WAITING
 from crawler.errors import StoreUnavailableError
-from crawler.frontier import Frontier
-from crawler.pacer import Pacer
-from crawler.verdict import Reply
-from crawler.work import IterableSupply, Policy
+from crawler.frontier.backlog import MAX_WAITING
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import IterableSupply, Policy
 from tests.simulation import NOON, Clock, Crawl, found, job_over, run_together, status
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from crawler.errors import SettingsError
-from crawler.functions import identify, load_function
-from crawler.source import GeniusSource
+from crawler.run.functions import identify, load_function
+from crawler.source.source import GeniusSource
 
 MODULE = """
-from crawler.source import Source
+from crawler.source.source import Source
 
 class Words:
     name, schema, asks_robots = "words", "1", True

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from crawler.frontier import Frontier
-from crawler.housekeeping import MAX_SAMPLES, Housekeeper, Progress
-from crawler.pacer import Pacer
-from crawler.writer import Writer
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.run.housekeeping import MAX_SAMPLES, Housekeeper, Progress
+from crawler.run.writer import Writer
 from tests.clock import wait_until
 
 

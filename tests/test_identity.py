@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crawler.block import FORMAT_VERSION
 from crawler.errors import StoreMismatchError
-from crawler.folder import FolderStore
-from crawler.identity import NAME, Identity, claim_store, read_identity
+from crawler.store.block import FORMAT_VERSION
+from crawler.store.folder import FolderStore
+from crawler.store.identity import NAME, Identity, claim_store, read_identity
 
 MINE = Identity("genius", "api.genius.com", "song-1", FORMAT_VERSION)
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crawler.ledger import Ledger, info_of
-from crawler.verdict import Reply
-from crawler.work import Attempt, IterableSupply, Job
+from crawler.frontier.ledger import Ledger, info_of
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt, IterableSupply, Job
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from crawler.demo_site import DemoSite
+from crawler.demo.site import DemoSite
 from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess
 

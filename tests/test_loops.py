@@ -16,8 +16,8 @@ from tests.crawls import ROOT, nothing_left_behind, run_python
 HEADER = """
     import asyncio, sys, threading, warnings
     from crawler import execute_async_event_loop, get_data_asynchronous
-    from crawler.demo_site import DemoSite
-    from crawler.source import GeniusSource
+    from crawler.demo.site import DemoSite
+    from crawler.source.source import GeniusSource
     def step1(session, song_num, song_urls):
         song_urls.append((song_num, -song_num))
     expected = [(num, -num) for num in range(50)]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import main
-from crawler.coverage import coverage
-from crawler.demo_site import DemoSite
-from crawler.open_store import open_store
+from crawler.demo.site import DemoSite
+from crawler.store.coverage import coverage
+from crawler.store.opening import open_store
 from tests.function_process import ROOT, FunctionProcess, read_reply
 
 TOKEN = "tok-marked-4711"  # looked for in every answer and log line
@@ -466,7 +466,7 @@ def test_status_answers_what_the_store_holds(demo_site, tmp_path):
 def test_importing_main_loads_nothing_heavy():
     """A cold start does not wait for what a first request may not need."""
     heavy = ["google.cloud.storage", "google.cloud.tasks_v2", "grpc", "tqdm", "pandas", "dotenv"]
-    heavy += ["pycurl", "requests", "nest_asyncio", "filelock", "crawler.run"]
+    heavy += ["pycurl", "requests", "nest_asyncio", "filelock", "crawler.run.crawl"]
     script = f"import sys, main; print(sorted(set({heavy}) & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True

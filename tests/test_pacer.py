@@ -7,8 +7,8 @@ from collections import deque
 
 import pytest
 
-from crawler.brakes import Brakes
-from crawler.pacer import Pacer
+from crawler.frontier.brakes import Brakes
+from crawler.frontier.pacer import Pacer
 from tests.simulation import Clock, Crawl, most_in_a_second, run_together
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crawler.page import status_page
-from crawler.status_files import write_status
-from crawler.store import Store
+from crawler.page.status_files import write_status
+from crawler.page.status_page import status_page
+from crawler.store.contract import Store
 from tests.function_process import FunctionProcess
 from tests.pages import a_block, a_listing, a_run
 from tests.records import NOON

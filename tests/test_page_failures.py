@@ -1,6 +1,6 @@
 """What failed, by reason, with the numbers to look at."""
 
-from crawler.page_failures import MAX_PLACES, group_failures
+from crawler.page.failures import MAX_PLACES, group_failures
 from tests.pages import a_block
 
 

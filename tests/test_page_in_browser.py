@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.page import status_page
+from crawler.page.status_page import status_page
 from tests.pages import a_block, a_listing, a_run
 from tests.records import NOON
 

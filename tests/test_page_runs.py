@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from crawler.page_runs import MAX_POINTS, Progress, course, forecast, progress
+from crawler.page.runs import MAX_POINTS, Progress, course, forecast, progress
 from tests.pages import a_run
 from tests.records import NOON
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.page_words import duration, numbers, share
+from crawler.page.words import duration, numbers, share
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.block import BLOCK_SIZE, summarise
 from crawler.errors import BlockFormatError, StoreUnavailableError
-from crawler.plan import FillSupply
-from crawler.planned import Criteria, PlannedBlock
+from crawler.plan.planned import Criteria, PlannedBlock
+from crawler.plan.supply import FillSupply
 from crawler.record import Record, is_settled
+from crawler.store.block import BLOCK_SIZE, summarise
 from tests.records import NOON, failed, found, missing, mixed
 
 EARLIER, LATER = NOON - timedelta(days=9), NOON + timedelta(hours=3)

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info
-from crawler.frontier import Frontier
-from crawler.pacer import Pacer
-from crawler.source import GeniusSource
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.frontier.work import Policy
+from crawler.source.source import GeniusSource
 from crawler.steps import execute_async_event_loop, open_engine
-from crawler.work import Policy
 from tests.crawls import ENGINES, TOKEN, Crawl, crawl_apart
 from tests.faulty_site import FaultySite
 

@@ -13,11 +13,11 @@ import pytest
 
 from crawler import crawl
 from crawler.answer import Answer
-from crawler.block import decode_block
-from crawler.block_info import block_name
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info
-from crawler.open_store import open_store
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
+from crawler.store.block import decode_block
+from crawler.store.block_info import block_name
+from crawler.store.opening import open_store
 from tests.clock import wait_until
 from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess

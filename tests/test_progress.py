@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from crawler.progress import progress_bar
+from crawler.cli.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def test_where_nobody_looks_nothing_is_written():
 
 CELL = """
 from types import SimpleNamespace
-from crawler.progress import progress_bar
+from crawler.cli.progress import progress_bar
 counts = dict(found=3, missing=1, failed=0, skipped=0, total=8, rate=98.4, paused=0.0)
 with progress_bar("songs 1 to 8", notebook=True) as show:
     show(SimpleNamespace(**counts))

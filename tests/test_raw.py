@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 
 from crawler import crawl, read
-from crawler.block import BlockInfo, summarise
-from crawler.cli import main
-from crawler.cli_rebuild import rebuilt_name
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info, song, song_body
+from crawler.cli.main import main
+from crawler.cli.rebuild import rebuilt_name
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info, song, song_body
 from crawler.errors import BlockFormatError, Missing, PageError, SettingsError, StoreMismatchError
-from crawler.fields import MAX_DEPTH, FieldsSource, genius_source
-from crawler.folder import FolderStore
-from crawler.open_store import open_store
-from crawler.raw import RawKeeper, read_pages, save_pages
-from crawler.raw_object import decode_pages, encode_pages, merge_pages, raw_name, raw_page
-from crawler.rebuild import rebuild
+from crawler.exports.rebuild import rebuild
 from crawler.record import Record
-from crawler.source import GeniusSource
-from crawler.store import Deadline, Store
+from crawler.run.raw import RawKeeper, read_pages, save_pages
+from crawler.run.raw_object import decode_pages, encode_pages, merge_pages, raw_name, raw_page
+from crawler.source.fields import MAX_DEPTH, FieldsSource, genius_source
+from crawler.source.source import GeniusSource
+from crawler.store.block import BlockInfo, summarise
+from crawler.store.contract import Deadline, Store
+from crawler.store.folder import FolderStore
+from crawler.store.opening import open_store
 from tests.records import NOON, found, missing
 from tests.stores import SECONDS, fill
 
@@ -246,7 +246,7 @@ def test_a_broken_raw_object_is_named(data):
 
 def test_bodies_that_wait_have_a_limit(tmp_path: Path, monkeypatch):
     """Beyond it there is no room for more, until their block is stored or they are let go."""
-    monkeypatch.setattr("crawler.raw.MAX_HELD_BYTES", 2000)
+    monkeypatch.setattr("crawler.run.raw.MAX_HELD_BYTES", 2000)
     keeper = RawKeeper(FolderStore(tmp_path))
     assert keeper.has_room()
     body = random.Random(1).randbytes(1000)

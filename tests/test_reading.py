@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import crawler
-from crawler.block import block_name
 from crawler.errors import BlockFormatError, SettingsError
-from crawler.folder import FolderStore
-from crawler.reading import read, read_blocks
-from crawler.store import Store
+from crawler.store.block import block_name
+from crawler.store.contract import Store
+from crawler.store.folder import FolderStore
+from crawler.store.reading import read, read_blocks
 from tests.records import mixed
 from tests.stores import FULL, every_outcome, fill, hostile_songs
 

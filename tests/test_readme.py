@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from crawler.answer import STOPS, Answer
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

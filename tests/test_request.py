@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.errors import RequestError
-from crawler.request import CrawlRequest, RequestFields, check_request, parse_request
-from crawler.request_fields import MAX_BODY_BYTES
+from crawler.request.crawl_request import CrawlRequest, RequestFields, check_request, parse_request
+from crawler.request.fields import MAX_BODY_BYTES
 
 GOOD = b'{"start": 1, "stop": 2001}'
 

@@ -10,13 +10,13 @@ import time
 import pytest
 import requests
 
-from crawler.demo_songs import expected_info
+from crawler.demo.songs import expected_info
+from crawler.engines.requests_engine import MAX_LANES, RequestsEngine
+from crawler.engines.resolver import Resolver
+from crawler.engines.session import Shared
 from crawler.errors import Missing, PageError, StoppedError
-from crawler.requests_engine import MAX_LANES, RequestsEngine
-from crawler.resolver import Resolver
-from crawler.session import Shared
+from crawler.frontier.work import Policy
 from crawler.steps import execute_async_event_loop
-from crawler.work import Policy
 from tests.crawls import QUICK, RETRYING, TOKEN, Crawl, run_python
 
 SONG = 3
@@ -376,8 +376,8 @@ def test_F5_a_process_does_not_wait_for_a_function_that_never_returns():
     code = """
         import threading, time
         from crawler import execute_async_event_loop
-        from crawler.frontier import Frontier
-        from crawler.work import Policy
+        from crawler.frontier.frontier import Frontier
+        from crawler.frontier.work import Policy
         def function(session, song_num, song_urls):
             if song_num == 1:
                 threading.Event().wait()

@@ -3,12 +3,12 @@
 import pytest
 
 from crawler import crawl
-from crawler.block import block_name, decode_block
+from crawler.engines.robots import MAX_BYTES, AllowedSupply, Robots, asks_robots, read_robots
 from crawler.errors import StoppedError
-from crawler.open_store import open_store
-from crawler.robots import MAX_BYTES, AllowedSupply, Robots, asks_robots, read_robots
-from crawler.source import GeniusSource, user_agent
-from crawler.work import IterableSupply
+from crawler.frontier.work import IterableSupply
+from crawler.source.source import GeniusSource, user_agent
+from crawler.store.block import block_name, decode_block
+from crawler.store.opening import open_store
 from tests.crawls import TOKEN
 from tests.faulty_site import FaultySite, Page, closed_port
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from crawler import Missing, crawl
-from crawler.block import block_name, decode_block
-from crawler.control import order_stop
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
 from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatchError
-from crawler.folder import FolderStore
 from crawler.record import Record
-from crawler.run_objects import read_runs
-from crawler.verify import verify
+from crawler.store.block import block_name, decode_block
+from crawler.store.control import order_stop
+from crawler.store.folder import FolderStore
+from crawler.store.run_objects import read_runs
+from crawler.store.verify import verify
 from tests.clock import utc_now
 
 ENGINES = ("curl", "requests")

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crawler import run_objects
 from crawler.answer import Answer
-from crawler.folder import FolderStore
-from crawler.run_objects import (
+from crawler.store import run_objects
+from crawler.store.contract import Store
+from crawler.store.folder import FolderStore
+from crawler.store.run_objects import (
     RunObject,
     leave_run_object,
     read_runs,
     requests_today,
     run_name,
 )
-from crawler.store import Store
 from tests.records import NOON
 
 ANSWER = Answer(

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.block import BLOCK_SIZE, _pack, block_name, encode_block, format_block_info
-from crawler.control import decode_control, without_hold
-from crawler.coverage import coverage
-from crawler.demo_site import DemoSite
-from crawler.open_store import open_store
-from crawler.schedule import CRONS, make_schedule
-from crawler.verify import verify
+from crawler.demo.site import DemoSite
+from crawler.deployment.schedule import CRONS, make_schedule
+from crawler.store.block import BLOCK_SIZE, _pack, block_name, encode_block, format_block_info
+from crawler.store.control import decode_control, without_hold
+from crawler.store.coverage import coverage
+from crawler.store.opening import open_store
+from crawler.store.verify import verify
 from tests.function_process import FunctionProcess
 from tests.records import mixed
 from tests.scheduler import deliver, deliver_at_once

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from crawler.request import CrawlRequest
-from crawler.scope import Scope, criteria_of
-from crawler.settings import read_settings
+from crawler.plan.scope import Scope, criteria_of
+from crawler.request.crawl_request import CrawlRequest
+from crawler.settings.reading import read_settings
 from tests.records import NOON, failed, found, missing, mixed
 from tests.test_plan import Shelf, drain
 

@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from crawler import assembly, crawl
-from crawler.demo_site import DemoSite
+from crawler import crawl
+from crawler.demo.site import DemoSite
 from crawler.errors import CrawlerError
-from crawler.open_store import open_store
-from crawler.work import Policy
+from crawler.frontier.work import Policy
+from crawler.run import assembly
+from crawler.store.opening import open_store
 from tests.everything import MET, SITE_VARIABLE, STOP, TOKEN, Everything
 from tests.faulty_site import FaultySite, closed_port
 from tests.function_process import FunctionProcess
@@ -145,9 +146,9 @@ def test_G1_no_fault_of_the_store_makes_a_run_tell_the_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before the first request or in mid-run: errors and objects are without it."""
-    from crawler import stock, writer
+    from crawler.run import stock, writer
 
-    monkeypatch.setattr("crawler.run.STORE_SECONDS", 1.0)
+    monkeypatch.setattr("crawler.run.crawl.STORE_SECONDS", 1.0)
     monkeypatch.setattr(stock, "STORE_SECONDS", 1.0)
     monkeypatch.setattr(assembly, "STORE_SECONDS", 1.0)
     monkeypatch.setattr(writer, "GIVE_UP_SECONDS", 1.0)

@@ -10,10 +10,10 @@ import time
 import pytest
 import requests
 
-from crawler.demo_songs import expected_info
-from crawler.guard import HeldBackError
-from crawler.resolver import Resolver
-from crawler.session import GuardedSession, Shared
+from crawler.demo.songs import expected_info
+from crawler.engines.guard import HeldBackError
+from crawler.engines.resolver import Resolver
+from crawler.engines.session import GuardedSession, Shared
 from tests.faulty_site import closed_port
 
 SECONDS = 0.5

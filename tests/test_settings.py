@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from crawler.errors import SettingsError
-from crawler.settings import (
+from crawler.settings.reading import (
     Secret,
     Settings,
     is_loopback,

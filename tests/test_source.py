@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.demo_songs import expected_info, song_body
+from crawler.demo.songs import expected_info, song_body
 from crawler.errors import Missing, PageError
 from crawler.record import Record, decode_record, encode_record
-from crawler.source import GeniusSource, Source, user_agent
+from crawler.source.source import GeniusSource, Source, user_agent
 from crawler.version import VERSION
 from tests.faulty_table import page, page_object, page_with, page_with_literal
 

@@ -3,10 +3,10 @@
 import logging
 from datetime import UTC, datetime
 
-from crawler.folder import FolderStore
-from crawler.run_objects import RunObject, leave_run_object, read_runs
-from crawler.status_files import write_status
-from crawler.store import Stored
+from crawler.page.status_files import write_status
+from crawler.store.contract import Stored
+from crawler.store.folder import FolderStore
+from crawler.store.run_objects import RunObject, leave_run_object, read_runs
 from tests.pages import a_block, a_run
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

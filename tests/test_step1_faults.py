@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import requests
 
-from crawler import assembly, crawl
-from crawler.block import decode_block
-from crawler.block_info import block_name
-from crawler.demo_songs import expected_info
+from crawler import crawl
+from crawler.demo.songs import expected_info
+from crawler.frontier.work import Policy
 from crawler.record import Record
-from crawler.source import GeniusSource
+from crawler.run import assembly
+from crawler.source.source import GeniusSource
 from crawler.steps import execute_async_event_loop
-from crawler.work import Policy
+from crawler.store.block import decode_block
+from crawler.store.block_info import block_name
 from tests.crawls import ROOT, nothing_left_behind, run_python
 from tests.faulty_site import FaultySite
 
@@ -262,7 +263,8 @@ def test_F5_a_function_that_is_always_wrong_is_told_so_before_any_number_fails(
 CALLED = """
 import asyncio, os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from crawler import assembly, crawl
+from crawler.run import assembly
+from crawler import crawl
 
 def run(name, first=0):
     answer = crawl(first, first + 200, store=f"{sys.argv[2]}/{name}", base_url=sys.argv[1],

@@ -8,13 +8,13 @@ import pytest
 import requests
 
 from crawler import execute_async_event_loop, get_data_asynchronous, request_song_info
-from crawler.demo_songs import expected_info
+from crawler.demo.songs import expected_info
 from crawler.errors import Missing, PageError, SettingsError, StoppedError
-from crawler.frontier import Frontier
-from crawler.pacer import Pacer
-from crawler.source import GeniusSource
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.pacer import Pacer
+from crawler.frontier.work import Policy
+from crawler.source.source import GeniusSource
 from crawler.steps import open_engine
-from crawler.work import Policy
 from tests.crawls import ENGINES, nothing_left_behind
 
 NUMBERS = range(1, 41)
@@ -210,7 +210,7 @@ def test_the_engine_follows_the_function(source):
 
 def test_without_pycurl_sources_run_on_requests(source, monkeypatch, caplog):
     """And one line of the log says so."""
-    monkeypatch.setitem(sys.modules, "crawler.curl_engine", None)
+    monkeypatch.setitem(sys.modules, "crawler.engines.curl_engine", None)
     song_urls = execute_async_event_loop(NUMBERS, function=source, rate=0)
     assert sorted(song_urls) == sorted(FOUND.items())
     assert caplog.text.count("pycurl") == 1

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from crawler.block import block_name, decode_block, encode_block
-from crawler.bucket import BucketStore
 from crawler.errors import (
     BlockFormatError,
     SettingsError,
     StoreConflictError,
     StoreUnavailableError,
 )
-from crawler.folder import FolderStore
-from crawler.open_store import open_store
-from crawler.store import Deadline, Store, save_block
+from crawler.store.block import block_name, decode_block, encode_block
+from crawler.store.bucket import BucketStore
+from crawler.store.contract import Deadline, Store, save_block
+from crawler.store.folder import FolderStore
+from crawler.store.opening import open_store
 from tests.records import NOON, failed, found, missing, mixed
 from tests.storage_server import RoughWay
 
@@ -244,8 +244,8 @@ def test_saving_over_a_broken_block_is_refused(store):
 WRITER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from crawler.open_store import open_store
-from crawler.store import save_block
+from crawler.store.opening import open_store
+from crawler.store.contract import save_block
 from tests.test_store import states_of_writer
 
 store = open_store(sys.argv[1])
@@ -392,10 +392,10 @@ def test_E1_no_credentials(monkeypatch, tmp_path):
 
 UNPRIVILEGED = """
 import os, sys
-from crawler.block import encode_block
+from crawler.store.block import encode_block
 from crawler.errors import StoreUnavailableError
-from crawler.folder import FolderStore
-from crawler.store import save_block
+from crawler.store.folder import FolderStore
+from crawler.store.contract import save_block
 import filelock
 from tests.records import found
 if os.getuid() == 0:
@@ -436,8 +436,8 @@ def test_E6_a_file_in_the_place_of_the_folder(tmp_path):
 FULL_DISK = """
 import resource, sys
 from crawler.errors import StoreUnavailableError
-from crawler.folder import FolderStore
-from crawler.store import save_block
+from crawler.store.folder import FolderStore
+from crawler.store.contract import save_block
 from tests.records import mixed
 store = FolderStore(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -460,7 +460,7 @@ def test_E6_a_full_disk(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from crawler.folder import FolderStore
+from crawler.store.folder import FolderStore
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 FolderStore(sys.argv[1]).write("songs/x", b"half", generation=0, timeout=5)
 """

@@ -12,19 +12,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from crawler import contact, crawl, writer
+from crawler import crawl
 from crawler.answer import Answer
-from crawler.block import FORMAT_VERSION, block_name, decode_block, encode_block, format_block_info
-from crawler.control import order_pause, order_stop
-from crawler.demo_site import DemoSite
-from crawler.demo_songs import expected_info
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
 from crawler.errors import BlockFormatError, StoreMismatchError, StoreUnavailableError
-from crawler.identity import NAME as IDENTITY
-from crawler.identity import Identity
-from crawler.open_store import open_store
 from crawler.record import Record
-from crawler.store import Store
-from crawler.verify import verify
+from crawler.run import contact, writer
+from crawler.store.block import (
+    FORMAT_VERSION,
+    block_name,
+    decode_block,
+    encode_block,
+    format_block_info,
+)
+from crawler.store.contract import Store
+from crawler.store.control import order_pause, order_stop
+from crawler.store.identity import NAME as IDENTITY
+from crawler.store.identity import Identity
+from crawler.store.opening import open_store
+from crawler.store.verify import verify
 from tests.clock import utc_now
 from tests.faulty_site import FaultySite
 from tests.storage_server import RoughWay, StorageServer

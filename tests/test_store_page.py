@@ -7,11 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crawler import control, folder, identity, run_objects, status_files
-from crawler.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
-from crawler.bucket import CHECK_NAME, METADATA_KEY
-from crawler.raw_object import raw_name
+from crawler.page import status_files
 from crawler.record import Record
+from crawler.run.raw_object import raw_name
+from crawler.store import control, folder, identity, run_objects
+from crawler.store.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
+from crawler.store.bucket import CHECK_NAME, METADATA_KEY
 from tests.records import failed
 
 PAGE = (Path(__file__).parent.parent / "docs" / "store.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.block import block_first
-from crawler.tail import TailSupply
-from crawler.verdict import Reply
+from crawler.frontier.verdict import Reply
+from crawler.plan.tail import TailSupply
+from crawler.store.block import block_first
 from tests import records
 from tests.simulation import Crawl, found, status
 from tests.test_plan import Shelf

@@ -10,8 +10,8 @@ from typing import Any, Self
 import pytest
 
 from crawler.errors import QueueError
-from crawler.settings import Settings
-from crawler.task_queue import EMULATOR, Task, TaskQueue
+from crawler.fleet.task_queue import EMULATOR, Task, TaskQueue
+from crawler.settings.reading import Settings
 from tests.queue_server import QUEUE, Limits, QueueServer
 from tests.queue_server import Task as Held
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from crawler.block import encode_block
-from crawler.block_info import block_name
-from crawler.cli_processes import song_site
-from crawler.folder import FolderStore
+from crawler.cli.processes import song_site
+from crawler.store.block import encode_block
+from crawler.store.block_info import block_name
+from crawler.store.folder import FolderStore
 from tests.records import found
 from tests.storage_server import StorageServer
 from tests.torture import (

@@ -8,9 +8,9 @@ import pytest
 
 from crawler import crawl
 from crawler.answer import Answer
-from crawler.demo_site import DemoSite
-from crawler.folder import FolderStore
-from crawler.verify import verify
+from crawler.demo.site import DemoSite
+from crawler.store.folder import FolderStore
+from crawler.store.verify import verify
 
 ENDS = 7_000
 """Numbers that may be asked twice, however long the range: where the runs meet, and the last blocks

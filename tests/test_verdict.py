@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.verdict import FAILURE_KINDS, Reply, judge
+from crawler.frontier.verdict import FAILURE_KINDS, Reply, judge
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import tracemalloc
 import msgspec
 import pytest
 
-from crawler.block import block_name, encode_block
 from crawler.errors import StoreUnavailableError
-from crawler.folder import FolderStore
-from crawler.store import save_block
-from crawler.verify import VerifyReport, verify
+from crawler.store.block import block_name, encode_block
+from crawler.store.contract import save_block
+from crawler.store.folder import FolderStore
+from crawler.store.verify import VerifyReport, verify
 from tests.records import failed, found, missing, mixed
 from tests.test_block import BROKEN
 

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from crawler.block import BLOCK_SIZE, BlockInfo, summarise
 from crawler.errors import BlockFormatError, StoreUnavailableError
-from crawler.planned import PlannedBlock
+from crawler.plan.planned import PlannedBlock
 from crawler.record import Record
-from crawler.writer import MAX_OPEN_BLOCKS, MAX_PENDING_BLOCKS, Writer, next_try
+from crawler.run.writer import MAX_OPEN_BLOCKS, MAX_PENDING_BLOCKS, Writer, next_try
+from crawler.store.block import BLOCK_SIZE, BlockInfo, summarise
 from tests.records import NOON, failed, found, missing
 from tests.simulation import Clock
 

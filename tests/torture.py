@@ -20,12 +20,12 @@ from typing import Any
 import msgspec
 
 from crawler.answer import Answer
-from crawler.block import decode_block
-from crawler.block_info import block_name
-from crawler.cli_processes import song_site
-from crawler.demo_songs import expected_info
-from crawler.open_store import open_store
-from crawler.verify import verify
+from crawler.cli.processes import song_site
+from crawler.demo.songs import expected_info
+from crawler.store.block import decode_block
+from crawler.store.block_info import block_name
+from crawler.store.opening import open_store
+from crawler.store.verify import verify
 from tests.storage_server import StorageServer
 
 STOP_SECONDS = 60.0

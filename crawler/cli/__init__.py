@@ -1,0 +1,1 @@
+"""The command line: one parser, one way in, answers and errors in words."""

@@ -1,0 +1,95 @@
+"""The command line: one parser, one way in, and errors in words."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from crawler.cli.crawl import add_crawl
+from crawler.cli.demo import add_demo, add_demo_site
+from crawler.cli.deployment import add_deployment
+from crawler.cli.doctor import add_doctor
+from crawler.cli.export import add_export
+from crawler.cli.options import VERBATIM, given_options, set_up_logs
+from crawler.cli.rebuild import add_rebuild
+from crawler.cli.signals import EXIT_AT_ONCE
+from crawler.cli.store import add_status, add_stop, add_verify
+from crawler.cli.words import error_line, program
+from crawler.errors import CrawlerError, RequestError, SettingsError
+from crawler.version import VERSION
+
+_DESCRIPTION = """\
+Crawl numbered song pages, politely and without losing one, into a folder or a bucket."""
+
+_EXAMPLES = """\
+examples:
+  %(prog)s demo                     see it work: 2,000 made-up songs, no token, no internet
+  %(prog)s crawl 1 2001             songs 1 to 2000 of the Genius API into data/genius
+  %(prog)s status                   what is settled, what is left
+  %(prog)s verify 1 2001            prove that each number is there exactly once
+  %(prog)s stop                     end all runs on this store within 10 s
+  %(prog)s export songs.parquet     what was found, for pandas, DuckDB and the rest
+  %(prog)s doctor                   say whether a crawl would work, and what to mend
+
+Each command has a --help of its own."""
+
+_EXIT_UNREAD = 141
+"""What a shell expects of a program whose output nobody reads any more: 128 + SIGPIPE."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; None: those of the process.
+
+    Returns:
+        The exit code: 0 complete, 3 not complete, 2 wrong usage or settings, 1 error, 141 where
+        whoever read the output, such as `head`, is gone.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            sys.stdout.flush()  # here, where its failure can be told from others
+    except BrokenPipeError:
+        # what is left in the buffer goes nowhere, or Python's own flush at the end would complain
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - it is no path of anybody's
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return _EXIT_UNREAD
+
+
+def _run(argv: list[str]) -> int:
+    args = build_parser().parse_args(argv)
+    args.argv = argv
+    set_up_logs(args)
+    try:
+        return int(args.run(args))
+    except CrawlerError as error:
+        print(error_line(error, given_options(args)), file=sys.stderr)
+        return 2 if isinstance(error, RequestError | SettingsError) else 1
+    except KeyboardInterrupt:
+        return EXIT_AT_ONCE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of the whole command line; each command brings its own part."""
+    parser = argparse.ArgumentParser(
+        prog=program(), description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=VERBATIM
+    )
+    parser.add_argument("--version", action="version", version=f"song-crawler {VERSION}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (
+        add_crawl,
+        add_status,
+        add_verify,
+        add_stop,
+        add_export,
+        add_rebuild,
+        add_doctor,
+        add_demo,
+        add_demo_site,
+        add_deployment,
+    ):
+        add(commands)
+    return parser

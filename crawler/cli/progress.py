@@ -1,0 +1,133 @@
+"""The progress bar: rate, outcomes and time left, where somebody looks; nothing where nobody does."""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TextIO
+
+# Short, so that 80 columns hold it; how many there are in all stands in the label.
+_KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+_OPEN = "{desc}: {n_fmt} in {elapsed}{postfix}"  # how many there will be is not known
+
+
+class Counts(Protocol):
+    """What a bar shows of a run; `crawler.run.housekeeping.Progress` has it all.
+
+    Attributes:
+        found, missing, failed, skipped: Song numbers so far.
+        total: Song numbers the run is about, skipped ones included; None: not known beforehand.
+        rate: Requests per second of late.
+        paused: Seconds for which the site asked everybody to wait, 0: nobody waits.
+    """
+
+    @property
+    def found(self) -> int: ...  # noqa: D102 - see Attributes, here and below
+    @property
+    def missing(self) -> int: ...  # noqa: D102
+    @property
+    def failed(self) -> int: ...  # noqa: D102
+    @property
+    def skipped(self) -> int: ...  # noqa: D102
+    @property
+    def total(self) -> int | None: ...  # noqa: D102
+    @property
+    def rate(self) -> float: ...  # noqa: D102
+    @property
+    def paused(self) -> float: ...  # noqa: D102
+
+
+@contextlib.contextmanager
+def progress_bar(
+    label: str, *, stream: TextIO | None = None, notebook: bool = False
+) -> Iterator[Callable[[Counts], None] | None]:
+    """Show a bar while the body runs; yields what the run is to call with its counts.
+
+    Yields None where the stream is no terminal, so that the run need not count for nobody. The
+    last state stays on its own line when the body ends, however it ends.
+
+    Args:
+        label: What is crawled, such as "songs 1 to 2000".
+        stream: Where the bar goes; None: the process's stderr.
+        notebook: Show it whatever the stream is, as a widget where there are widgets.
+    """
+    stream = sys.stderr if stream is None else stream
+    if not (notebook or stream.isatty()):
+        yield None
+        return
+    bar = _Bar(label, stream, notebook=notebook)
+    try:
+        yield bar.show
+    finally:
+        bar.close()
+
+
+class _Bar:
+    """A bar that appears with the first counts; called by one thread at a time."""
+
+    def __init__(self, label: str, stream: TextIO, *, notebook: bool) -> None:
+        self._label = label
+        self._stream = stream
+        self._class = _bar_class(notebook=notebook)
+        self._bar: Any = None
+
+    def show(self, counts: Counts) -> None:
+        """Bring the bar up to date; draws at most ten times a second."""
+        if self._bar is None:
+            has_width = _has_width(self._stream)
+            self._bar = self._class(
+                desc=self._label,
+                total=counts.total,
+                initial=counts.skipped,  # cost no time, so must not shorten the time left
+                file=self._stream,
+                dynamic_ncols=has_width,
+                ncols=None if has_width else 80,
+                nrows=None if has_width else 24,
+                bar_format=_KNOWN if counts.total is not None else _OPEN,
+            )
+        self._bar.total = counts.total
+        self._bar.set_postfix_str(_postfix(counts), refresh=False)
+        done = counts.found + counts.missing + counts.failed + counts.skipped
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Draw the last state and end its line."""
+        if self._bar is not None:
+            self._bar.refresh()  # a widget would keep what it showed a tenth of a second ago
+            self._bar.close()
+
+
+def _postfix(counts: Counts) -> str:
+    pace = f"paused {counts.paused:.0f} s" if counts.paused > 0 else f"{counts.rate:.0f}/s"
+    outcomes = f"found {counts.found}, missing {counts.missing}, failed {counts.failed}"
+    return f"{pace}, {outcomes}"
+
+
+def _bar_class(*, notebook: bool) -> Any:
+    """Return tqdm's bar, without the thread and the process-wide lock it would start for itself.
+
+    tqdm is imported here because most runs, the deployed ones above all, show no bar.
+    """
+    widgets = notebook and _has_widgets()
+    base: Any = importlib.import_module("tqdm.notebook" if widgets else "tqdm").tqdm
+
+    class Bar(base):  # type: ignore[misc]
+        monitor_interval = 0
+
+    Bar.set_lock(threading.RLock())
+    return Bar
+
+
+def _has_width(stream: TextIO) -> bool:
+    """Whether the terminal says how wide it is; one of width 0 would be drawn empty."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:
+        return False
+
+
+def _has_widgets() -> bool:
+    return importlib.util.find_spec("ipywidgets") is not None

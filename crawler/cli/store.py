@@ -1,0 +1,200 @@
+"""The commands that look at a store or speak to its runs: `status`, `verify`, `stop`."""
+
+import argparse
+import getpass
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from crawler.cli.options import VERBATIM, store_options, store_settings_of
+from crawler.cli.page import write_page
+from crawler.cli.request import checked_range
+from crawler.cli.words import command, count, songs
+from crawler.store.contract import Store
+from crawler.store.coverage import Coverage, coverage_of
+
+if TYPE_CHECKING:
+    from crawler.store.verify import VerifyReport
+
+LIST_SECONDS = 60.0
+"""Time for a listing; one of 20,000 blocks takes 2 s."""
+
+READ_SECONDS = 3600.0
+"""Time for reading all blocks of a range."""
+
+_SHOWN_GAPS = 10
+
+_STATUS = """\
+Tell what the store holds and what it lacks, from a listing alone: no block is read, no page asked."""
+
+_VERIFY = """\
+Prove that the store holds every number of the range exactly once, by reading it all.
+
+Ends at the first counter-example, and names it. START is included, STOP is not. Numbers that
+failed have a record, but are not known, so they count against it."""
+
+_STOP = """\
+Tell every run on this store to stop, wherever it runs. They look every 5 s, store what they have,
+and end. Runs that begin later are not concerned."""
+
+
+def add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command `status` to the command line."""
+    examples = (
+        "examples:\n  %(prog)s\n  %(prog)s --store gs://my-bucket/genius --json\n"
+        "  %(prog)s --html coverage.html    one file: map, progress, runs, failures"
+    )
+    parser = _add(commands, "status", status, "what is settled, what is left", _STATUS, examples)
+    parser.add_argument("--html", metavar="OUT", help="write the coverage page to this file")
+
+
+def add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command `verify` to the command line."""
+    examples = "examples:\n  %(prog)s 1 2001     songs 1 to 2000\n\nexit codes:\n  0 proven, 3 not"
+    parser = _add(commands, "verify", verify, "prove that nothing is missing", _VERIFY, examples)
+    parser.add_argument("start", metavar="START", help="first song number")
+    parser.add_argument("stop", metavar="STOP", help="the number after the last")
+
+
+def add_stop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command `stop` to the command line."""
+    examples = "examples:\n  %(prog)s --store gs://my-bucket/genius"
+    _add(commands, "stop", stop, "end all runs on this store within 10 s", _STOP, examples)
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print what a store holds; returns 0.
+
+    Raises:
+        CrawlerError: The store cannot be listed.
+    """
+    settings = store_settings_of(args)
+    store = _open(settings.store)
+    now = datetime.now(UTC)
+    blocks = list(store.list_blocks(timeout=LIST_SECONDS))
+    if args.html:
+        write_page(store, blocks, settings, now, Path(args.html))
+    held = coverage_of(blocks)
+    if args.json:
+        print(msgspec.json.encode(held).decode())
+        return 0
+    for line in _status_lines(held, settings.store, settings.rate):
+        print(line)
+    if args.html:
+        print(f"The page: {args.html}")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Print whether a range is proven; returns 0 or 3.
+
+    Raises:
+        CrawlerError: The range is none, or the store cannot be read.
+    """
+    from crawler.store.verify import verify as prove
+
+    start, stop_num = checked_range(args.start, args.stop)
+    settings = store_settings_of(args)
+    report = prove(_open(settings.store), start, stop_num, timeout=READ_SECONDS)
+    if args.json:
+        print(msgspec.json.encode(report).decode())
+    else:
+        print(_verdict(report))
+    return 0 if report.problem is None and not report.failed else 3
+
+
+def stop(args: argparse.Namespace) -> int:
+    """Order all runs on a store to stop; returns 0.
+
+    Raises:
+        CrawlerError: The store cannot be written.
+    """
+    from crawler.store.control import order_stop
+
+    settings = store_settings_of(args)
+    by = f"{getpass.getuser()} on {socket.gethostname()}"
+    order = order_stop(_open(settings.store), now=datetime.now(UTC), by=by)
+    if args.json:
+        print(msgspec.json.encode(order).decode())
+    else:
+        print(f"Ordered: every run on {settings.store} stores what it has and ends within 10 s.")
+    return 0
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Any,
+    summary: str,
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=examples,
+        formatter_class=VERBATIM,
+        parents=[store_options()],
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _open(location: str) -> Store:
+    from crawler.store.opening import open_store
+
+    return open_store(location)
+
+
+def _verdict(report: "VerifyReport") -> str:
+    here = songs(report.start, report.stop)
+    if report.problem is not None:
+        return f"Not proven, {here}: {report.problem}."
+    known = f"{report.found:,} found, {report.missing:,} missing"
+    if report.failed:
+        return f"Each of {here} has one record: {known}, but {report.failed:,} failed: not known."
+    return f"Proven: each of {here} has exactly one record: {known}."
+
+
+def _status_lines(held: Coverage, location: str, rate: float) -> Iterator[str]:
+    if held.first_num is None or held.last_num is None:
+        yield f"{location} holds no songs yet."
+        yield f"To begin: {command(['crawl', '1', '2001', '--store', location])}"
+        return
+    here = songs(held.first_num, held.last_num + 1)
+    yield f"{location}: {here} in {count(held.blocks, 'block')}."
+    yield f"{held.found:,} found, {held.missing:,} missing, {held.failed:,} failed."
+    if held.oldest_fetched_at is not None:
+        yield f"Last found: song {held.last_found}. Oldest record: {_time(held.oldest_fetched_at)}."
+    for reason, how_many in held.reasons.items():
+        yield f"  failed: {how_many:,} {reason}"
+    if held.next_try_at is not None:
+        yield f"What failed is worth asking again from {_time(held.next_try_at)}."
+    yield from _gap_lines(held)
+    yield _left(held.not_asked, rate)
+
+
+def _gap_lines(held: Coverage) -> Iterator[str]:
+    for gap in held.gaps[:_SHOWN_GAPS]:
+        yield f"  not asked: {gap.not_asked:,} of {songs(gap.start, gap.stop)}"
+    more = len(held.gaps) - _SHOWN_GAPS + held.gaps_left_out
+    if more > 0:
+        yield f"  and {count(more, 'more gap')}"
+
+
+def _left(not_asked: int, rate: float) -> str:
+    if not not_asked:
+        return "Nothing is left in between."
+    if not rate:
+        return f"{not_asked:,} are left in between."
+    takes = timedelta(seconds=round(not_asked / rate))
+    return f"{not_asked:,} are left in between: {takes} at {rate:g} a second."
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,183 @@
+"""The songs of the embedded site: made up from their numbers, so that any record can be checked."""
+
+from typing import Any
+
+import msgspec
+
+from crawler.demo.words import make_title
+
+MISSING_PERCENT = 9
+"""Numbers without a song, in 100; as on the real site (1.92 of 2.11 million were there in 2019)."""
+
+_FAMILIES = (
+    "Ramos",
+    "Okafor",
+    "Lindqvist",
+    "Nakamura",
+    "O'Hara",
+    "Şahin",
+    "Петрова",
+    "王",
+    "حداد",
+    "García",
+)
+_BANDS = ("The", "DJ", "Lil", "MC", "Trio", "Orquesta", "Sœur", "Los", "グループ", "Dr.")
+_PLACES = (
+    "in a kitchen in Leeds",
+    "on a night bus",
+    "between two tours",
+    "in one take",
+    "over a winter",
+)
+_STORY = (
+    "This song was written {place} and is the {ordinal} of its year. Its verses follow somebody "
+    "who counts the lights on the other shore, gives each one a name, and forgets them all by the "
+    "morning. The chorus, first hummed into a telephone, was kept as it was, with the rain on the "
+    "window and a chair that creaks in the second bar. Listeners have heard in it a farewell, a "
+    "recipe and a railway timetable; the writers say that it is all three. On stage it is played "
+    "slower each year, and the last line is left to whoever stands in front. A second version, for "
+    "voice and harmonium, was recorded for the radio and never sent; a third is said to exist on a "
+    "cassette without a label, in a drawer, in a house by the canal that has been sold since. None "
+    "of this is true, since the song was made up from its number."
+)
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def song(song_num: int) -> dict[str, Any] | None:
+    """Make the song object of a number, with the fields of the Genius API, or None: it has none.
+
+    `album` and `release_date` are null now and then, `stats.pageviews` and `album` also absent.
+    """
+    bits = scatter(song_num)
+    if bits % 100 < MISSING_PERCENT:
+        return None
+    more = scatter(~song_num)
+    title, artist = make_title(bits >> 8), _artist(more >> 8)
+    path = f"/demo-artist-{artist['id']}-song-{song_num}-lyrics"
+    date = _release_date(more >> 16)
+    made = {
+        "annotation_count": more % 40,
+        "api_path": f"/songs/{song_num}",
+        "artist_names": artist["name"],
+        "description": {"plain": _STORY.format(place=_PLACES[bits % 5], ordinal=more % 400 + 1)},
+        "full_title": f"{title} by {artist['name']}",
+        "header_image_url": f"https://images.example/{bits:016x}.1000x1000x1.png",
+        "id": song_num,
+        "lyrics_owner_id": more % 1_000_000,
+        "lyrics_state": "complete",
+        "path": path,
+        "pyongs_count": bits % 90 if bits & 7 else None,
+        "recording_location": _PLACES[more % 5],
+        "release_date": date,
+        "release_date_for_display": date,
+        "song_art_image_url": f"https://images.example/{more:016x}.300x300x1.png",
+        "stats": _stats(bits >> 20, more >> 24),
+        "title": title,
+        "title_with_featured": title,
+        "url": f"https://genius.example{path}",
+        "current_user_metadata": {"permissions": [], "interactions": {"pyong": False}},
+        "media": _media(bits),
+        "primary_artist": artist,
+        "producer_artists": [_artist(bits >> 12)],
+        "writer_artists": [_artist(more >> 20), _artist(bits >> 28)],
+        "song_relationships": [],
+        "verified_annotations_by": [],
+    }
+    return made | _album(song_num, more >> 32, artist)
+
+
+def expected_info(song_num: int) -> dict[str, Any] | None:
+    """Say what a right record holds as its info, or None where the site has no song."""
+    made = song(song_num)
+    if made is None:
+        return None
+    return {
+        "title": made["title"],
+        "url": made["url"],
+        "artist": made["primary_artist"]["name"],
+        "artist_id": made["primary_artist"]["id"],
+        "album": (made.get("album") or {}).get("name"),
+        "release_date": made.get("release_date"),
+        "pageviews": made["stats"].get("pageviews"),
+    }
+
+
+def song_body(song_num: int) -> bytes | None:
+    """Encode the site's answer about a number, about 3 kB of JSON, or None where it has no song."""
+    made = song(song_num)
+    if made is None:
+        return None
+    return msgspec.json.encode({"meta": {"status": 200}, "response": {"song": made}})
+
+
+def error_body(status: int, message: str) -> bytes:
+    """Encode the site's answer to a request that it does not fulfil: `{"meta": {…}}`."""
+    return msgspec.json.encode({"meta": {"status": status, "message": message}})
+
+
+def scatter(value: int) -> int:
+    """Spread a number over 64 bits, the same way every time.
+
+    Source: the finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+    """
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def _artist(bits: int) -> dict[str, Any]:
+    """One of 500 artists, always with the same name."""
+    artist_id = bits % 500 + 1
+    name = f"{_BANDS[artist_id % 10]} {_FAMILIES[artist_id // 10 % 10]} {artist_id}"
+    return {
+        "api_path": f"/artists/{artist_id}",
+        "id": artist_id,
+        "image_url": f"https://images.example/artist-{artist_id}.1000x1000x1.png",
+        "is_verified": artist_id % 3 == 0,
+        "name": name,
+        "url": f"https://genius.example/artists/{artist_id}",
+    }
+
+
+def _album(song_num: int, bits: int, artist: dict[str, Any]) -> dict[str, Any]:
+    """Absent 3 times in 100, null 12 times."""
+    kind = bits % 100
+    if kind < 3:
+        return {}
+    if kind < 15:
+        return {"album": None}
+    album_id = song_num // 12 + 1
+    name = f"{make_title(scatter(album_id))} (Volume {album_id})"
+    return {
+        "album": {"api_path": f"/albums/{album_id}", "id": album_id, "name": name, "artist": artist}
+    }
+
+
+def _release_date(bits: int) -> str | None:
+    """Null 15 times in 100; the later the year, the more songs, 1960 to 2025."""
+    if bits % 100 < 15:
+        return None
+    early, late = (bits >> 7) % 66, (bits >> 14) % 66
+    month, day = (bits >> 21) % 12 + 1, (bits >> 28) % 28 + 1
+    return f"{1960 + max(early, late)}-{month:02d}-{day:02d}"
+
+
+def _stats(bits: int, more: int) -> dict[str, Any]:
+    """Page views are absent 20 times in 100 and null 3 times; few songs have very many."""
+    made: dict[str, Any] = {
+        "accepted_annotations": more % 20,
+        "hot": False,
+        "unreviewed_annotations": bits % 5,
+    }
+    kind = more % 100
+    if kind >= 20:
+        made["pageviews"] = None if kind < 23 else 5000 + (bits & 0x3FF) * (2 ** (more >> 7 & 15))
+    return made
+
+
+def _media(bits: int) -> list[dict[str, Any]]:
+    """None, one or two places where it can be heard."""
+    video = {"provider": "youtube", "type": "video", "url": f"https://video.example/{bits:x}"}
+    audio = {"provider": "spotify", "type": "audio", "url": f"https://audio.example/{bits:x}"}
+    return [video, audio][: bits % 3]

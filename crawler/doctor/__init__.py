@@ -1,0 +1,1 @@
+"""The doctor: whether a crawl would work, looked at before it starts."""

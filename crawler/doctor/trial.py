@@ -1,0 +1,139 @@
+"""A trial of step 1: asks the site for one song, once, and says in words what came of it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import msgspec
+import requests
+
+from crawler.engines.adapter import Seen
+from crawler.engines.details import detail_of, in_words
+from crawler.engines.outcome import read_outcome
+from crawler.errors import Missing, PageError
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt, IterableSupply, Job
+from crawler.source.fields import FieldsSource
+from crawler.source.source import Source, user_agent
+from crawler.steps import request_song_info
+
+MAX_SKEW_SECONDS = 60.0
+"""A clock further off than this writes times that mislead; Cloud Storage refuses it at 15 minutes."""
+
+_STATUS_WORDS = {
+    401: "it refuses the token (401): make a new client access token at genius.com/api-clients",
+    403: "it forbids the page (403): the token lacks the right, or the site does not want crawlers",
+    429: "it asks to slow down (429): wait a while, and choose a lower rate",
+}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What came of one look.
+
+    Attributes:
+        part: `settings`, `token`, `contact`, `store`, `queue`, `site`, `clock` or `fields`.
+        verdict: `ok`, `wrong` (a run would fail, or mislead), or `note` (worth knowing).
+        words: What was seen and, where it is wrong, what to do.
+    """
+
+    part: str
+    verdict: Literal["ok", "note", "wrong"]
+    words: str
+
+
+def try_step_1(
+    target: Any,
+    song_num: int,
+    *,
+    contact: str | None,
+    wall: Callable[[], datetime],
+    secrets: Sequence[str] = (),
+) -> Iterator[Finding]:
+    """Ask for one song, without a second try; yields findings on site, clock and fields.
+
+    Args:
+        target: A source, or a step 1 function of somebody's own.
+        song_num: The song to ask for.
+        contact: Told to the site.
+        wall: The time of day, aware.
+        secrets: What no finding may show, besides what the request carried.
+    """
+    seen: list[requests.Response] = []
+    results: list[Any] = []
+    trouble: Exception | None = None
+    before = wall()
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy, no .netrc, as in a run
+        session.headers["User-Agent"] = user_agent(contact)
+        session.hooks["response"].append(lambda response, *_a, **_k: seen.append(response))
+        try:
+            if isinstance(target, Source):
+                request_song_info(session, song_num, results, source=target)
+            else:
+                target(session, song_num, results)
+        except Exception as error:  # noqa: BLE001 - step 1 is anybody's code
+            trouble = error
+    answer = Seen(seen[-1].status_code, request=seen[-1].request) if seen else None
+    reply = read_outcome(_attempt(target, song_num), answer, results, trouble)
+    told = reply.detail or ("" if trouble is None else in_words(trouble))
+    hidden = [*secrets, *(answer.secrets if answer else ())]
+    yield _site_finding(reply, seen, trouble, detail_of(told, hidden))
+    if seen:
+        yield _clock_finding(seen[-1].headers.get("Date"), before, wall())
+    if reply.found and isinstance(target, FieldsSource):
+        yield from _fields_findings(song_num, results[0][1])
+
+
+def _attempt(target: Any, song_num: int) -> Attempt:
+    """Describe the call as a run does whose records are stored."""
+    source = target if isinstance(target, Source) else None
+    return Attempt(song_num, Job(target, IterableSupply([]), [], source, is_recorded=True))
+
+
+def _site_finding(
+    reply: Reply, seen: list[requests.Response], trouble: Exception | None, told: str
+) -> Finding:
+    """Put it in words; `told` is what step 1 did wrong, fit to be shown."""
+    num, status = reply.attempt.song_num, reply.status
+    if status in (404, 410) or isinstance(trouble, Missing):
+        return Finding("site", "ok", f"answers; it has no song {num}, which is nothing unusual")
+    if status in _STATUS_WORDS:
+        return Finding("site", "wrong", _STATUS_WORDS[status])
+    if reply.found:
+        took = f"{seen[-1].elapsed.total_seconds() * 1000:.0f} ms" if seen else "no request"
+        return Finding("site", "ok", f"answers; song {num} was found in {took}")
+    if isinstance(trouble, requests.RequestException) and status is None:
+        # The message of the cause may be long and repeat the address; its kind says enough.
+        words = (
+            f"cannot be reached ({type(trouble).__name__}): look at CRAWLER_BASE_URL, the network"
+        )
+        return Finding("site", "wrong", words)
+    answered = "" if status is None else f"answers {status}, but "
+    if isinstance(trouble, PageError) and status is not None:
+        return Finding("site", "wrong", f"{answered}song {num} is not as expected ({told})")
+    why = told or "it appended nothing"
+    return Finding("site", "wrong", f"{answered}step 1 failed on song {num}: {why}")
+
+
+def _clock_finding(date: str | None, before: datetime, after: datetime) -> Finding:
+    """Compare the site's clock with ours, halfway between question and answer."""
+    try:
+        theirs = parsedate_to_datetime(date or "")
+    except ValueError:
+        return Finding("clock", "note", "the site does not tell its time, so ours is not checked")
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)
+    ours = before + (after - before) / 2
+    skew = (ours - theirs).total_seconds()
+    if abs(skew) <= MAX_SKEW_SECONDS:
+        return Finding("clock", "ok", f"within {MAX_SKEW_SECONDS:g} s of the site's")
+    words = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the site's"
+    return Finding("clock", "wrong", f"{words}: records would carry wrong times; set the clock")
+
+
+def _fields_findings(song_num: int, info: Mapping[str, Any]) -> Iterator[Finding]:
+    absent = [name for name, value in info.items() if value is None]
+    if absent:
+        words = f"song {song_num} has no {', '.join(absent)}: null, or a name spelt wrongly?"
+        yield Finding("fields", "note", words)

@@ -1,0 +1,1 @@
+"""Engines: how lanes do HTTP, strictly and within bounds; all policy stays in the frontier."""

@@ -1,0 +1,106 @@
+"""What a step 1 function did, and what its session saw, turned into a reply."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from crawler.engines.details import detail_of, in_words
+from crawler.engines.session import Seen
+from crawler.errors import Missing, PageError
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt
+
+_NO_REQUEST = (
+    "the function made no request through the session it was given: "
+    "call session.get(...), not requests.get(...)"
+)
+_NOTHING_TAKEN = "the function appended nothing, though the site answered 200"
+
+
+def read_outcome(
+    attempt: Attempt, seen: Seen | None, appended: list[Any], raised: BaseException | None
+) -> Reply:
+    """Judge one call of step 1.
+
+    A function that swallows errors says nothing, so the session's own memory decides: only a 404
+    or 410 that was really answered, or `crawler.Missing`, makes a number missing.
+    """
+    if isinstance(raised, Missing):
+        return Reply(attempt, status=seen.status if seen else None, error="missing")
+    if seen is None and not appended:
+        detail = _NO_REQUEST if raised is None else detail_of(in_words(raised))
+        return Reply(attempt, error="function", detail=detail)
+    seen = seen or Seen()
+    reply = Reply(
+        attempt,
+        status=seen.status,
+        error=seen.error,
+        detail=seen.detail,
+        retry_after=seen.retry_after,
+        date=seen.date,
+        is_reused=seen.is_reused,
+    )
+    if raised is None and appended:
+        _take_info(reply, appended)
+    elif seen.error is None and seen.status in (None, 200):
+        _blame_function(reply, raised)
+    if reply.detail:
+        reply.detail = detail_of(reply.detail, seen.secrets)
+    return reply
+
+
+def storage_trouble(info: Any) -> str | None:
+    """Say why an info cannot be written as JSON, or None: it can."""
+    try:
+        msgspec.json.encode(info)
+    except UnicodeEncodeError:
+        return None  # half a surrogate pair: the record's own encoder writes it with escapes
+    except Exception as error:  # noqa: BLE001 - anybody's objects
+        return f"info cannot be stored: {in_words(error)}"
+    return None
+
+
+def _blame_function(reply: Reply, raised: BaseException | None) -> None:
+    """Say what the function made of a whole page."""
+    if isinstance(raised, PageError):
+        reply.error, reply.detail = raised.kind, raised.detail
+    else:
+        reply.error = "function"
+        reply.detail = _NOTHING_TAKEN if raised is None else in_words(raised)
+
+
+def _take_info(reply: Reply, appended: list[Any]) -> None:
+    """Check what was appended, and take it as the info."""
+    num = reply.attempt.song_num
+    trouble = _first_trouble(num, appended, is_recorded=reply.attempt.job.is_recorded)
+    if trouble is not None:
+        reply.error, reply.detail = "function", trouble
+        return
+    is_source = reply.attempt.job.source is not None
+    reply.found, reply.error, reply.detail = True, None, ""
+    reply.info = appended[0][1] if is_source else appended
+
+
+def _first_trouble(num: Any, appended: list[Any], *, is_recorded: bool) -> str | None:
+    for entry in appended:
+        if not isinstance(entry, tuple) or len(entry) < 2 or not _is_same(entry[0], num):
+            return f"append a tuple ({_short(num)}, info), not {_short(entry)}"
+    return storage_trouble(appended) if is_recorded else None
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or _try(lambda: bool(one == other), False)
+
+
+def _short(entry: Any) -> str:
+    text: str = _try(lambda: repr(entry), f"a {type(entry).__name__}")
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _try(make: Callable[[], Any], default: Any) -> Any:
+    """Call a method of anybody's object, which may raise."""
+    try:
+        return make()
+    except Exception:  # noqa: BLE001
+        return default

@@ -1,0 +1,1 @@
+"""Exports: what a store holds as one file, a table, or another store."""

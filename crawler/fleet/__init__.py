@@ -1,0 +1,1 @@
+"""The fleet: a range of millions over many instances, through the task queue."""

@@ -1,0 +1,106 @@
+"""The ledger: turns outcomes into counts, tuples and records, each number once."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt
+from crawler.record import Record
+
+logger = logging.getLogger("crawler")
+
+MAX_TOLD = 5
+"""Different things that step 1 does wrong, told in one run; the records have them all."""
+
+
+class Tally(msgspec.Struct):
+    """Counts of one run: numbers by outcome, requests, repeats, failed attempts by kind.
+
+    `latency_seconds` is the time from handing out to handing back, summed over all attempts.
+    """
+
+    found: int = 0
+    missing: int = 0
+    failed: int = 0
+    requests: int = 0
+    retries: int = 0
+    latency_seconds: float = 0.0
+    kinds: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+class Ledger:
+    """Books what is known of each number. Called under the frontier's lock."""
+
+    def __init__(self, on_record: Callable[[Record], None] | None) -> None:
+        """Start empty; `on_record` gets each number's record once, in the order of arrival."""
+        self.tally = Tally()
+        self.is_recording = on_record is not None
+        self._on_record = on_record
+        self._told: set[str] = set()
+
+    def found(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
+        """Append the tuple to its job's results, and record the info."""
+        self.tally.found += 1
+        num, job, info = attempt.song_num, attempt.job, reply.info
+        if job.source is not None:
+            job.results.append((num, info))
+        else:
+            for entry in info:
+                job.results.append(entry)
+            info = info_of(info)
+        if self._on_record is not None:
+            self._on_record(
+                Record(num, "found", reply.status, info, None, attempt.requests, moment)
+            )
+
+    def missing(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
+        """Record that the site has no such page."""
+        self.tally.missing += 1
+        num = attempt.song_num
+        if self._on_record is not None:
+            self._on_record(
+                Record(num, "missing", reply.status, None, None, attempt.requests, moment)
+            )
+
+    def failed_attempt(self, attempt: Attempt, reply: Reply, kind: str) -> None:
+        """Count why an attempt failed; tell what step 1 does wrong, whose author may mend it.
+
+        At the first attempt: where it is wrong for every song, no number may come to its last.
+        """
+        self.tally.kinds[kind] += 1
+        if kind != "function" or reply.detail in self._told or len(self._told) == MAX_TOLD:
+            return
+        self._told.add(reply.detail)
+        logger.warning(
+            "step 1 failed on song %s: %s",
+            attempt.song_num,
+            reply.detail,
+            extra={"event": "step_1_failed"},
+        )
+
+    def failed(self, attempt: Attempt, reply: Reply, kind: str, moment: datetime) -> None:
+        """Record that we do not know, and why."""
+        self.tally.failed += 1
+        num, detail = attempt.song_num, reply.detail[:200]
+        logger.debug("song %s failed: %s %s", num, kind, detail)
+        if self._on_record is not None:
+            self._on_record(
+                Record(
+                    num, "failed", reply.status, None, kind, attempt.requests, moment, detail=detail
+                )
+            )
+
+
+def info_of(appended: list[Any]) -> Any:
+    """Make one info of what a step 1 function appended for one item.
+
+    `(item, info)` gives info, the longer `(item, a, b)` the list `[a, b]`; several tuples a list
+    of these.
+    """
+    infos = [entry[1] if len(entry) == 2 else list(entry[1:]) for entry in appended]
+    return infos[0] if len(infos) == 1 else infos

@@ -1,0 +1,161 @@
+"""The coverage map: the number line in cells, each with its counts and its state."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import msgspec
+
+from crawler.store.block_info import BLOCK_SIZE, BlockInfo
+
+MAX_CELLS = 2000
+"""Cells that a person can still tell apart on one screen."""
+
+MAX_SPAN = 50_000_000
+"""Numbers shown beyond what the store holds: a range ordered up to 10^12 would hide it all."""
+
+State = Literal["settled", "partly", "failed", "not_asked", "beyond"]
+
+STATES: dict[State, str] = {
+    "settled": "settled",
+    "partly": "partly settled",
+    "failed": "some failed",
+    "not_asked": "not asked",
+    "beyond": "beyond the end",
+}
+"""Every state of a cell, in words. Beyond the end: asked and missing, after the last found song."""
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """Some neighbouring numbers: `start` included, `stop` excluded, with how many are what."""
+
+    start: int
+    stop: int
+    found: int
+    missing: int
+    failed: int
+    state: State
+
+    @property
+    def not_asked(self) -> int:
+        """Numbers that have no record."""
+        return self.stop - self.start - self.found - self.missing - self.failed
+
+
+class CoverageMap(msgspec.Struct, frozen=True):
+    """The number line from `start` up to `stop`, excluded.
+
+    Attributes:
+        start: First number.
+        stop: Number after the last.
+        cell_size: Numbers of a whole cell; the first and the last may hold fewer.
+        columns: Cells in a row where it is drawn; rows then begin at round numbers.
+        cells: Without a gap, ascending, at most `MAX_CELLS` and those of one row.
+    """
+
+    start: int
+    stop: int
+    cell_size: int
+    columns: int
+    cells: list[Cell]
+
+    @property
+    def not_asked(self) -> int:
+        """Numbers that have no record."""
+        return sum(cell.not_asked for cell in self.cells)
+
+
+def coverage_map(
+    blocks: Iterable[BlockInfo], *, start: int | None = None, stop: int | None = None
+) -> CoverageMap:
+    """Lay what a listing tells over the number line; reads no block.
+
+    Args:
+        blocks: Ascending.
+        start: Where the line begins at the latest; None: at the lowest number with a record.
+        stop: Where it ends at the earliest; None: after the highest number with a record.
+    """
+    blocks = list(blocks)
+    nums = [num for block in blocks for num in (block.first_num, block.last_num)]
+    first = min([*nums, *([] if start is None else [start])], default=0)
+    held_to = max(nums, default=first - 1) + 1
+    last = max(held_to, min(stop or 0, max(held_to, first) + MAX_SPAN))
+    size = _cell_size(first, last)
+    last_found = max((b.last_found for b in blocks if b.last_found is not None), default=None)
+    cells = list(_cells(blocks, first, last, size, last_found))
+    return CoverageMap(first, last, size, _columns(len(cells)), cells)
+
+
+def stretches(cells: Iterable[Cell]) -> Iterator[Cell]:
+    """Join neighbours of one state: the map as a table, ascending."""
+    for state, group in itertools.groupby(cells, key=lambda cell: cell.state):
+        members = list(group)
+        yield Cell(
+            members[0].start,
+            members[-1].stop,
+            sum(cell.found for cell in members),
+            sum(cell.missing for cell in members),
+            sum(cell.failed for cell in members),
+            state,
+        )
+
+
+def densest(cells: Iterable[Cell]) -> float:
+    """Say which share of missing numbers, 0 to 1, a map should draw as its palest shade.
+
+    A little above what nearly all cells have, so that both an ordinary catalogue (9 in 100) and
+    a sparse one show where it is denser.
+    """
+    shares = sorted(
+        cell.missing / (cell.found + cell.missing)
+        for cell in cells
+        if cell.state == "settled" and cell.found
+    )
+    usual = shares[int(0.98 * (len(shares) - 1))] if shares else 0.0
+    return min(1.0, max(0.05, 1.3 * usual))
+
+
+def _cell_size(first: int, last: int) -> int:
+    """Choose how many numbers a cell holds: 1, 2 or 5 times a power of ten of blocks."""
+    sizes = (
+        int(step * 10**power) * BLOCK_SIZE for power in itertools.count() for step in (1, 2, 5)
+    )
+    return next(size for size in sizes if -(-last // size) - first // size <= MAX_CELLS)
+
+
+def _columns(how_many: int) -> int:
+    return next((columns for columns in (10, 20) if how_many <= columns * 10), 50)
+
+
+def _cells(
+    blocks: list[BlockInfo], first: int, last: int, size: int, last_found: int | None
+) -> Iterator[Cell]:
+    base = first // size
+    counts = [[0, 0, 0] for _ in range(-(-last // size) - base)]
+    for block in blocks:
+        cell = counts[block.first // size - base]
+        cell[0] += block.found
+        cell[1] += block.missing
+        cell[2] += block.failed
+    for index, (found, missing, failed) in enumerate(counts, base):
+        start, stop = max(first, index * size), min(last, (index + 1) * size)
+        asked = found + missing + failed
+        is_after_last = last_found is not None and start > last_found
+        yield Cell(
+            start,
+            stop,
+            found,
+            missing,
+            failed,
+            _state(stop - start, asked, failed, is_after_last=is_after_last),
+        )
+
+
+def _state(wanted: int, asked: int, failed: int, *, is_after_last: bool) -> State:
+    if not asked:
+        return "not_asked"
+    if failed:
+        return "failed"
+    if is_after_last:
+        return "beyond"
+    return "settled" if asked >= wanted else "partly"

@@ -1,0 +1,160 @@
+"""The coverage page: one HTML file that needs no network, from a listing and the last runs."""
+
+import base64
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from crawler.page import words
+from crawler.page.failures import group_failures
+from crawler.page.map import STATES, CoverageMap, coverage_map, densest, stretches
+from crawler.page.runs import course, forecast, progress
+from crawler.store.block_info import BlockInfo
+from crawler.store.coverage import Coverage, coverage_of
+from crawler.store.run_objects import RunObject
+from crawler.version import VERSION
+
+SHOWN_RUNS = 10
+"""Runs shown one by one; all that are given make up the progress over the days."""
+
+MAX_STRETCHES = 400
+"""Lines of the map's table; a map of more is told by its first."""
+
+_SCRIPTS = ("chart.min.js", "chart-matrix.min.js", "page.js")
+
+
+def status_page(
+    blocks: Iterable[BlockInfo],
+    runs: Sequence[RunObject],
+    *,
+    now: datetime,
+    location: str,
+    rate: float | None = None,
+    last_song: int | None = None,
+) -> str:
+    """Write the page as one HTML file.
+
+    Args:
+        blocks: The store's listing, ascending; no block is read.
+        runs: The last runs, newest first.
+        now: When the listing was made.
+        location: Where the store is, as its user writes it.
+        rate: Requests per second of the deployment, 0: no limit; None: that of the newest run.
+        last_song: Highest number that is wanted; None: what is held, and what runs were told.
+    """
+    blocks = list(blocks)
+    held = coverage_of(blocks)
+    line = _number_line(blocks, runs, last_song)
+    pace = _pace(runs, rate)
+    left = line.not_asked + held.failed
+    points = progress(runs, held.settled, now) if runs else []
+    end = forecast(points, left, now)
+    scripts = [_asset(name) for name in _SCRIPTS]
+    style = _asset("page.css")
+    text: str = _template().render(
+        policy=_policy(style, scripts),
+        style=style,
+        scripts=scripts,
+        words=words,
+        version=VERSION,
+        location=location,
+        now=now,
+        held=held,
+        source=blocks[-1].source if blocks else "",
+        line=line,
+        densest=densest(line.cells),
+        states=STATES,
+        left=left,
+        pace=pace,
+        end=end,
+        table=list(stretches(line.cells)),
+        max_stretches=MAX_STRETCHES,
+        failures=group_failures(blocks),
+        runs=runs[:SHOWN_RUNS],
+        points=points,
+        data=_data(held, line, runs[:SHOWN_RUNS], points, end),
+    )
+    return text.encode(errors="replace").decode()  # a folder's name may hold half a character
+
+
+def _number_line(
+    blocks: list[BlockInfo], runs: Sequence[RunObject], last_song: int | None
+) -> CoverageMap:
+    """Lay out what is held and what runs were told to fill, which they may not have reached."""
+    ranges = [run.answer for run in runs if run.answer.stop > run.answer.start]
+    stops = [answer.stop for answer in ranges] + ([] if last_song is None else [last_song + 1])
+    return coverage_map(
+        blocks,
+        start=min((answer.start for answer in ranges), default=None),
+        stop=max(stops, default=None),
+    )
+
+
+def _pace(runs: Sequence[RunObject], rate: float | None) -> float:
+    """Say at which pace what is left would be asked; 0: not known."""
+    if rate is None:
+        rate = runs[0].rate if runs else 0.0
+    asking = (run.answer.mean_rate for run in runs if run.answer.requests)
+    return rate or next(asking, 0.0)
+
+
+def _data(
+    held: Coverage,
+    line: CoverageMap,
+    runs: Sequence[RunObject],
+    points: Sequence[Any],
+    end: datetime | None,
+) -> dict[str, Any]:
+    """Collect what the charts draw: numbers only, and words made of numbers."""
+    order = {state: index for index, state in enumerate(STATES)}
+    return {
+        "columns": line.columns,
+        "rowSize": line.cell_size * line.columns,
+        "base": line.start - line.start % line.cell_size,
+        "densest": round(densest(line.cells), 3),
+        "states": list(STATES),
+        "cells": [
+            [cell.start, cell.stop, cell.found, cell.missing, cell.failed, order[cell.state]]
+            for cell in line.cells
+        ],
+        "runs": [course(run) for run in runs],
+        "progress": [[round(point.moment.timestamp()), point.settled] for point in points],
+        "wanted": line.stop - line.start if held.blocks else 0,
+        "end": None if end is None else round(end.timestamp()),
+    }
+
+
+def _policy(style: str, scripts: list[str]) -> str:
+    """Allow exactly what this page brings along, and no network at all.
+
+    Source: Content Security Policy Level 3, W3C, sections 2.3.1 and 6.7.
+    """
+    allowed = " ".join(_digest(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@functools.cache  # files of this package, which do not change while it runs
+def _asset(name: str) -> str:
+    """Read a file that the page brings along, without the address of its source map."""
+    text = files("crawler.page").joinpath("assets", name).read_text(encoding="utf-8")
+    return text.partition("//# sourceMappingURL=")[0]
+
+
+@functools.cache  # compiling takes longer than filling in
+def _template() -> Any:
+    # Imported here: most runs, and every request that is no look at the page, do without it.
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    return environment.from_string(_asset("page.html"))

@@ -1,0 +1,220 @@
+"""The plan: a range less what the store has settled, as numbers to ask for, block by block."""
+
+import contextvars
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+from crawler.errors import BlockFormatError
+from crawler.plan import planned
+from crawler.plan.block_order import BlockOrder
+from crawler.plan.planned import Criteria, PlannedBlock
+from crawler.record import Record
+from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
+
+logger = logging.getLogger("crawler")
+
+READ_AHEAD = 8  # blocks, so that reading one from a bucket delays nobody
+
+
+class FillSupply:
+    """Supplies the numbers of `[start, stop)` that are not settled, ascending.
+
+    Called under the frontier's lock; reading goes on in threads. Where another run turns up, this
+    one leaves its block, lists anew, goes on elsewhere, and reads each block just before it enters.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        stop: int,
+        listing: Mapping[int, BlockInfo],
+        criteria: Criteria,
+        *,
+        read: Callable[[int], dict[int, Record]],
+        on_block: Callable[[PlannedBlock], None],
+        limit: int | None = None,
+        met: AbstractSet[int] = frozenset(),
+        relist: Callable[[], None] = lambda: None,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """Plan a range.
+
+        Args:
+            start: First number, included.
+            stop: Number after the last.
+            listing: What the store said about each of its blocks, by first number.
+            criteria: What is to be asked again.
+            read: Reads the records of the block that begins with a number; may be slow.
+            on_block: Told of each block before its first number is supplied.
+            limit: Numbers to supply at most.
+            met: Blocks in which another run was met; may grow at any time.
+            relist: Brings the listing up to date; may be slow.
+            uniform: Chance, by which runs that meet go different ways.
+        """
+        self.exhausted, self._is_alone = False, True
+        self.supplied = self.settled = self.postponed = self.unreadable = 0
+        self._start, self._stop = start, stop
+        self._listing, self._criteria, self._read = listing, criteria, read
+        self._on_block, self._limit = on_block, limit
+        self._met, self._relist, self._uniform = met, relist, uniform
+        self._order = BlockOrder(range(block_first(start), stop if start < stop else 0, BLOCK_SIZE))
+        self._ahead: deque[tuple[int, PlannedBlock | Future[PlannedBlock]]] = deque()
+        self._current: Iterator[int] = iter(())
+        self._current_first = 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._entered, self._heeded = set[int](), set[int]()
+        self._left_over: dict[int, list[int]] = {}
+        self._relisting: Future[None] | None = None
+
+    def take(self, wanted: int) -> list[int]:
+        """Give the next numbers; fewer or none while a block is being read.
+
+        Raises:
+            StoreUnavailableError: A block cannot be read.
+        """
+        if len(self._met) > len(self._heeded) and self._has_met():
+            self._leave_block()
+        if self._limit is not None:
+            wanted = min(wanted, self._limit - self.supplied)
+        numbers: list[int] = []
+        while len(numbers) < wanted:
+            numbers += islice(self._current, wanted - len(numbers))
+            if len(numbers) < wanted and not self._next_block():
+                break
+        self.supplied += len(numbers)
+        self.exhausted = self.exhausted or self.supplied == self._limit
+        return numbers
+
+    def settled_beyond(self) -> int:
+        """Count what is settled in blocks not come to, by the listing; in doubt too few."""
+        ahead = {first for first, _ in self._ahead}
+        firsts = [first for first in list(self._listing) if first in ahead or first in self._order]
+        return sum(self._settled_in(first) for first in firsts)
+
+    def close(self) -> None:
+        """Let go of the readers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _next_block(self) -> bool:
+        """Go on to the next block with something to ask; False when there is none at hand."""
+        if not self._has_parted():
+            return False
+        self._plan_ahead()
+        if not self._ahead:
+            self.exhausted = True
+            return False
+        first, head = self._ahead[0]
+        if isinstance(head, Future):
+            if not head.done():
+                return False
+            head = head.result()
+        self._ahead.popleft()
+        if head.is_touched:
+            self._order.put_back(first)
+            self._part()
+            return False
+        self._enter(head)
+        return True
+
+    def _enter(self, block: PlannedBlock) -> None:
+        self.settled += block.settled
+        self.postponed += block.postponed
+        self.unreadable += block.unreadable
+        self._left_over.pop(block.first, None)
+        if len(block.numbers):
+            self._on_block(block)
+            self._current, self._current_first = iter(block.numbers), block.first
+            self._entered.add(block.first)
+
+    # Beside another run.
+
+    def _has_met(self) -> bool:
+        """Whether another run was met in a block entered since the last parting."""
+        news = set(self._met) - self._heeded
+        self._heeded |= news
+        return not news.isdisjoint(self._entered)
+
+    def _leave_block(self) -> None:
+        """Leave the rest of this block for later: whoever was first is likely to do it."""
+        if rest := list(self._current):
+            self._left_over[self._current_first] = rest
+            self._order.put_back(self._current_first)
+        self._current = iter(())
+        self._part()
+
+    def _part(self) -> None:
+        for first, head in reversed(self._ahead):
+            self._order.put_back(first)
+            if isinstance(head, Future):
+                head.cancel()
+        self._ahead.clear()
+        self._entered.clear()
+        self._is_alone = False
+        if self._relisting is None:
+            self._relisting = self._readers().submit(self._relist)
+
+    def _has_parted(self) -> bool:
+        """Go elsewhere once the listing is new; False until then."""
+        if self._relisting is None:
+            return True
+        if not self._relisting.done():
+            return False
+        self._relisting.result()
+        self._relisting = None
+        plans = [self._from_counts(first) for first in sorted(self._listing)]
+        settled = [plan.first for plan in plans if plan and not len(plan.numbers)]
+        self._order.part(settled, self._uniform(0.0, 1.0))
+        return True
+
+    # Planning.
+
+    def _plan_ahead(self) -> None:
+        while len(self._ahead) < (READ_AHEAD if self._is_alone else 1):
+            first = self._order.next()
+            if first is None:
+                return
+            known = self._from_counts(first)
+            if known is not None and (self._is_alone or not len(known.numbers)):
+                self._ahead.append((first, known))
+            else:
+                run = contextvars.copy_context().run  # what is logged there has the request's trace
+                self._ahead.append((first, self._readers().submit(run, self._by_reading, first)))
+
+    def _readers(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(4, "plan")
+        return self._pool
+
+    def _numbers(self, first: int) -> Sequence[int]:
+        """List the numbers of a block that have not been entered."""
+        if first in self._left_over:
+            return self._left_over[first]
+        return range(max(first, self._start), min(first + BLOCK_SIZE, self._stop))
+
+    def _from_counts(self, first: int) -> PlannedBlock | None:
+        info = self._listing.get(first)
+        return planned.plan_from_counts(info, first, self._numbers(first), self._criteria)
+
+    def _settled_in(self, first: int) -> int:
+        if known := self._from_counts(first):
+            return known.settled
+        return planned.settled_in(self._listing[first], len(self._numbers(first)), self._criteria)
+
+    def _by_reading(self, first: int) -> PlannedBlock:
+        numbers = self._numbers(first)
+        try:
+            records = self._read(first)
+        except BlockFormatError as error:
+            logger.error("%s; its numbers are left out", error)  # noqa: TRY400 - no trace is needed
+            return PlannedBlock(first, [], is_new=False, unreadable=len(numbers))
+        block = planned.plan_from_records(first, records, numbers, self._criteria)
+        info = self._listing.get(first)
+        if not self._is_alone and first not in self._left_over:
+            block.is_touched = len(records) > (info.settled + info.failed if info else 0)
+        return block

@@ -1,0 +1,1 @@
+"""A run: the parts put together, from a request to blocks in the store and an answer."""

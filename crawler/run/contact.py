@@ -1,0 +1,97 @@
+"""The contact between runs on one store: `control.json`, read every few seconds, written on a pause."""
+
+import contextvars
+import functools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from crawler.errors import StoreError
+from crawler.frontier.frontier import Frontier
+from crawler.store import control
+from crawler.store.contract import Store
+
+logger = logging.getLogger("crawler")
+
+CONTROL_SECONDS = 5.0
+"""How often `control.json` is looked at: a stop order is obeyed within 10 s."""
+
+SAME_PAUSE_SECONDS = 1.0
+"""A pause that ends less than this after one already told is the same one."""
+
+
+class Contact:
+    """A thread beside a run: obeys stop orders, keeps the pauses of others, tells its own."""
+
+    def __init__(self, frontier: Frontier, store: Store, *, seen_stop_id: str | None) -> None:
+        """Prepare; `seen_stop_id` is the stop order that stood before the run began."""
+        self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id
+        self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        self._told_until = 0.0
+        self._ended = threading.Event()
+        run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
+        self._thread = threading.Thread(target=run, args=(self._run,), name="contact", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._pauses.put(None)
+        self._thread.join(2.0)
+
+    def tell_pause(self, seconds: float) -> None:
+        """Pass a pause the site asked for on to the other instances; never waits.
+
+        Answers that were under way when it began ask for the same pause: they are not news.
+        """
+        until = time.monotonic() + seconds
+        if until < self._told_until + SAME_PAUSE_SECONDS:
+            return
+        self._told_until = until
+        logger.warning(
+            "the site asked for a pause of %.0f s",
+            seconds,
+            extra={"event": "paused", "fields": {"seconds": seconds}},
+        )
+        self._pauses.put(seconds)
+
+    def keep_pause(self, order: control.Control) -> None:
+        """Keep the pause that stands, also one that began before this run."""
+        if order.pause_until is not None:
+            left = (order.pause_until - datetime.now(UTC)).total_seconds()
+            if left > 0:
+                self._frontier.hold(left)
+
+    def _run(self) -> None:
+        look_at = time.monotonic() + CONTROL_SECONDS
+        while not self._ended.is_set():
+            try:
+                seconds = self._pauses.get(timeout=max(0.0, look_at - time.monotonic()))
+            except queue.Empty:
+                look_at = time.monotonic() + CONTROL_SECONDS
+                self._guarded(self._obey)
+            else:
+                if seconds is not None:
+                    until = datetime.now(UTC) + timedelta(seconds=seconds)
+                    self._guarded(functools.partial(self._pass_on, until))
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except StoreError as error:
+            logger.warning("control.json cannot be used at present: %s", error)
+
+    def _pass_on(self, until: datetime) -> None:
+        control.order_pause(self._store, until, now=datetime.now(UTC))
+
+    def _obey(self) -> None:
+        order, _ = control.read_control(self._store, timeout=CONTROL_SECONDS)
+        if order.stop_id is not None and order.stop_id != self._seen_stop_id:
+            self._frontier.close("stop_order")
+        self.keep_pause(order)

@@ -1,0 +1,135 @@
+"""What a run costs, and a day at worst: list prices, sizes of the function, and estimates from them."""
+
+import math
+
+import msgspec
+
+from crawler.answer import Answer
+from crawler.settings.reading import Settings
+
+PRICES = {
+    "vcpu_second": 0.000024,
+    "gib_second": 0.0000025,
+    "million_invocations": 0.40,
+    "thousand_writes": 0.005,
+    "thousand_reads": 0.0004,
+    "gib_out": 0.12,
+    "gib_logs": 0.50,
+}
+"""US dollars, without any free tier: Cloud Run billed by request in a region of tier 1, Cloud
+Storage in one region, traffic to the internet in its dearest common tier, Cloud Logging.
+
+Source: cloud.google.com/run/pricing, /storage/pricing, /logging/pricing, as stored in 2025. Prices
+change and differ by region; these say whether it is cents or hundreds, no more.
+"""
+
+BYTES_OUT_PER_REQUEST = 400
+"""Bytes sent per request: about 250 of headers, the rest TLS and TCP. What comes in is free."""
+
+LOG_BYTES_PER_RUN = 2_000
+LOG_BYTES_PER_SECOND = 60
+"""A progress line of 600 bytes every 10 s."""
+
+CPU_SECONDS = {"curl": 0.002, "requests": 0.006}
+"""vCPU seconds per page that a deployment is sized for, by engine.
+
+Measured on 2026-11-22 with Python 3.11 over plain HTTP: curl 0.1 ms at full speed and 0.8 ms at
+100/s, where most goes into waking up; requests 1.1 ms. TLS doubles that at most, and a vCPU of a
+shared machine is taken to be two to three times as slow.
+"""
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How big an instance of the function is: vCPUs, and MiB of memory."""
+
+    cpu: float
+    memory_mib: int
+
+
+SIZES = (Size(0.167, 256), Size(0.333, 512), Size(0.583, 512), Size(1, 1024), Size(2, 2048))
+"""What the platform offers, ascending; below half a vCPU it gives at most 512 MiB.
+
+256 MiB hold any rate: the function peaked at 91 MiB unpaced (2026-11-22), 12,000 blocks are listed
+in 20. From half a vCPU on, 512 MiB are the least.
+Source: docs.cloud.google.com/run/docs/configuring/services/cpu.
+"""
+
+
+def size_for(rate: float, engine: str) -> Size:
+    """Choose the smallest instance that holds a pace.
+
+    Args:
+        rate: Requests per second of one instance.
+        engine: `curl` or `requests`.
+    """
+    cpu = rate * CPU_SECONDS[engine]
+    return next((size for size in SIZES if size.cpu >= cpu), SIZES[-1])
+
+
+def estimate(
+    cpu: float | None, memory_mib: int | None, *, seconds: float, requests: int, blocks_written: int
+) -> float | None:
+    """Estimate as `run_cost`, to a millionth; None where the instance's size is not known."""
+    if cpu is None or memory_mib is None:
+        return None
+    size = Size(cpu, memory_mib)
+    dollars = run_cost(size, seconds=seconds, requests=requests, blocks_written=blocks_written)
+    return round(dollars, 6)
+
+
+def answer_cost(settings: Settings, answer: Answer) -> float | None:
+    """Estimate what the run behind an answer cost; see `estimate`."""
+    return estimate(
+        settings.cpu,
+        settings.memory_mib,
+        seconds=answer.seconds,
+        requests=answer.requests,
+        blocks_written=answer.blocks_written,
+    )
+
+
+def run_cost(size: Size, *, seconds: float, requests: int, blocks_written: int) -> float:
+    """Estimate what one run costs, in US dollars.
+
+    Args:
+        size: Of the instance it ran on.
+        seconds: How long it took.
+        requests: What it sent to the site.
+        blocks_written: Each is one write, and one read where it was there before.
+    """
+    writes = blocks_written + seconds / 60 + 4  # status once a minute; the run's object and more
+    reads = blocks_written + seconds / 5 + 10  # control.json; listings, a page of 1,000 names each
+    logged = LOG_BYTES_PER_RUN + seconds * LOG_BYTES_PER_SECOND + blocks_written * 400
+    return (
+        seconds * (size.cpu * PRICES["vcpu_second"] + _gib(size) * PRICES["gib_second"])
+        + PRICES["million_invocations"] / 1e6
+        + writes / 1e3 * PRICES["thousand_writes"]
+        + reads / 1e3 * PRICES["thousand_reads"]
+        + requests * BYTES_OUT_PER_REQUEST / 2**30 * PRICES["gib_out"]
+        + logged / 2**30 * PRICES["gib_logs"]
+    )
+
+
+def worst_day(
+    size: Size, *, rate: float, instances: int, max_requests_per_day: int | None = None
+) -> float:
+    """Estimate the dearest day: every instance busy from midnight to midnight, in US dollars.
+
+    Args:
+        size: Of an instance.
+        rate: Requests per second over all instances.
+        instances: As many as there may be at once.
+        max_requests_per_day: The cap; it bounds what is sent, not how long instances are up.
+    """
+    requests = int(min(rate * 86_400, max_requests_per_day or math.inf))
+    one = run_cost(
+        size,
+        seconds=86_400,
+        requests=math.ceil(requests / instances),
+        blocks_written=math.ceil(requests / instances / 1000) * 2,  # a block may be written twice
+    )
+    return instances * one
+
+
+def _gib(size: Size) -> float:
+    return size.memory_mib / 1024

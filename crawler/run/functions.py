@@ -1,0 +1,96 @@
+"""Finding the user's own step 1 function or source by the name `module:name`."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from crawler.errors import SettingsError
+from crawler.settings.reading import Settings, is_loopback
+from crawler.source.fields import genius_source
+from crawler.source.source import Source
+from crawler.store.block import FORMAT_VERSION
+from crawler.store.identity import Identity
+
+
+def load_function(name: str) -> Any:
+    """Import `module:name`: a step 1 function, a source, or a source class without arguments.
+
+    The module may lie in the working directory, where it lies in the cloud too.
+
+    Raises:
+        SettingsError: It cannot be imported, or is neither.
+    """
+    module_name, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        target = getattr(importlib.import_module(module_name), attribute)
+        if isinstance(target, type):
+            target = target()
+    except Exception as error:
+        raise SettingsError(
+            "function_unloadable",
+            "CRAWLER_FUNCTION",
+            f"{name} cannot be loaded: {type(error).__name__}: {error}",
+        ) from error
+    if not (isinstance(target, Source) or callable(target)):
+        raise SettingsError(
+            "function_unfit",
+            "CRAWLER_FUNCTION",
+            f"{name} is neither a function of (session, song_num, song_urls) nor a source",
+        )
+    return target
+
+
+def target_of(settings: Settings) -> Any:
+    """Make what a deployment crawls with: its own step 1 function or source, or the Genius source.
+
+    Raises:
+        SettingsError: It cannot be loaded, or `CRAWLER_FIELDS` is set beside it.
+    """
+    if settings.function is None:
+        token = settings.genius_token
+        return genius_source(settings.base_url, token.reveal() if token else "", settings.fields)
+    if settings.fields is not None:
+        raise SettingsError(
+            "fields_unfit",
+            "CRAWLER_FIELDS",
+            "CRAWLER_FIELDS chooses from a Genius song: choose in your own source itself",
+        )
+    return load_function(settings.function)
+
+
+def check_own_function(settings: Settings) -> None:
+    """Load a deployment's own function as a run would, and refuse what a run would refuse.
+
+    Raises:
+        SettingsError: It cannot be loaded, or is no source, where the settings take one.
+    """
+    if isinstance(target_of(settings), Source):
+        return
+    if settings.engine == "curl":
+        message = "CRAWLER_ENGINE=curl cannot run a step 1 function: use requests"
+        raise SettingsError("engine_unfit", "CRAWLER_ENGINE", message)
+    if settings.keep_raw:
+        message = "CRAWLER_KEEP_RAW works with a source: a step 1 function keeps what it appends"
+        raise SettingsError("keep_raw_unfit", "CRAWLER_KEEP_RAW", message)
+
+
+def identify(target: Any, base_url: str) -> Identity:
+    """Say whose records a run makes, so that a store never mixes two.
+
+    A step 1 function is known by its qualified name, and by an attribute `version` that its
+    author raises when the meaning of its info changes.
+    """
+    if isinstance(target, Source):
+        return Identity(target.name, _host(target.url(0)), target.schema, FORMAT_VERSION)
+    name = f"{target.__module__}.{target.__qualname__}"
+    schema = str(getattr(target, "version", "1"))
+    return Identity(name, _host(base_url), schema, FORMAT_VERSION)
+
+
+def _host(url: str) -> str:
+    """Name the host; a site on this machine gets another port each time, and is the same."""
+    return "localhost" if is_loopback(url) else urlsplit(url).netloc

@@ -1,0 +1,80 @@
+"""The stock: what the store holds, kept true while a run reads from it and writes to it."""
+
+import logging
+from datetime import UTC, datetime
+
+from crawler.page.status_files import write_status
+from crawler.record import Record
+from crawler.store.block import decode_block
+from crawler.store.block_info import BlockInfo, block_name
+from crawler.store.contract import Store, save_block
+from crawler.store.run_objects import RunObject
+
+logger = logging.getLogger("crawler")
+
+STORE_SECONDS = 60.0
+"""Time for one look at the store: a listing, or the check of its rights."""
+
+
+class Stock:
+    """What the store holds, kept true while the run writes to it."""
+
+    def __init__(self, store: Store, source: str, start: int | None, stop: int | None) -> None:
+        """List the blocks of `[start, stop)`, or all where `start` is None."""
+        self.store, self.source = store, source
+        self.met: set[int] = set()
+        """Blocks in which another run was met: somebody else had written to them meanwhile."""
+        self._range = (start or 0, stop)
+        self._own: set[int] = set()
+        self._known_runs: dict[str, RunObject | None] = {}
+        blocks = store.list_blocks(start or 0, stop, timeout=STORE_SECONDS)
+        self.listing = {info.first: info for info in blocks}
+        self._is_whole = start is None
+
+    def read(self, first: int) -> dict[int, Record]:
+        """Read the records of a block."""
+        name = block_name(first)
+        stored = self.store.read(name, timeout=STORE_SECONDS)
+        return {} if stored is None else decode_block(stored.data, name)
+
+    def save(
+        self, first: int, records: dict[int, Record], *, is_new: bool, timeout: float
+    ) -> BlockInfo:
+        """Merge records into a block; `is_new` where none is believed to be there."""
+        known = self.listing.get(first)
+        is_own = first in self._own  # our own earlier part of it may be on its way
+        self._own.add(first)
+        return save_block(
+            self.store,
+            first,
+            records,
+            source=self.source,
+            generation=0 if is_new else known.generation if known else 1,
+            timeout=timeout,
+            on_conflict=(lambda: None) if is_own else (lambda: self.met.add(first)),
+        )
+
+    def relist(self) -> None:
+        """Bring the listing up to date with what others have stored."""
+        for info in self.store.list_blocks(*self._range, timeout=STORE_SECONDS):
+            self.listing[info.first] = info
+
+    def note_stored(self, info: BlockInfo) -> None:
+        """Learn that a block was stored."""
+        self.listing[info.first] = info
+        logger.info(
+            "block %d stored: %d found, %d missing, %d failed",
+            info.first,
+            info.found,
+            info.missing,
+            info.failed,
+            extra={"event": "block_stored", "fields": {"first": info.first}},
+        )
+
+    def write_status(self) -> None:
+        """Write the status of the whole store."""
+        if not self._is_whole:
+            blocks = self.store.list_blocks(timeout=STORE_SECONDS)
+            self.listing = {info.first: info for info in blocks} | self.listing
+            self._is_whole = True
+        write_status(self.store, self.listing, now=datetime.now(UTC), known_runs=self._known_runs)

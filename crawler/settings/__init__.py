@@ -1,0 +1,1 @@
+"""Settings: environment, arguments and their bounds, read once at the edge."""

@@ -1,0 +1,197 @@
+"""The control object: what all runs on one store are told while they work: stop, or hold back.
+
+A run remembers the `stop_id` that it sees at its start, and ends when another one stands there. So
+an order ends the runs that are at work when it is given, and none that begin later: nobody needs to
+take it back. Only the parts of a fan-out that was ordered before it stay stopped, until `without_stop`
+lets them go on. A pause binds everyone until it is over. Runs look every 5 s.
+
+A hold is what a scheduled run leaves when the site refuses the token: the scheduled runs after it
+ask for nothing, so that a revoked token is not hammered every half hour, until somebody releases
+it. Who names a range, or sits before a command line, is not held.
+"""
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from crawler.errors import BlockFormatError, StoreConflictError
+from crawler.store.contract import Deadline, Store
+
+NAME = "control.json"
+
+
+class Control(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `control.json` holds; times are aware.
+
+    Attributes:
+        stop_id: Names the latest stop order, None where there never was one.
+        stop_ordered_at: When that order was given.
+        stop_ordered_by: Who gave it, for people.
+        pause_until: No request may start before this time; it may have passed long since.
+        pause_reason: Why, for people.
+        held_at: Since when scheduled runs ask for nothing; None where they may.
+        held_by: Why: a word of `crawler.answer.STOPS`.
+    """
+
+    stop_id: str | None = None
+    stop_ordered_at: datetime | None = None
+    stop_ordered_by: str = ""
+    pause_until: datetime | None = None
+    pause_reason: str = ""
+    held_at: datetime | None = None
+    held_by: str = ""
+
+
+def read_control(store: Store, *, timeout: float) -> tuple[Control, int]:
+    """Read what stands, and its generation; an empty `Control` and 0 where nobody ordered anything.
+
+    Raises:
+        BlockFormatError: The object cannot be read.
+    """
+    stored = store.read(NAME, timeout=timeout)
+    if stored is None:
+        return Control(), 0
+    try:
+        return decode_control(stored.data), stored.generation
+    except ValueError as error:
+        raise _broken(store, str(error)) from error
+
+
+def decode_control(data: bytes) -> Control:
+    """Read the object's bytes.
+
+    Raises:
+        ValueError: They are not what this module writes.
+    """
+    try:
+        control = msgspec.json.decode(data, type=Control)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    for moment in (control.stop_ordered_at, control.pause_until, control.held_at):
+        if moment is not None and moment.tzinfo is None:
+            raise ValueError("a time has no zone")
+    return control
+
+
+def order_stop(
+    store: Store,
+    *,
+    now: datetime,
+    by: str,
+    timeout: float = 10.0,
+    new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+) -> Control:
+    """Tell every run at work on this store to stop; what stands otherwise is kept.
+
+    A control object that cannot be read is replaced: stopping must always work.
+    """
+    stop_id = new_id()
+    return _change(store, lambda control: with_stop(control, stop_id, now, by), timeout)
+
+
+def with_stop(control: Control, stop_id: str, now: datetime, by: str) -> Control:
+    """Add a stop order to what stands."""
+    return msgspec.structs.replace(
+        control, stop_id=stop_id, stop_ordered_at=now, stop_ordered_by=by
+    )
+
+
+def order_hold(store: Store, reason: str, *, now: datetime, timeout: float = 10.0) -> Control:
+    """Let scheduled runs ask for nothing until somebody releases them; the first hold stays."""
+
+    def add_hold(control: Control) -> Control:
+        if control.held_at is not None:
+            return control
+        return msgspec.structs.replace(control, held_at=now, held_by=reason)
+
+    return _change(store, add_hold, timeout)
+
+
+def standing_stop(
+    control: Control, *, ordered_at: datetime | None, is_unattended: bool
+) -> tuple[str, str] | None:
+    """Say why a run must not begin, as `(stopped_by, detail)`; None where it may.
+
+    A stop order ends also those parts of an order that begin later, if it came after the order.
+
+    Args:
+        control: What stands when the run begins.
+        ordered_at: When the order was given of which the run is a part; None where it is of none.
+        is_unattended: Whether nobody looks on.
+    """
+    if is_unattended and control.held_at is not None:
+        since = f"held since {control.held_at:%Y-%m-%d %H:%M} UTC, until somebody resumes it"
+        return control.held_by, since
+    stopped_at = control.stop_ordered_at
+    if ordered_at is not None and stopped_at is not None and stopped_at > ordered_at:
+        return "stop_order", f"its order was stopped by {control.stop_ordered_by}"
+    return None
+
+
+def without_stop(control: Control) -> Control:
+    """Let what was ordered before the stop go on; runs at work are not told to stop anew."""
+    return msgspec.structs.replace(control, stop_ordered_at=None, stop_ordered_by="")
+
+
+def without_hold(control: Control) -> Control:
+    """Release scheduled runs."""
+    return msgspec.structs.replace(control, held_at=None, held_by="")
+
+
+def order_pause(
+    store: Store, until: datetime, *, now: datetime, reason: str = "", timeout: float = 10.0
+) -> Control:
+    """Hold back every run on this store until then; a longer pause that stands is never shortened.
+
+    Args:
+        store: Where.
+        until: End of the pause, aware; nothing is written if it has passed.
+        now: The time, aware.
+        reason: Why, for people.
+        timeout: Seconds.
+    """
+
+    def add_pause(control: Control) -> Control:
+        if until <= max(now, control.pause_until or now):
+            return control
+        return msgspec.structs.replace(control, pause_until=until, pause_reason=reason)
+
+    return _change(store, add_pause, timeout)
+
+
+def _change(store: Store, change: Callable[[Control], Control], timeout: float) -> Control:
+    """Read, change and write back, until nobody came in between."""
+    deadline = Deadline(timeout)
+    while True:
+        left = deadline.left(f"changing {NAME} in {store.location}")
+        known, generation = _read_or_replace(store, left)
+        wanted = change(known)
+        if wanted == known:
+            return known
+        try:
+            store.write(
+                NAME,
+                msgspec.json.encode(wanted),
+                generation=generation,
+                content_type="application/json",
+                timeout=deadline.left(f"changing {NAME} in {store.location}"),
+            )
+            return wanted
+        except StoreConflictError:
+            continue
+
+
+def _read_or_replace(store: Store, timeout: float) -> tuple[Control, int | None]:
+    try:
+        return read_control(store, timeout=timeout)
+    except BlockFormatError:
+        return Control(), None
+
+
+def _broken(store: Store, why: str) -> BlockFormatError:
+    return BlockFormatError(
+        f"{NAME} in {store.location} cannot be read ({why}): delete it, or order a stop, which "
+        f"replaces it"
+    )

@@ -1,0 +1,146 @@
+"""Coverage: what a store holds along the number line, from its listing alone."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+import msgspec
+
+from crawler.store.block import BlockInfo
+from crawler.store.contract import Store
+
+MAX_GAPS = 100
+"""So many gaps are named; the rest are counted."""
+
+
+class Gap(msgspec.Struct):
+    """Numbers `[start, stop)` of which some or all were never asked.
+
+    Attributes:
+        start: First number, included.
+        stop: Number after the last.
+        not_asked: How many of them have no record; `stop - start` when none has.
+    """
+
+    start: int
+    stop: int
+    not_asked: int
+
+
+class Coverage(msgspec.Struct, kw_only=True):
+    """What a store holds; the JSON of `GET /status`. All zero and None where it is empty.
+
+    Attributes:
+        blocks: Block objects.
+        found: Numbers that are found.
+        missing: Numbers that are missing.
+        failed: Numbers that are failed: not known.
+        settled: found + missing.
+        first_num: Lowest number that has a record.
+        last_num: Highest number that has a record.
+        last_found: Highest number that is found.
+        oldest_fetched_at: When the settled number that waited longest was last asked for.
+        next_try_at: Earliest time at which a failed number is worth asking again; None where none
+            failed, or where one may be asked at any time.
+        reasons: Failed numbers by kind of failure, most first; "other" are those of blocks with
+            more than five kinds.
+        not_asked: Numbers between first_num and last_num that have no record.
+        gaps: Where they are, ascending, at most `MAX_GAPS`.
+        gaps_left_out: Gaps beyond those.
+    """
+
+    blocks: int = 0
+    found: int = 0
+    missing: int = 0
+    failed: int = 0
+    settled: int = 0
+    first_num: int | None = None
+    last_num: int | None = None
+    last_found: int | None = None
+    oldest_fetched_at: datetime | None = None
+    next_try_at: datetime | None = None
+    reasons: dict[str, int] = {}
+    not_asked: int = 0
+    gaps: list[Gap] = []
+    gaps_left_out: int = 0
+
+    def to_json(self) -> bytes:
+        """Write it as JSON, UTF-8."""
+        return msgspec.json.encode(self)
+
+
+def coverage(store: Store, *, timeout: float) -> Coverage:
+    """Say what a store holds, from its listing alone.
+
+    Raises:
+        StoreUnavailableError: It cannot be listed in time, seconds.
+        BlockFormatError: A block's counts cannot be read.
+    """
+    return coverage_of(store.list_blocks(timeout=timeout))
+
+
+def coverage_of(blocks: Iterable[BlockInfo]) -> Coverage:
+    """Sum up blocks, given in ascending order."""
+    blocks = list(blocks)
+    if not blocks:
+        return Coverage()
+    gaps = list(_merged(_gaps(blocks)))
+    found = sum(block.found for block in blocks)
+    missing = sum(block.missing for block in blocks)
+    return Coverage(
+        blocks=len(blocks),
+        found=found,
+        missing=missing,
+        failed=sum(block.failed for block in blocks),
+        settled=found + missing,
+        first_num=blocks[0].first_num,
+        last_num=blocks[-1].last_num,
+        last_found=max((b.last_found for b in blocks if b.last_found is not None), default=None),
+        oldest_fetched_at=min(
+            (b.oldest_fetched_at for b in blocks if b.oldest_fetched_at is not None), default=None
+        ),
+        next_try_at=_next_try_at(blocks),
+        reasons=_reasons(blocks),
+        not_asked=sum(gap.not_asked for gap in gaps),
+        gaps=gaps[:MAX_GAPS],
+        gaps_left_out=max(0, len(gaps) - MAX_GAPS),
+    )
+
+
+def _gaps(blocks: list[BlockInfo]) -> Iterator[Gap]:
+    """Find what lies between two blocks' numbers, and blocks that are not whole in themselves."""
+    before = blocks[0].first_num
+    for block in blocks:
+        if block.first_num > before:
+            yield Gap(before, block.first_num, block.first_num - before)
+        before = block.last_num + 1
+        lacking = before - block.first_num - block.settled - block.failed
+        if lacking > 0:
+            yield Gap(block.first_num, before, lacking)
+
+
+def _merged(gaps: Iterator[Gap]) -> Iterator[Gap]:
+    current = next(gaps, None)
+    if current is None:
+        return
+    for gap in gaps:
+        if gap.start == current.stop:
+            current = Gap(current.start, gap.stop, current.not_asked + gap.not_asked)
+        else:
+            yield current
+            current = gap
+    yield current
+
+
+def _next_try_at(blocks: list[BlockInfo]) -> datetime | None:
+    failing = [block.next_try_at for block in blocks if block.failed]
+    times = [time for time in failing if time is not None]
+    return min(times) if times and len(times) == len(failing) else None
+
+
+def _reasons(blocks: list[BlockInfo]) -> dict[str, int]:
+    counts = Counter[str]()
+    for block in blocks:
+        counts.update(block.reasons)
+        counts["other"] += block.failed - sum(block.reasons.values())
+    return {kind: count for kind, count in counts.most_common() if count > 0}

@@ -1,0 +1,83 @@
+"""A store knows what it holds: `store.json` names the source, its host, its schema and the format."""
+
+import msgspec
+
+from crawler.errors import StoreConflictError, StoreMismatchError
+from crawler.store.contract import Deadline, Store
+
+NAME = "store.json"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose records a store holds; written once, by the first run.
+
+    Attributes:
+        source: Name of the source, or qualified name of a step 1 function.
+        host: Host, and port where it is not the usual one, that the pages come from.
+        schema: Changes when the meaning or the fields of `info` change.
+        format: Format version of the blocks.
+    """
+
+    source: str
+    host: str
+    schema: str
+    format: int
+
+
+def claim_store(store: Store, identity: Identity, *, timeout: float) -> None:
+    """Write `store.json` where there is none; else make sure that it says the same.
+
+    An older format is accepted, since its blocks are read.
+
+    Raises:
+        StoreMismatchError: The store holds something else, in words that say what to do.
+    """
+    deadline = Deadline(timeout)
+    known = read_identity(store, timeout=timeout)
+    if known is None:
+        try:
+            store.write(
+                NAME,
+                msgspec.json.format(msgspec.json.encode(identity)) + b"\n",
+                generation=0,
+                content_type="application/json",
+                timeout=deadline.left(f"claiming {store.location}"),
+            )
+            return
+        except StoreConflictError:  # another run was first
+            known = read_identity(store, timeout=deadline.left(f"claiming {store.location}"))
+    _compare(store.location, known or identity, identity)
+
+
+def read_identity(store: Store, *, timeout: float) -> Identity | None:
+    """Read `store.json`; None where no run has written to the store yet.
+
+    Raises:
+        StoreMismatchError: It cannot be read.
+    """
+    stored = store.read(NAME, timeout=timeout)
+    if stored is None:
+        return None
+    try:
+        return msgspec.json.decode(stored.data, type=Identity)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise StoreMismatchError(
+            f"{NAME} in {store.location} cannot be read ({error}): restore an earlier version of "
+            f"it, or name another store (CRAWLER_STORE)"
+        ) from error
+
+
+def _compare(location: str, known: Identity, wanted: Identity) -> None:
+    if known.format > wanted.format:
+        raise StoreMismatchError(
+            f"{location} has format version {known.format}, this crawler writes {wanted.format}: "
+            f"use the newer version of the crawler"
+        )
+    for field in ("source", "host", "schema"):
+        has, wants = getattr(known, field), getattr(wanted, field)
+        if has != wants:
+            raise StoreMismatchError(
+                f"{location} holds records of {field} {has!r}, this run would add some of "
+                f"{wants!r}: name another store (CRAWLER_STORE or --store), or crawl with "
+                f"{field} {has!r}"
+            )
