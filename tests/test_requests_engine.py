@@ -1,11 +1,13 @@
 """Step 1 functions of anybody's on the requests engine: each costs its own number at most."""
 
 import contextlib
+import gc
 import socket
 import socketserver
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 import requests
@@ -298,6 +300,44 @@ def test_F5_an_exception_after_a_404_is_about_a_missing_page(faulty_site):
 
     crawl = crawl_with(function, [SONG, GONE])
     assert crawl.outcomes == {SONG: "found", GONE: "missing"}
+
+
+def raises_while_handling(page):
+    """Raise one error because of another."""
+    try:
+        page.title  # noqa: B018
+    except AttributeError:
+        raise ValueError(len(page)) from None
+
+
+def raises_a_group(page):
+    """Raise an error that holds others."""
+    try:
+        raises_while_handling(page)
+    except ValueError as error:
+        raise ExceptionGroup("several", [error]) from None
+
+
+@pytest.mark.parametrize("fail", [raises_while_handling, raises_a_group])
+def test_F5_what_a_function_held_when_it_raised_is_let_go_at_once(fail):
+    """Not by the collector some time later, even where one error led to another."""
+
+    class Page(list):
+        """A list of which one can tell whether it is still there."""
+
+    held = []
+
+    def function(session, song_num, song_urls):
+        page = Page()
+        held.append(weakref.ref(page))
+        fail(page)
+
+    gc.disable()
+    try:
+        crawl_with(function)
+        assert [page() for page in held] == [None]
+    finally:
+        gc.enable()
 
 
 def test_F5_requests_beyond_the_first_are_counted_and_paced(faulty_site):

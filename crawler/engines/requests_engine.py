@@ -111,6 +111,24 @@ def _call(attempt: Attempt, session: GuardedSession, appended: list[Any]) -> Bas
     except HeldBackError:
         return None
     except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code
-        # without its frames, which would keep sessions and pages until the collector comes
-        return error.with_traceback(None)
+        _forget_frames(error)
+        return error
     return None
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Take the frames from an error and all that led to it.
+
+    Each frame knows its caller, and so that of this call, which knows the error: a circle that
+    would keep the session's pages until the collector comes.
+    """
+    waiting: list[BaseException | None] = [error]
+    known = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in known:
+            known.add(id(each))
+            BaseException.with_traceback(each, None)
+            waiting += (each.__cause__, each.__context__)
+            if isinstance(each, BaseExceptionGroup):
+                waiting += each.exceptions
