@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 
 import pytest
 import requests
@@ -92,6 +93,21 @@ def test_a_compressed_answer_is_unpacked(session):
     packed = right(gzip.compress(b"page"), b"Content-Encoding: gzip")
     with Scripted(packed) as site:
         assert session.get(site.url).content == b"page"
+
+
+def test_a_body_in_tiny_chunks_costs_no_more_than_one_in_large_ones(session):
+    """Two bytes a chunk: what is kept are the bytes, not an object for each chunk."""
+    size = 64 * 1024
+    session.begin(time.monotonic() + 20, lambda: True)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Scripted(right(b"first"), head + b"2\r\nab\r\n" * (size // 2) + b"0\r\n\r\n") as site:
+        session.get(site.url)
+        tracemalloc.start()
+        try:
+            assert session.get(site.url).content == b"ab" * (size // 2)
+            assert tracemalloc.get_traced_memory()[1] < 6 * size
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])

@@ -51,6 +51,14 @@ class Answer(http.client.HTTPResponse):
                 self._close_conn()  # type: ignore[attr-defined]
         return self.chunk_left
 
+    def _read_chunked(self, amt: int | None = None) -> bytes:
+        """Read so much into one piece; http.client keeps a list of chunks, however small."""
+        if amt is None:
+            return super()._read_chunked()  # type: ignore[misc,no-any-return]
+        piece = bytearray(amt)
+        count = self._readinto_chunked(piece)  # type: ignore[attr-defined]
+        return bytes(memoryview(piece)[:count])
+
     def _skip_lines(self) -> None:
         while self.fp.readline(MAX_HEAD_BYTES) not in (b"\r\n", b"\n"):
             pass
