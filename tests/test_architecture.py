@@ -19,7 +19,7 @@ FLOORS = (
     ("source", "source fields"),
     ("frontier", "retry_after verdict pacer circuit work backlog ledger retries trust brakes"),
     ("frontier", "judging dispatch turns frontier"),
-    ("engines", "contract body details resolver guard reading connections wire_errors"),
+    ("engines", "contract body room details resolver guard reading connections wire_errors"),
     ("engines", "adapter session robots heeding outcome requests_engine"),
     ("engines", "curl_handles curl_answers curl_lane curl_engine"),
     ("", "loops lanes steps"),

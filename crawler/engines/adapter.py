@@ -1,7 +1,6 @@
 """The adapter beneath a session: every answer read whole, strictly, bounded, and remembered."""
 
 import functools
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,10 +14,10 @@ from crawler.engines.body import MAX_BODY_BYTES, BodyDecoder
 from crawler.engines.connections import GuardedConnection, GuardedTLSConnection
 from crawler.engines.details import detail_of, secrets_in
 from crawler.engines.guard import Guard, HeldBackError
+from crawler.engines.room import PIECE_BYTES, Body, BodyRoom
 from crawler.engines.wire_errors import BodyError, describe, kind_of
 from crawler.errors import PageError
 
-_CHUNK_BYTES = 1 << 16
 _BODILESS = (204, 304)
 
 
@@ -64,10 +63,10 @@ class GuardedAdapter(HTTPAdapter):
         answers: What each request of the attempt came to, in order.
     """
 
-    def __init__(self, guard: Guard, body_lock: threading.Lock, cut_bytes: int | None) -> None:
+    def __init__(self, guard: Guard, room: BodyRoom, cut_bytes: int | None) -> None:
         self.answers: list[Seen] = []
         self._pools: list[Any] = []
-        self._guard, self._body_lock, self._cut_bytes = guard, body_lock, cut_bytes
+        self._guard, self._room, self._cut_bytes = guard, room, cut_bytes
         super().__init__(pool_connections=8, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -106,7 +105,7 @@ class GuardedAdapter(HTTPAdapter):
         """Send one request and read its whole answer.
 
         Raises:
-            HeldBackError: A shared pause began before it went out.
+            HeldBackError: A shared pause began before it went out, or there was no room for its body.
             requests.RequestException: No whole, right answer came within the deadline.
         """
         seen = Seen(request=request)
@@ -159,10 +158,12 @@ class GuardedAdapter(HTTPAdapter):
         if is_bodiless:
             return b"".join(pieces)[:0]
         decoder = BodyDecoder(response.headers.get("Content-Encoding", "").lower())
-        for piece in pieces:
-            with self._body_lock:  # one body is unpacked at a time, whatever 64 lanes receive
-                decoder.feed(piece)
-        return decoder.finish()
+        with Body(self._room, self._guard.room_left) as body:
+            for piece in pieces:
+                for part in decoder.parts(piece, PIECE_BYTES):
+                    body.add(part)
+            decoder.finish()
+            return body.whole()
 
 
 def _seconds_asked(timeout: Any) -> tuple[float | None, float | None]:
@@ -180,7 +181,7 @@ def _note_answer(seen: Seen, response: requests.Response) -> None:
 
 def _bounded(raw: Any, cut_bytes: int | None) -> Iterator[bytes]:
     total = 0
-    while chunk := raw.read(_CHUNK_BYTES, decode_content=False):
+    while chunk := raw.read(PIECE_BYTES, decode_content=False):
         total += len(chunk)
         if cut_bytes is not None and total >= cut_bytes:
             yield chunk[: len(chunk) - (total - cut_bytes)]

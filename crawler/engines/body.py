@@ -1,6 +1,7 @@
 """A body as it came over the wire to the bytes that were meant: strictly whole, and bounded."""
 
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from crawler.errors import PageError
@@ -21,12 +22,13 @@ def decode_body(raw: bytes, content_encoding: str, max_bytes: int = MAX_BODY_BYT
         PageError: `encoding` (not whole, not gzip, not asked for) or `too_large`.
     """
     decoder = BodyDecoder(content_encoding, max_bytes)
-    decoder.feed(raw)
-    return decoder.finish()
+    body = b"".join(decoder.parts(raw, max_bytes + 1))
+    decoder.finish()
+    return body
 
 
 class BodyDecoder:
-    """Undoes the content encoding piece by piece, so that a bomb is found with its first piece.
+    """Undoes the content encoding part by part, so that a bomb is found before it is unpacked.
 
     libcurl, requests and Scrapy all accept gzip that was cut short; here it is an error, since a
     page that is not whole is not known.
@@ -39,26 +41,35 @@ class BodyDecoder:
             self._gzip = zlib.decompressobj(31)  # 31: a gzip header and trailer, nothing else
         elif content_encoding not in ("", "identity"):
             raise PageError("encoding", "an encoding that was not asked for")
-        self._parts: list[bytes] = []
         self._left = max_bytes
 
-    def feed(self, raw: bytes) -> None:
-        """Take the next piece, as received."""
-        part = raw if self._gzip is None else self._unpack(raw)
+    def parts(self, raw: bytes, part_bytes: int) -> Iterator[bytes]:
+        """Decode the next piece as received; gzip in parts of so many bytes at most."""
+        if self._gzip is None:
+            yield self._count(raw)
+            return
+        is_all = False
+        while not is_all:
+            most = min(part_bytes, self._left + 1)
+            part = self._unpack(raw, most)
+            yield self._count(part)
+            is_all = len(part) < most  # else zlib may hold more, even where it took in all
+            raw = self._gzip.unconsumed_tail
+
+    def finish(self) -> None:
+        """Check that the end of the encoding has come."""
+        if self._gzip is not None and not self._gzip.eof:
+            raise PageError("encoding", "gzip cut short")
+
+    def _count(self, part: bytes) -> bytes:
         self._left -= len(part)
         if self._left < 0:
             raise PageError("too_large", "larger than any page may be")
-        self._parts.append(part)
+        return part
 
-    def finish(self) -> bytes:
-        """Give the whole body."""
-        if self._gzip is not None and not self._gzip.eof:
-            raise PageError("encoding", "gzip cut short")
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-
-    def _unpack(self, raw: bytes) -> bytes:
+    def _unpack(self, raw: bytes, most: int) -> bytes:
         try:
-            part: bytes = self._gzip.decompress(raw, self._left + 1)
+            part: bytes = self._gzip.decompress(raw, most)
         except (zlib.error, EOFError):
             raise PageError("encoding", "not gzip, or damaged") from None
         if self._gzip.unused_data:

@@ -12,7 +12,10 @@ _LONGEST_SECONDS = 3600.0
 
 
 class HeldBackError(Exception):
-    """A shared pause began before the request was sent; the attempt is put back."""
+    """A shared pause began before the request was sent, or there was no room for what it brought.
+
+    The attempt is put back, and counts against nobody.
+    """
 
 
 class Guard:
@@ -22,7 +25,7 @@ class Guard:
         phase: How far the request came: not begun, `connecting` (name and handshake included),
             or `sent`.
         is_reused: Whether its connection had served an earlier one.
-        was_held_back: Whether a request of the attempt was not let out.
+        was_held_back: Whether a request of the attempt was not let out, or its answer not taken.
         sent: Requests that went out in the attempt.
         connection: The one that the request went out on.
         answer: What comes back on it.
@@ -72,6 +75,18 @@ class Guard:
     def read_left(self) -> float:
         """Say how many seconds the next read has."""
         return self.left(self._read_seconds)
+
+    def room_left(self) -> float:
+        """Say how many seconds there are to wait for room that other lanes' bodies take.
+
+        Raises:
+            HeldBackError: The deadline has passed, which is not the site's fault.
+        """
+        try:
+            return self.left()
+        except TimeoutError:
+            self.was_held_back = True
+            raise HeldBackError from None
 
     def let_out(self, connection: Any, *, is_reused: bool) -> None:
         """Note that a request is about to go out.

@@ -14,7 +14,7 @@ MAX_HEAD_BYTES = 64 * 1024
 """Status line and headers of one answer; http.client alone would take 100 lines of 64 KiB."""
 
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r?\n")
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 15
 _ENDLESS = 1 << 62
 
 

@@ -16,6 +16,7 @@ import requests
 from crawler.engines.adapter import GuardedAdapter, Seen
 from crawler.engines.guard import Guard
 from crawler.engines.resolver import Resolver
+from crawler.engines.room import BodyRoom
 
 __all__ = ["GuardedSession", "Seen", "Shared"]
 
@@ -24,20 +25,21 @@ class Shared:
     """What all sessions of a run share; safe in threads.
 
     Attributes:
-        body_lock: Held while a body is unpacked: one at a time, whatever 64 lanes receive.
+        room: What all bodies in flight share.
         resolver: Asks for names.
     """
 
     def __init__(self, ca_file: str | None = None, resolver: Resolver | None = None) -> None:
         """Prepare; `ca_file` replaces the usual certificate authorities (certifi's)."""
-        self.body_lock = threading.Lock()
+        self.room = BodyRoom()
         self.resolver = resolver or Resolver()
         self._ca_file = ca_file or certifi.where()
+        self._tls_lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
 
     def tls(self) -> ssl.SSLContext:
         """Give the one context for https; it verifies certificate and host."""
-        with self.body_lock:
+        with self._tls_lock:
             if self._tls is None:
                 self._tls = ssl.create_default_context(cafile=self._ca_file)
                 self._tls.set_alpn_protocols(["http/1.1"])
@@ -66,7 +68,7 @@ class GuardedSession(requests.Session):
         if not keeps_cookies:
             self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._guard = Guard(shared.resolver, shared.tls)
-        self._adapter = GuardedAdapter(self._guard, shared.body_lock, cut_bytes)
+        self._adapter = GuardedAdapter(self._guard, shared.room, cut_bytes)
         self.mount("https://", self._adapter)
         self.mount("http://", self._adapter)
 
