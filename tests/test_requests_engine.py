@@ -1,6 +1,7 @@
 """Step 1 functions of anybody's on the requests engine: each costs its own number at most."""
 
 import contextlib
+import functools
 import gc
 import socket
 import socketserver
@@ -300,6 +301,30 @@ def test_F5_an_exception_after_a_404_is_about_a_missing_page(faulty_site):
 
     crawl = crawl_with(function, [SONG, GONE])
     assert crawl.outcomes == {SONG: "found", GONE: "missing"}
+
+
+async def is_async(session, song_num, song_urls):
+    """Append as anybody would, if it ran."""
+    song_urls.append((song_num, 1))
+
+
+def is_generator(session, song_num, song_urls):
+    """Yield what should be appended."""
+    yield (song_num, 1)
+
+
+async def is_both(session, song_num, song_urls):
+    """Yield asynchronously."""
+    yield (song_num, 1)
+
+
+@pytest.mark.parametrize("function", [is_async, is_generator, is_both])
+def test_F5_a_function_that_a_call_does_not_run_is_told_what_to_write(function):
+    """Async functions and generators alike, also behind a partial; Python need not warn."""
+    for each in (function, functools.partial(function)):
+        crawl = crawl_with(each)
+        assert crawl.kinds == {SONG: "function"}
+        assert "must be a plain function" in crawl.records[SONG].detail
 
 
 def raises_while_handling(page):

@@ -1,5 +1,6 @@
 """The `requests` engine: one session per lane, one request at a time, any step 1 function."""
 
+import inspect
 import time
 from typing import Any
 
@@ -107,13 +108,26 @@ class RequestsLane:
 def _call(attempt: Attempt, session: GuardedSession, appended: list[Any]) -> BaseException | None:
     """Call step 1; give what it raised. sys.exit() is no more than that in a lane's thread."""
     try:
-        attempt.job.function(session, attempt.song_num, appended)
+        _refuse_unrun(attempt.job.function(session, attempt.song_num, appended))
     except HeldBackError:
         return None
     except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code
         _forget_frames(error)
         return error
     return None
+
+
+def _refuse_unrun(returned: Any) -> None:
+    """Say so where the call has only made what would run the function.
+
+    Raises:
+        TypeError: Step 1 is asynchronous, or a generator.
+    """
+    if inspect.iscoroutine(returned):
+        returned.close()  # else Python warns that nobody awaited it
+    elif not (inspect.isgenerator(returned) or inspect.isasyncgen(returned)):
+        return
+    raise TypeError("step 1 must be a plain function: without async, await and yield")
 
 
 def _forget_frames(error: BaseException) -> None:
