@@ -95,6 +95,20 @@ def test_a_compressed_answer_is_unpacked(session):
         assert session.get(site.url).content == b"page"
 
 
+@pytest.mark.parametrize("encoding", [b"", b"Content-Encoding: gzip"])
+def test_raw_gives_the_body_to_those_who_read_it_themselves(session, encoding):
+    """With `stream=True`, in one read, in pieces, or to be decoded: the page, not nothing."""
+    packed = right(gzip.compress(b"a page") if encoding else b"a page", encoding or b"X: y")
+    with Scripted(*[packed.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n", 1)] * 4) as site:
+        with session.get(site.url, stream=True) as answer:
+            assert answer.raw.read() == b"a page"
+        assert session.get(site.url, stream=True).raw.read(decode_content=True) == b"a page"
+        assert list(session.get(site.url, stream=True).raw.stream(4)) == [b"a pa", b"ge"]
+        answer = session.get(site.url, stream=True)
+        assert (answer.content, answer.raw.read(2), answer.raw.status) == (b"a page", b"a ", 200)
+        assert (session.cookies["a"], site.connections) == ("b", 1)
+
+
 def test_a_body_in_tiny_chunks_costs_no_more_than_one_in_large_ones(session):
     """Two bytes a chunk: what is kept are the bytes, not an object for each chunk."""
     size = 64 * 1024

@@ -1,6 +1,7 @@
 """The adapter beneath a session: every answer read whole, strictly, bounded, and remembered."""
 
 import functools
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from crawler.engines.body import MAX_BODY_BYTES, BodyDecoder
 from crawler.engines.connections import GuardedConnection, GuardedTLSConnection
 from crawler.engines.details import detail_of, secrets_in
 from crawler.engines.guard import Guard, HeldBackError
+from crawler.engines.reading import check_framing
 from crawler.engines.room import PIECE_BYTES, Body, BodyRoom
 from crawler.engines.wire_errors import BodyError, describe, kind_of
 from crawler.errors import PageError
@@ -93,10 +95,10 @@ class GuardedAdapter(HTTPAdapter):
         """Leave the certificate to the one context: there is no switch to turn that off."""
         conn.ca_certs = conn.ca_cert_dir = None
 
-    def send(  # stream: bodies are always read here, whole
+    def send(  # bodies are always read here, whole
         self,
         request: requests.PreparedRequest,
-        stream: bool = False,  # noqa: ARG002
+        stream: bool = False,
         timeout: Any = None,
         verify: bool | str = True,  # noqa: ARG002
         cert: Any = None,  # noqa: ARG002
@@ -130,6 +132,8 @@ class GuardedAdapter(HTTPAdapter):
         finally:
             seen.is_reused = self._guard.is_reused
             self._guard.end_request(is_whole=seen.error is None)
+        if stream:
+            response.raw = _raw_again(response)
         return response
 
     def _read(self, request: requests.PreparedRequest, response: requests.Response) -> None:
@@ -138,7 +142,7 @@ class GuardedAdapter(HTTPAdapter):
         try:
             if not is_bodiless:
                 is_chunked = self._guard.answer.chunked
-                _check_framing(response.headers, self._cut_bytes, is_chunked=is_chunked)
+                check_framing(response.headers, self._cut_bytes, is_chunked=is_chunked)
             body = self._whole_body(response, is_bodiless=is_bodiless)
         except PageError as error:
             response.raw.close()
@@ -179,6 +183,21 @@ def _note_answer(seen: Seen, response: requests.Response) -> None:
     seen.date = response.headers.get("Date")
 
 
+def _raw_again(response: requests.Response) -> urllib3.HTTPResponse:
+    """Make what a function reads that takes `response.raw` itself; gzip is undone in it."""
+    told = urllib3.HTTPHeaderDict(response.raw.headers)
+    for name in ("Content-Encoding", "Content-Length", "Transfer-Encoding"):
+        told.discard(name)
+    return urllib3.HTTPResponse(
+        io.BytesIO(response.content),
+        told,
+        response.status_code,
+        reason=response.reason,
+        preload_content=False,
+        original_response=response.raw._original_response,  # noqa: SLF001 - for its cookies
+    )
+
+
 def _bounded(raw: Any, cut_bytes: int | None) -> Iterator[bytes]:
     total = 0
     while chunk := raw.read(PIECE_BYTES, decode_content=False):
@@ -190,21 +209,3 @@ def _bounded(raw: Any, cut_bytes: int | None) -> Iterator[bytes]:
         if total > MAX_BODY_BYTES:
             raise PageError("too_large", f"more than {MAX_BODY_BYTES} bytes")
         yield chunk
-
-
-def _check_framing(headers: Any, cut_bytes: int | None, *, is_chunked: bool) -> None:
-    """Refuse an answer whose length is in doubt (RFC 9112, section 6.3)."""
-    length, coding = headers.get("Content-Length"), headers.get("Transfer-Encoding", "identity")
-    if {each.strip() for each in coding.lower().split(",")} != {
-        "chunked" if is_chunked else "identity"
-    }:
-        raise PageError("protocol", "a Transfer-Encoding other than chunked")
-    if length is None:
-        return
-    if not (length.isascii() and length.isdigit()):
-        raise PageError("protocol", "Content-Length is not a number")
-    if "Transfer-Encoding" in headers:
-        raise PageError("protocol", "both Content-Length and Transfer-Encoding")
-    is_large = len(length) > 15 or int(length) > MAX_BODY_BYTES
-    if cut_bytes is None and is_large:
-        raise PageError("too_large", f"announces more than {MAX_BODY_BYTES} bytes")

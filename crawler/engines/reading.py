@@ -8,7 +8,9 @@ import io
 import re
 from typing import Any
 
+from crawler.engines.body import MAX_BODY_BYTES
 from crawler.engines.guard import Guard
+from crawler.errors import PageError
 
 MAX_HEAD_BYTES = 64 * 1024
 """Status line and headers of one answer; http.client alone would take 100 lines of 64 KiB."""
@@ -127,3 +129,30 @@ class _TimedReader(io.RawIOBase):
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+def check_framing(headers: Any, cut_bytes: int | None, *, is_chunked: bool) -> None:
+    """Refuse an answer whose length is in doubt (RFC 9112, section 6.3).
+
+    Args:
+        headers: The answer's.
+        cut_bytes: Where its body will be cut, if it will be: then it may be of any length.
+        is_chunked: Whether it is read in chunks.
+
+    Raises:
+        PageError: `protocol`, or `too_large`.
+    """
+    length, coding = headers.get("Content-Length"), headers.get("Transfer-Encoding", "identity")
+    if {each.strip() for each in coding.lower().split(",")} != {
+        "chunked" if is_chunked else "identity"
+    }:
+        raise PageError("protocol", "a Transfer-Encoding other than chunked")
+    if length is None:
+        return
+    if not (length.isascii() and length.isdigit()):
+        raise PageError("protocol", "Content-Length is not a number")
+    if "Transfer-Encoding" in headers:
+        raise PageError("protocol", "both Content-Length and Transfer-Encoding")
+    is_large = len(length) > 15 or int(length) > MAX_BODY_BYTES
+    if cut_bytes is None and is_large:
+        raise PageError("too_large", f"announces more than {MAX_BODY_BYTES} bytes")
