@@ -109,6 +109,12 @@ def test_raw_gives_the_body_to_those_who_read_it_themselves(session, encoding):
         assert (session.cookies["a"], site.connections) == ("b", 1)
 
 
+def test_an_adapter_of_ones_own_is_refused_in_words(session):
+    """It would neither keep the deadline nor be counted, and what it saw nobody would know."""
+    with pytest.raises(ValueError, match=r"leave out session\.mount"):
+        session.mount("https://", requests.adapters.HTTPAdapter(max_retries=3))
+
+
 def test_a_body_in_tiny_chunks_costs_no_more_than_one_in_large_ones(session):
     """Two bytes a chunk: what is kept are the bytes, not an object for each chunk."""
     size = 64 * 1024

@@ -72,6 +72,18 @@ class GuardedSession(requests.Session):
         self.mount("https://", self._adapter)
         self.mount("http://", self._adapter)
 
+    def mount(self, prefix: str | bytes, adapter: requests.adapters.BaseAdapter) -> None:
+        """Refuse any other adapter: it would keep no deadline, no pause and no count.
+
+        Raises:
+            ValueError: Always, once the session is open.
+        """
+        if getattr(self, "_adapter", adapter) is not adapter:
+            raise ValueError(
+                "leave out session.mount(...): retries, pace and deadline are the crawl's own"
+            )
+        super().mount(prefix, adapter)
+
     def begin(self, deadline: float, may_send: Callable[[], bool]) -> None:
         """Begin an attempt that ends at `deadline`, monotonic seconds.
 
