@@ -134,6 +134,14 @@ def test_the_environment_wins_over_the_file(tmp_path):
     assert (deployment.rate, deployment.service, deployment.queue) == (100, "mine", None)
 
 
+def test_a_line_of_the_file_that_sets_nothing_is_an_error(tmp_path):
+    """A cap written without its sign is not passed over."""
+    file = tmp_path / "deploy.env"
+    file.write_text("SERVICE=mine\nMAX_REQUESTS_PER_DAY 5000\n")
+    with pytest.raises(SettingsError, match=r"line 2 of deploy\.env must be NAME=value"):
+        read_deployment(REQUIRED, file)
+
+
 def test_an_unknown_name_in_the_file_is_an_error(tmp_path):
     """A slip is told with the nearest name; the environment is full of other people's names."""
     file = tmp_path / "deploy.env"

@@ -259,6 +259,18 @@ def test_a_misspelt_name_in_the_file_is_refused(tmp_path):
     assert refusal(GOOD, env_file=env_file).code == "setting_unknown"
 
 
+@pytest.mark.parametrize("line", ["CRAWLER_RATE 3", "CRAWLER_RATE", "CRAWLER_RATE: 3", "= 3"])
+def test_a_line_that_sets_nothing_is_refused(tmp_path, line):
+    """A rate that cannot be read does not become a hundred a second; the line itself is not shown."""
+    env_file = tmp_path / "crawler.env"
+    env_file.write_text(f"# mine\n\nGENIUS_TOKEN=t\n{line}\n")
+    error = refusal(GOOD, env_file=env_file)
+    assert (error.code, str(error)) == (
+        "env_file_malformed",
+        "line 4 of crawler.env must be NAME=value",
+    )
+
+
 def test_an_option_may_take_a_limit_away():
     """None as an option means none: the command line runs without a time budget."""
     assert read_settings(GOOD, time_budget_seconds=None).time_budget_seconds is None

@@ -16,6 +16,7 @@ from crawler.deployment.cron import longest_gap_seconds
 from crawler.deployment.settings import CPU_WANTED, VARIABLES, Deployment
 from crawler.errors import SettingsError
 from crawler.run.cost import SIZES
+from crawler.settings.env_file import read_env_file
 from crawler.settings.reading import read_settings
 
 
@@ -129,17 +130,13 @@ def example_lines() -> Iterator[str]:
 
 
 def _file_values(file: Path | None) -> dict[str, str]:
-    if file is None or not file.is_file():
-        return {}
-    from dotenv import dotenv_values  # 10 ms, for this command alone
-
-    values = dotenv_values(file, interpolate=False, encoding="utf-8-sig")
+    values = read_env_file(file)
     for name in values:
         if name not in VARIABLES:
             nearest = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0)[0]
             message = f"{name} in {file} is not a setting; did you mean {nearest}?"
             raise SettingsError("setting_unknown", name, message)
-    return {name: value or "" for name, value in values.items()}
+    return values
 
 
 def _about_field(field: msgspec.structs.FieldInfo) -> Meta:

@@ -13,6 +13,7 @@ import msgspec
 
 from crawler.errors import SettingsError
 from crawler.settings.checks import check_settings, is_loopback, malformed
+from crawler.settings.env_file import read_env_file
 from crawler.settings.fields import (
     ENV_NAMES,
     MAX_SONG_NUM,
@@ -56,7 +57,7 @@ def read_settings(
     Raises:
         SettingsError: With a code, the variable's name, and what is wanted.
     """
-    given = _known(_env_file_values(env_file)) | _known(environ)
+    given = _known(read_env_file(env_file)) | _known(environ)
     given |= {_env_name(field): value for field, value in overrides.items()}
     settings = _convert(given)
     check_settings(settings, for_site=for_site)
@@ -67,21 +68,6 @@ def read_settings(
             "CRAWLER_STORE is required in the cloud, such as gs://my-bucket/genius",
         )
     return settings
-
-
-def _env_file_values(env_file: Path | None) -> dict[str, str]:
-    if env_file is None or not env_file.is_file():
-        return {}
-    from dotenv import dotenv_values  # 10 ms, and no file is uploaded to the cloud
-
-    try:
-        # interpolate=False: a `$` in a token is a dollar, not somebody's variable
-        values = dotenv_values(env_file, interpolate=False, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            "env_file_unreadable", env_file.name, f"{env_file.name} cannot be read: {error}"
-        ) from None
-    return {name: value or "" for name, value in values.items()}
 
 
 def _known(environ: Mapping[str, str]) -> dict[str, Any]:
