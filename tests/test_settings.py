@@ -121,6 +121,15 @@ def test_a_message_says_what_came_and_what_was_wanted():
     assert str(error) == ("CRAWLER_RATE must be a number, at least 0, at most 10,000, got '10001'")
 
 
+def test_a_message_never_says_that_a_text_must_be_text():
+    """What is wrong with a text is its form, so the form is named."""
+    error = refusal({**GOOD, "CRAWLER_STORE": "s3://bucket"})
+    assert str(error) == "CRAWLER_STORE must be gs://bucket/prefix or a folder, got 's3://bucket'"
+    forms = {row.name: row.wanted for row in settings_table() if row.type in ("text", "names")}
+    checked_elsewhere = {"CRAWLER_BASE_URL", "CRAWLER_URL"}
+    assert {name for name, form in forms.items() if form in ("text", "names")} == checked_elsewhere
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_known_one():
     """A misspelt setting is an error, not a silent default."""
     error = refusal({**GOOD, "CRAWLER_RATES": "5"})

@@ -46,8 +46,9 @@ def _env_name(field: str) -> str:
     return TOKEN_NAMES[0] if field == "genius_token" else f"CRAWLER_{field.upper()}"
 
 
-def _about(unit: str, meaning: str) -> Meta:
-    return Meta(description=meaning, extra={"unit": unit})
+def _about(unit: str, meaning: str, wanted: str = "") -> Meta:
+    """Describe a setting; `wanted` completes "must be", where type and bounds do not say it."""
+    return Meta(description=meaning, extra={"unit": unit, "wanted": wanted})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_env_name):
@@ -60,14 +61,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_env_name):
     store: Annotated[
         str,
         Meta(pattern=_STORE),
-        _about("", "Where blocks live: `gs://bucket/prefix` or a folder; required in the cloud."),
+        _about(
+            "",
+            "Where blocks live: `gs://bucket/prefix` or a folder; required in the cloud.",
+            "gs://bucket/prefix or a folder",
+        ),
     ] = "data/genius"
     base_url: Annotated[
         str, _about("URL", "Address of the site; https, plain http only on loopback.")
     ] = "https://api.genius.com"
     contact: Annotated[
         Annotated[str, Meta(pattern=_ADDRESS)] | None,
-        _about("", "Mail address or URL told to the site; required unless it is on loopback."),
+        _about(
+            "",
+            "Mail address or URL told to the site; required unless it is on loopback.",
+            "a mail address or URL",
+        ),
     ] = None
     rate: Annotated[
         float,
@@ -83,7 +92,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_env_name):
     ] = None
     function: Annotated[
         Annotated[str, Meta(pattern=r"\A[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")] | None,
-        _about("", "`module:name` of a step 1 function or source; unset: the Genius source."),
+        _about(
+            "",
+            "`module:name` of a step 1 function or source; unset: the Genius source.",
+            "module:name of a step 1 function or source",
+        ),
     ] = None
     time_budget_seconds: Annotated[
         Annotated[float, Meta(gt=0, le=86_400)] | None,
@@ -115,7 +128,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_env_name):
         ]
         | None,
         _about(
-            "", "What is kept of a song: dotted names, comma-separated; unset: the default seven."
+            "",
+            "What is kept of a song: dotted names, comma-separated; unset: the default seven.",
+            "dotted names with commas between them",
         ),
     ] = None
     keep_raw: Annotated[
@@ -123,7 +138,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_env_name):
     ] = False
     queue: Annotated[
         Annotated[str, Meta(pattern=_QUEUE)] | None,
-        _about("", "Task queue for fan-out: `projects/P/locations/L/queues/Q`."),
+        _about(
+            "",
+            "Task queue for fan-out: `projects/P/locations/L/queues/Q`.",
+            "projects/P/locations/L/queues/Q",
+        ),
     ] = None
     url: Annotated[
         str | None,
@@ -131,7 +150,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_env_name):
     ] = None
     invoker: Annotated[
         Annotated[str, Meta(pattern=r"\A[^@\s]+@[^@\s]+\Z")] | None,
-        _about("", "Service account as which the queue calls; required with a queue."),
+        _about(
+            "",
+            "Service account as which the queue calls; required with a queue.",
+            "the mail address of a service account",
+        ),
     ] = None
     shard_songs: Annotated[
         int,

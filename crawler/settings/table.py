@@ -16,13 +16,8 @@ class SettingRow(NamedTuple):
     default: str
     bounds: str
     meaning: str
-
-    @property
-    def wanted(self) -> str:
-        """What is allowed, as one phrase for a message; of a text its meaning says it best."""
-        if self.type == "text":
-            return f"text ({self.meaning})"
-        return f"{self.type}, {self.bounds}" if self.bounds else self.type
+    wanted: str
+    """What is allowed, as one phrase for a message; not a column of the page."""
 
 
 def settings_table() -> list[SettingRow]:
@@ -34,7 +29,7 @@ def settings_table() -> list[SettingRow]:
 def settings_page() -> str:
     """Write the page `docs/settings.md`."""
     head = ["name", "type", "unit", "default", "bounds", "meaning"]
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in settings_table()]
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row[:-1]) for row in settings_table()]
     table = [" | ".join(head), " | ".join("---" for _ in head), *lines]
     return _PAGE_HEAD + "".join(f"| {line} |\n" for line in table)
 
@@ -52,16 +47,17 @@ This page is written by `python -m crawler.settings > docs/settings.md`.
 
 def _row(field: msgspec.inspect.Field) -> SettingRow:
     kind = field.type
-    unit = meaning = ""
+    unit = meaning = wanted = ""
     while isinstance(kind, msgspec.inspect.Metadata):
         unit = (kind.extra or {}).get("unit", unit)
+        wanted = (kind.extra or {}).get("wanted", wanted)
         meaning = (kind.extra_json_schema or {}).get("description", meaning)
         kind = kind.type
     if isinstance(kind, msgspec.inspect.UnionType):
         kind = next(t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType))
-    return SettingRow(
-        field.encode_name, _type_word(kind), unit, _default_text(field), _bounds(kind), meaning
-    )
+    word, bounds = _type_word(kind), _bounds(kind)
+    wanted = wanted or (f"{word}, {bounds}" if bounds else word)
+    return SettingRow(field.encode_name, word, unit, _default_text(field), bounds, meaning, wanted)
 
 
 def _type_word(kind: msgspec.inspect.Type) -> str:
