@@ -1,5 +1,6 @@
 """Finding the user's own step 1 function or source, and saying whose records it makes."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,19 @@ def test_a_module_that_is_not_there_is_an_error_of_the_setting() -> None:
     """The message says what could not be imported."""
     with pytest.raises(SettingsError, match="no_such_module"):
         load_function("no_such_module:step1")
+
+
+def test_a_module_that_is_not_there_is_said_to_be_looked_for_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is named; a package that a module of one's own lacks is another matter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    Path("lacks_one.py").write_text("import no_such_package\n")
+    with pytest.raises(SettingsError, match=rf"looked for in {tmp_path}, and among"):
+        load_function("no_such_module:step1")
+    with pytest.raises(SettingsError, match=r"No module named 'no_such_package'$"):
+        load_function("lacks_one:step1")
 
 
 def test_a_source_is_known_by_name_host_and_schema() -> None:

@@ -33,7 +33,7 @@ def load_function(name: str) -> Any:
         raise SettingsError(
             "function_unloadable",
             "CRAWLER_FUNCTION",
-            f"{name} cannot be loaded: {type(error).__name__}: {error}",
+            f"{name} cannot be loaded: {type(error).__name__}: {error}{_place(module_name, error)}",
         ) from error
     if not (isinstance(target, Source) or callable(target)):
         raise SettingsError(
@@ -89,6 +89,13 @@ def identify(target: Any, base_url: str) -> Identity:
     name = f"{target.__module__}.{target.__qualname__}"
     schema = str(getattr(target, "version", "1"))
     return Identity(name, _host(base_url), schema, FORMAT_VERSION)
+
+
+def _place(module_name: str, error: Exception) -> str:
+    """Say where a module was looked for, when it is the module itself that was not found."""
+    if not isinstance(error, ModuleNotFoundError) or error.name != module_name.partition(".")[0]:
+        return ""
+    return f"; it is looked for in {Path.cwd()}, and among what is installed"
 
 
 def _host(url: str) -> str:
