@@ -13,7 +13,7 @@ from crawler.errors import CrawlerError
 _DESCRIPTION = """\
 Write all records of a store to one file; the extension says in which format.
 
-  .parquet   typed, compressed; for pandas, DuckDB, BigQuery   pip install 'song-crawler[export]'
+  .parquet   typed, compressed; for pandas, DuckDB, BigQuery   pip install pandas pyarrow
   .csv       texts quoted, so that an empty one is not absent  the same
   .jsonl     one JSON object a line                            nothing more to install
 

@@ -98,7 +98,7 @@ def import_extra(name: str) -> Any:
         raise SettingsError(
             "extra_missing",
             package,
-            f"{package} is not installed: pip install 'song-crawler[export]', or export to .jsonl",
+            f"{package} is not installed: pip install pandas pyarrow, or export to .jsonl",
         ) from error
 
 
