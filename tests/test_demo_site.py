@@ -471,6 +471,16 @@ def test_wrong_options_are_refused(options):
     assert options[0] in error
 
 
+def test_a_taken_port_is_told_with_the_way_out(demo_site):
+    """The command ends with one line, which says that 0 takes a free port."""
+    port = str(urlsplit(demo_site.base_url).port)
+    process, line = start("--port", port)
+    _, error = process.communicate(timeout=10)
+    assert (process.returncode, line) == (1, "")
+    in_use = "Address already in use; --port 0 takes a free one"
+    assert error == f"--port {port} cannot be used: {in_use}\n"
+
+
 def test_manners_have_the_command_lines_defaults():
     """Without options the site is quick, right and unlimited."""
     assert Manners() == Manners(latency_seconds=0.0, rate_limit=None, fault_share=0.0, gzip=False)

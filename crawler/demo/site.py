@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -160,7 +161,10 @@ def main(args: argparse.Namespace) -> int:
     try:
         serve(args.port, read_manners(args), announce)
     except OSError as error:
-        print(f"--port {args.port} cannot be used: {error}", file=sys.stderr)
+        why = os.strerror(error.errno) if error.errno else error
+        print(
+            f"--port {args.port} cannot be used: {why}; --port 0 takes a free one", file=sys.stderr
+        )
         return 1
     return 0
 
