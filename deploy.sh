@@ -514,6 +514,7 @@ deploy() {
   make_watch
   release_hold
   start_again
+  [ "$DRY_RUN" = no ] || return 0
   say "Done. The first run comes with the schedule, or at once with:"
   say "  gcloud scheduler jobs run $JOB --location=$REGION --project=$PROJECT_ID"
 }
@@ -706,6 +707,7 @@ main() {
     rollback) roll_back ;;
     delete) delete_all ;;
   esac
+  [ "$DRY_RUN" = no ] || say "A dry run: the commands were printed, and none was run."
 }
 
 main "$@"

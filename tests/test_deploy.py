@@ -525,7 +525,7 @@ def test_a_token_file_that_is_gone_is_not_missed_where_the_token_is_kept(cloud):
     assert "left alone" in cloud.deploy(TOKEN_FILE="gone").stderr
 
 
-def dry_run(tree: Path, *options: str) -> list[str]:
+def dry_run(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Print the commands, with no gcloud on the path."""
     environ = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "HOME": "/nonexistent"}
     (tree / "bin").mkdir(exist_ok=True)
@@ -543,7 +543,7 @@ def dry_run(tree: Path, *options: str) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     assert "called" not in done.stderr
-    return done.stdout.splitlines()
+    return done
 
 
 COMMANDS = ("--status", "--stop", "--resume", "--rotate-token", "--rollback", "--delete")
@@ -554,7 +554,9 @@ def commands(tmp_path: Path) -> list[str]:
     """Every command of every dry run."""
     tree = clone(tmp_path)
     runs = [(), ("--again",), *((command,) for command in COMMANDS), ("--delete", "--with-data")]
-    return sorted({line for options in runs for line in dry_run(tree, *options)})
+    return sorted(
+        {line for options in runs for line in dry_run(tree, *options).stdout.splitlines()}
+    )
 
 
 def test_a_dry_run_prints_every_command_and_runs_none(commands):
@@ -563,6 +565,14 @@ def test_a_dry_run_prints_every_command_and_runs_none(commands):
         assert line.startswith("gcloud ")
         assert "--project=my-project" in line or "list-files-for-upload" in line
     assert len(commands) > 60
+
+
+@pytest.mark.parametrize("options", [(), ("--again",), ("--stop",), ("--delete",)])
+def test_a_dry_run_says_that_it_was_one(tmp_path, options):
+    """Its last words are that nothing was run; nobody reads "Done" for what was not done."""
+    told = dry_run(clone(tmp_path), *options).stderr
+    assert told.splitlines()[-1] == "A dry run: the commands were printed, and none was run."
+    assert "Done" not in told
 
 
 @needs_gcloud
