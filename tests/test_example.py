@@ -167,6 +167,22 @@ def test_the_command_line_crawls_with_a_module_of_the_working_directory(
     assert run("doctor").returncode == 0
 
 
+def test_the_commands_of_its_readme_run_in_a_clone(museum: str, tmp_path: Path):
+    """As they stand there, but for the packages, which the tests have, and the address."""
+    for name in ("crawler", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    text = (EXAMPLE / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    lines = block[1].replace("https://museum.example", museum).splitlines()
+    setting_up = (". .venv/bin/activate", "pip install -r examples/museum/requirements.txt")
+    assert tuple(lines[:2]) == setting_up
+    commands = "\n".join(lines[2:]).replace("1 1001 --rate 2", "1 11 --rate 0")
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    subprocess.run(["sh", "-ec", commands], cwd=tmp_path, env={"PATH": path}, check=True)
+    assert len((tmp_path / "objects.jsonl").read_bytes().splitlines()) == 10
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_function_crawls_with_a_module_beside_it(museum: str, tmp_path: Path, target):
     """In the real functions-framework: the museum instead of songs, nothing else changed."""
