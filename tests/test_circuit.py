@@ -62,6 +62,21 @@ def test_D6_five_seconds_of_errors_cost_nothing_but_time(rate, connections, numb
         assert crawl.frontier.tally.failed == 0
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (status(500), "http_500"),
+        (status(429), "http_429"),
+        (lambda attempt, now: Reply(attempt, error="connect"), "connect"),
+    ],
+    ids=["500", "429", "connect"],
+)
+def test_D5_the_end_names_what_failed_last(answer, kind):
+    """A refused connection and a site that answers 500 are told apart without a debug log."""
+    crawl = Crawl(range(200), rate=0, answer=answer).run()
+    assert crawl.frontier.stop_detail.endswith(f"failures in a row, the last: {kind}")
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("numbers", [1, 7, 90])
 def test_D6_an_outage_from_the_start_fails_no_number(seed, numbers):

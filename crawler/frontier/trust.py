@@ -22,6 +22,7 @@ class Trust:
         self.stop: tuple[str, str] | None = None
         self.held_seconds = 0.0
         self._circuit, self._refusals = Circuit(), Refusals()
+        self._last_kind = ""
         self._watch = None if last_known is None else MissingWatch(last_known)
 
     @property
@@ -39,7 +40,8 @@ class Trust:
         circuit = self._circuit
         if circuit.is_open:
             if circuit.is_spent(in_flight):
-                self.stop = ("circuit", f"{circuit.failures} failures in a row")
+                last = f"{circuit.failures} failures in a row, the last: {self._last_kind}"
+                self.stop = ("circuit", last)
                 return 0, 0.0
             wait = circuit.seconds_to_probe(now)
             if wait > 0:
@@ -64,7 +66,7 @@ class Trust:
 
     def note_failure(self, kind: str, now: float, *, is_setup: bool) -> None:
         """Count one failure."""
-        circuit = self._circuit
+        circuit, self._last_kind = self._circuit, kind
         circuit.note_failure(is_setup, now)
         self.is_shaken = self.is_shaken or circuit.is_open
         if circuit.is_hopeless:
