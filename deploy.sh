@@ -129,10 +129,12 @@ read_settings() {
 check_prerequisites() {
   say "Prerequisites: gcloud with its components alpha and beta, logged in (gcloud auth login) as"
   say "somebody who owns $PROJECT_ID, and billing enabled there."
-  if [ "$DRY_RUN" = no ]; then
-    command -v gcloud >/dev/null || die "gcloud is missing: cloud.google.com/sdk/docs/install"
-    command -v curl >/dev/null || die "curl is missing"
-  fi
+  need curl "a new version is tried with it"
+}
+
+# Ends where a program is not there, and would else look like a service that is not there.
+need() {
+  [ "$DRY_RUN" = yes ] || command -v "$1" >/dev/null || die "$1 is missing: $2"
 }
 
 # ---------------------------------------------------------------- one function per resource
@@ -573,6 +575,7 @@ resume_all() {
 
 rotate_token() {
   [ "$SECRET" != none ] || die "SECRET=none: there is no token to rotate"
+  need curl "the new token is tried with it"
   local old
   old=$(newest_version 1)
   add_token
@@ -697,6 +700,7 @@ main() {
   else
     read_settings
   fi
+  need gcloud "cloud.google.com/sdk/docs/install says how to get it"
   [ "$COMMAND" = deploy ] || AGAIN=yes
   case $COMMAND in
     deploy) deploy ;;

@@ -549,6 +549,26 @@ def dry_run(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
 COMMANDS = ("--status", "--stop", "--resume", "--rotate-token", "--rollback", "--delete")
 
 
+@pytest.mark.parametrize("option", ["--dry-run", *COMMANDS])
+def test_a_machine_without_gcloud_is_told_so(tmp_path, option):
+    """No command takes a gcloud that is not there for a service that is not; a dry run needs none."""
+    tree, bin_folder = clone(tmp_path), tmp_path / "bin"
+    bin_folder.mkdir()
+    for name in ("bash", "dirname", "cat", "awk", "sed", "mktemp", "rm", "head", "cut", "sort"):
+        (bin_folder / name).symlink_to(str(shutil.which(name)))
+    done = subprocess.run(
+        [tree / "deploy.sh", option],
+        env=SETTINGS | {"PATH": str(bin_folder), "PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    missing = "deploy.sh: gcloud is missing: cloud.google.com/sdk/docs/install says how to get it"
+    is_dry = option == "--dry-run"
+    assert (done.returncode, done.stderr.splitlines() == [missing]) == (not is_dry, not is_dry)
+
+
 @pytest.fixture
 def commands(tmp_path: Path) -> list[str]:
     """Every command of every dry run."""
