@@ -129,8 +129,8 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=quiet, stderr=quiet)
 
 
-def page(results: list[Result], songs: int) -> str:
-    """Write the results as a page."""
+def page(results: list[Result], songs: int, standing: str) -> str:
+    """Write the results as a page; what stands below the next heading (`make torture`) is kept."""
     wanted = sum(expected_info(num) is not None for num in range(1, songs + 1))
     lines = [
         "# What kills cost",
@@ -150,9 +150,9 @@ def page(results: list[Result], songs: int) -> str:
     lines += [
         "",
         "Repeat it with `python -m benchmarks.kills` (once `make bench` has made `.venv-bench`).",
-        "`make torture` does more to this crawler: 50 kills over 20,000 numbers with both stores and both engines, signals, two runs at once, little memory, a full disk, a storage server that goes away.",
     ]
-    return "\n".join(lines) + "\n"
+    _, heading, kept = standing.partition("\n## ")
+    return "\n".join(lines) + "\n" + heading + kept
 
 
 def main(arguments: list[str]) -> None:
@@ -163,7 +163,8 @@ def main(arguments: list[str]) -> None:
     for contestant in CONTESTANTS:
         results.append(torment(contestant, songs, kills, random.Random(seed)))
         print(results[-1], flush=True)
-    PAGE.write_text(page(results, songs), encoding="utf-8")
+    standing = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    PAGE.write_text(page(results, songs, standing), encoding="utf-8")
 
 
 if __name__ == "__main__":
