@@ -285,7 +285,7 @@ def impatient(tmp_path_factory) -> Iterator[FunctionProcess]:
     """The function where a second of silence ends a body, and two seconds any body."""
     source = tmp_path_factory.mktemp("impatient") / "function.py"
     source.write_text(
-        "from crawler import incoming\nfrom main import crawl_songs\n"
+        "from crawler.request import incoming\nfrom main import crawl_songs\n"
         "incoming.BODY_PATIENCE = incoming.Patience(between_seconds=1.0, all_seconds=2.0)\n"
     )
     with FunctionProcess(DEPLOYMENT, source=source) as process:
