@@ -8,7 +8,7 @@ from crawler.store.run_objects import RunObject
 from tests.records import NOON
 
 
-def a_block(first, *, found=900, missing=100, failed=0, reasons=None, last_found=None):
+def a_block(first, *, found=900, missing=100, failed=0, reasons=None, nums=None, last_found=None):
     """Make what a listing tells of a block whose numbers were asked from its first on."""
     asked = found + missing + failed
     return BlockInfo(
@@ -23,6 +23,7 @@ def a_block(first, *, found=900, missing=100, failed=0, reasons=None, last_found
         last_found=last_found if last_found is not None else (first + found - 1 if found else None),
         oldest_fetched_at=NOON,
         reasons=reasons if reasons is not None else ({"timeout": failed} if failed else {}),
+        failed_nums=nums or {},
     )
 
 

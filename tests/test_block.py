@@ -29,6 +29,7 @@ from crawler.store.block import (
     parse_block_info,
     parse_block_name,
     read_block_info,
+    summarise,
 )
 from tests.records import NOON, blocks_of, failed, found, missing, mixed
 
@@ -186,6 +187,7 @@ def test_counts_are_told():
         oldest_fetched_at=NOON + timedelta(hours=2),
         next_try_at=soon,
         reasons={"http_500": 1, "timeout": 1},
+        failed_nums={"http_500": [7007], "timeout": [7009]},
     )
     assert info.settled == 3
 
@@ -209,10 +211,29 @@ def test_only_the_commonest_reasons_are_told():
     assert list(reasons.items()) == [("a", 3), ("b", 2), ("c", 1), ("d", 1), ("e", 1)]
 
 
+def test_of_each_told_reason_the_first_numbers_are_told():
+    """Five numbers to look at, ascending, for the reasons that are told and for no others."""
+    records = [failed(7000 + place, "abcdefaaaaaa"[place]) for place in range(12)]
+    nums = summarise(reversed(records), source="s").failed_nums
+    assert nums == {"a": [7000, 7006, 7007, 7008, 7009]} | {
+        kind: [7000 + place] for place, kind in enumerate("bcde", 1)
+    }
+
+
+def test_counts_that_name_no_failed_numbers_are_read():
+    """A block written before the numbers were named is read as it is."""
+    text = format_block_info(encode_block([failed(7003)], source="s")[1])
+    before = text.replace(',"failed_nums":{"timeout":[7003]}', "")
+    assert before != text
+    assert parse_block_info(before, "b").reasons == {"timeout": 1}
+    assert parse_block_info(before, "b").failed_nums == {}
+
+
 @pytest.mark.parametrize("text", ['"', "\ud800", "\0\n", "名"], ids=ascii)
 def test_counts_fit_the_head_whatever_things_are_called(text):
     """A source or a failure with an endless or hostile name does not push counts out of reach."""
-    records = [failed(10**12 - 1000 + n, f"{n}{text * 500}", next_try_at=NOON) for n in range(9)]
+    nums = range(10**12 - 1000, 10**12)
+    records = [failed(num, f"{num % 9}{text * 500}", next_try_at=NOON) for num in nums]
     data, info = encode_block(records, source=text * 500)
     assert read_block_info(data[:HEAD_BYTES]) == info
     assert info.source.isascii()

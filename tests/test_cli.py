@@ -18,6 +18,9 @@ from crawler.cli.crawl import exit_code
 from crawler.cli.processes import MAIN
 from crawler.cli.words import answer_lines, count, songs
 from crawler.store.block import decode_block
+from crawler.store.folder import FolderStore
+from tests.records import failed
+from tests.stores import fill
 
 ROOT = Path(__file__).parent.parent
 OURS = ("CRAWLER_", "GENIUS_", "K_SERVICE")
@@ -233,6 +236,15 @@ def test_status_names_what_is_there_and_what_is_left(demo_site, tmp_path):
     assert "not asked: 1,900 of songs 101 to 2000" in out
     assert "1,900 are left in between: 0:00:19 at 100 a second." in out
     assert "No" not in out.splitlines()[0]
+
+
+def test_status_names_failed_numbers(tmp_path):
+    """Whoever wants to know what failed gets numbers to paste, and whether there are more."""
+    records = [failed(7), failed(2001), *[failed(num, "http_500") for num in range(100, 110)]]
+    fill(FolderStore(tmp_path / "s"), records)
+    _, out, _ = run(tmp_path, "status", "--store", "s")
+    assert "  failed: 2 timeout: 7, 2001\n" in out
+    assert "  failed: 10 http_500: 100, 101, 102, 103, 104, ...\n" in out
 
 
 def test_status_as_json_is_the_coverage(demo_site, tmp_path):

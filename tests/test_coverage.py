@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crawler.store.block import block_first, encode_block
 from crawler.store.contract import save_block
-from crawler.store.coverage import MAX_GAPS, Coverage, Gap, coverage, coverage_of
+from crawler.store.coverage import MAX_GAPS, MAX_NUMS, Coverage, Gap, coverage, coverage_of
 from tests.records import NOON, failed, found, missing, mixed
 
 
@@ -109,6 +109,28 @@ def test_reasons_beyond_the_five_of_a_block_are_others():
     held = coverage_of(blocks(*[failed(num, kind) for num, kind in enumerate(kinds)]))
     assert held.reasons == {"a": 2, "b": 2, "c": 2, "d": 2, "e": 2, "other": 1}
     assert sum(held.reasons.values()) == held.failed
+
+
+def test_failed_numbers_are_named(store):
+    """Where few failed, all of them stand there by reason, ascending."""
+    records = {n: failed(n, "timeout" if n % 2 else "json") for n in (2, 3, 5)}
+    save_block(store, 0, records, source="s", generation=0, timeout=20)
+    save_block(store, 9000, {9001: failed(9001)}, source="s", generation=0, timeout=20)
+    assert coverage(store, timeout=20).failed_nums == {"timeout": [3, 5, 9001], "json": [2]}
+
+
+def test_of_many_failed_numbers_some_of_every_place_are_named():
+    """An outage in one block does not hide that others failed, too."""
+    records = [failed(num) for first in (0, 5000, 9000) for num in range(first, first + 500)]
+    assert coverage_of(blocks(*records)).failed_nums == {
+        "timeout": [0, 1, 2, 3, 5000, 5001, 5002, 5003, 9000, 9001, 9002, 9003]
+    }
+
+
+def test_failed_numbers_are_bounded():
+    """In a store in which every block failed, the first of each of the first blocks are named."""
+    nums = coverage_of(blocks(*[failed(1000 * k) for k in range(50)])).failed_nums
+    assert nums == {"timeout": [1000 * k for k in range(MAX_NUMS)]}
 
 
 def test_many_gaps_are_bounded():

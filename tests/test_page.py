@@ -68,9 +68,37 @@ def test_the_page_tells_the_totals_and_what_is_left():
         assert words in shown
 
 
+def test_the_numbers_to_look_at_are_told():
+    """By reason: all numbers where blocks name all, else some, how many more, and where they lie."""
+    blocks = [
+        a_block(0, failed=2, reasons={"reset": 2}, nums={"reset": [17, 403]}),
+        a_block(5000, failed=30, reasons={"timeout": 30}, nums={"timeout": [5001, 5002]}),
+    ]
+    shown = Text(page(blocks)).shown
+    assert "timeout 30 5,001, 5,002 and 28 more the most in 5,000 to 5,999 (30)" in shown
+    assert "reset 2 17, 403 For example" in shown
+
+
+def test_the_shown_command_is_for_this_store():
+    """Whatever it is called, a shell reads its name as it is."""
+    shown = Text(page([a_block(2000, failed=1)], location="my songs")).shown
+    assert "For example: python -m crawler crawl 2000 3000 --store 'my songs'" in shown
+
+
+def test_of_many_reasons_the_commonest_are_told():
+    """A site that fails in every way it can makes no endless page."""
+    reasons = {f"http_{code}": code for code in range(500, 540)}
+    shown = Text(page([a_block(0, failed=sum(reasons.values()), reasons=reasons)])).shown
+    assert "http_539 539" in shown
+    assert "http_509 509" not in shown
+    assert "And 10 more reasons." in shown
+
+
 def test_an_empty_store_has_a_page():
-    """Before the first run the page says that there is nothing."""
-    assert "This store holds no songs yet" in Text(page([])).shown
+    """Before the first run the page says that there is nothing, and how to begin."""
+    shown = Text(page([])).shown
+    assert "This store holds no songs yet" in shown
+    assert "To begin: python -m crawler crawl 1 2001 --store data/songs" in shown
 
 
 def test_what_runs_were_told_and_did_not_reach_is_left():

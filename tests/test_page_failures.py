@@ -42,6 +42,18 @@ def test_of_many_places_the_worst_are_named():
     assert group.places[0].start == 10_000
 
 
+def test_the_numbers_to_look_at_are_named():
+    """Numbers that blocks name stand with their reason; where all are named, it is known."""
+    (reset, timeout) = group_failures(
+        [
+            a_block(0, failed=3, reasons={"reset": 2, "timeout": 1}, nums={"timeout": [17]}),
+            a_block(4000, failed=9, reasons={"reset": 9}, nums={"reset": [4001, 4002]}),
+        ]
+    )
+    assert (timeout.nums, timeout.all_named) == ([17], True)
+    assert (reset.nums, reset.all_named) == ([4001, 4002], False)
+
+
 def test_where_nothing_failed_there_is_no_group():
     """No failures, no table."""
     assert group_failures([a_block(0)]) == []

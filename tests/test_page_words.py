@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.page.words import duration, numbers, share
+from crawler.page.words import crawl, duration, numbers, share, some
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,18 @@ def test_ranges_are_written_as_people_do():
     """Both ends are included, and one number is itself."""
     assert numbers(1000, 2000) == "1,000 to 1,999"
     assert numbers(7, 8) == "7"
+
+
+def test_some_numbers_say_how_many_more_there_are():
+    """Whoever reads a few of many knows that."""
+    assert some([7, 2017], 2) == "7, 2,017"
+    assert some([7, 2017], 1000) == "7, 2,017 and 998 more"
+
+
+def test_a_command_names_its_store():
+    """A store of any name stays one word of the shell's."""
+    assert crawl(1, 9, "gs://b/p") == "python -m crawler crawl 1 9 --store gs://b/p"
+    assert crawl(1, 9, "a;b") == "python -m crawler crawl 1 9 --store 'a;b'"
 
 
 @pytest.mark.parametrize(

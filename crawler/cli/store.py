@@ -27,6 +27,7 @@ READ_SECONDS = 3600.0
 """Time for reading all blocks of a range."""
 
 _SHOWN_GAPS = 10
+_SHOWN_NUMS = 6
 
 _STATUS = """\
 Tell what the store holds and what it lacks, from a listing alone: no block is read, no page asked."""
@@ -172,11 +173,17 @@ def _status_lines(held: Coverage, location: str, rate: float) -> Iterator[str]:
     if held.oldest_fetched_at is not None:
         yield f"Last found: song {held.last_found}. Oldest record: {_time(held.oldest_fetched_at)}."
     for reason, how_many in held.reasons.items():
-        yield f"  failed: {how_many:,} {reason}"
+        yield f"  failed: {how_many:,} {reason}{_some(held.failed_nums.get(reason, []), how_many)}"
     if held.next_try_at is not None:
         yield f"What failed is worth asking again from {_time(held.next_try_at)}."
     yield from _gap_lines(held)
     yield _left(held.not_asked, rate)
+
+
+def _some(nums: list[int], how_many: int) -> str:
+    """Name numbers to look at; without commas, since they are to be pasted."""
+    shown = [str(num) for num in nums[:_SHOWN_NUMS]]
+    return f": {', '.join(shown + ['...'] * (how_many > len(shown)))}" if shown else ""
 
 
 def _gap_lines(held: Coverage) -> Iterator[str]:

@@ -23,6 +23,9 @@ SHOWN_RUNS = 10
 MAX_STRETCHES = 400
 """Lines of the map's table; a map of more is told by its first."""
 
+MAX_REASONS = 30
+"""Reasons for failure told one by one, the commonest; a broken site may answer any status."""
+
 _SCRIPTS = ("chart.min.js", "chart-matrix.min.js", "page.js")
 
 
@@ -72,6 +75,7 @@ def status_page(
         end=end,
         table=list(stretches(line.cells)),
         max_stretches=MAX_STRETCHES,
+        max_reasons=MAX_REASONS,
         failures=group_failures(blocks),
         runs=runs[:SHOWN_RUNS],
         points=points,

@@ -1,5 +1,7 @@
 """What the coverage page says in words: counts, ranges, times, durations."""
 
+import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 _UNITS = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -13,6 +15,17 @@ def counted(number: float) -> str:
 def numbers(start: int, stop: int) -> str:
     """Write a range as people do, both ends included: "1,000 to 1,999"."""
     return counted(start) if stop == start + 1 else f"{counted(start)} to {counted(stop - 1)}"
+
+
+def some(nums: Sequence[int], total: int) -> str:
+    """Name some numbers of so many: "2,017, 2,018 and 5 more"."""
+    shown = ", ".join(counted(num) for num in nums)
+    return f"{shown} and {counted(total - len(nums))} more" if total > len(nums) else shown
+
+
+def crawl(start: int, stop: int, location: str) -> str:
+    """Write the command that fills a range of this store, as a shell reads it."""
+    return f"python -m crawler crawl {start} {stop} --store {shlex.quote(location)}"
 
 
 def share(part: int, whole: int) -> str:

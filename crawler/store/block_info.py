@@ -1,7 +1,7 @@
 """What is known of a block without unpacking it: its name, its numbers, its counts."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
@@ -16,6 +16,7 @@ FORMAT_VERSION = 1
 
 _NAME = re.compile(r"songs/([0-9]{9}000)\.jsonl\.gz")
 _COMMON_REASONS = 5
+_NUMS_PER_REASON = 5
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -40,6 +41,8 @@ class BlockInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
         next_try_at: Earliest time at which a failed one is worth asking again; None where none
             failed, or where one may be asked at any time.
         reasons: The five commonest kinds of failure and how many records failed so, most first.
+        failed_nums: Of each of these kinds the first numbers that failed so, ascending, at most
+            five; empty in blocks of a crawler that did not name any.
     """
 
     format: _Count
@@ -55,6 +58,7 @@ class BlockInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     oldest_fetched_at: _Time | None = None
     next_try_at: _Time | None = None
     reasons: dict[str, _Count] = {}
+    failed_nums: dict[str, list[_Count]] = {}
 
     @property
     def settled(self) -> int:
@@ -118,6 +122,7 @@ def summarise(records: Iterable[Record], *, source: str) -> BlockInfo:
         for record in records
         if record.outcome != "failed"
     ]
+    kinds = _nums_by_kind(failed)
     return BlockInfo(
         format=FORMAT_VERSION,
         source=_plain(source, 100),
@@ -130,7 +135,8 @@ def summarise(records: Iterable[Record], *, source: str) -> BlockInfo:
         last_found=max([r.song_num for r in records if r.outcome == "found"], default=None),
         oldest_fetched_at=min(asked_at, default=None),
         next_try_at=_next_try_at(failed),
-        reasons=_reasons(failed),
+        reasons={kind: len(nums) for kind, nums in kinds.items()},
+        failed_nums={kind: sorted(nums)[:_NUMS_PER_REASON] for kind, nums in kinds.items()},
     )
 
 
@@ -172,9 +178,13 @@ def _next_try_at(failed: list[Record]) -> datetime | None:
     return min(times) if failed and len(times) == len(failed) else None
 
 
-def _reasons(failed: list[Record]) -> dict[str, int]:
-    kinds = Counter(_plain(record.error or "unknown", 40) for record in failed)
-    return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:_COMMON_REASONS])
+def _nums_by_kind(failed: list[Record]) -> dict[str, list[int]]:
+    """Gather the numbers that failed by the commonest kinds of failure, most first."""
+    nums = defaultdict[str, list[int]](list)
+    for record in failed:
+        nums[_plain(record.error or "unknown", 40)].append(record.song_num)
+    kinds = sorted(nums.items(), key=lambda kind: (-len(kind[1]), kind[0]))
+    return dict(kinds[:_COMMON_REASONS])
 
 
 def _plain(text: str, longest: int) -> str:

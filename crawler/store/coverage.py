@@ -1,8 +1,9 @@
 """Coverage: what a store holds along the number line, from its listing alone."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import chain, islice, zip_longest
 
 import msgspec
 
@@ -11,6 +12,9 @@ from crawler.store.contract import Store
 
 MAX_GAPS = 100
 """So many gaps are named; the rest are counted."""
+
+MAX_NUMS = 12
+"""So many numbers are named for one reason."""
 
 
 class Gap(msgspec.Struct):
@@ -44,6 +48,8 @@ class Coverage(msgspec.Struct, kw_only=True):
             failed, or where one may be asked at any time.
         reasons: Failed numbers by kind of failure, most first; "other" are those of blocks with
             more than five kinds.
+        failed_nums: Of each of these reasons some numbers that failed so, ascending, at most
+            `MAX_NUMS`; blocks of a crawler that did not name any add none, nor do "other" ones.
         not_asked: Numbers between first_num and last_num that have no record.
         gaps: Where they are, ascending, at most `MAX_GAPS`.
         gaps_left_out: Gaps beyond those.
@@ -60,6 +66,7 @@ class Coverage(msgspec.Struct, kw_only=True):
     oldest_fetched_at: datetime | None = None
     next_try_at: datetime | None = None
     reasons: dict[str, int] = {}
+    failed_nums: dict[str, list[int]] = {}
     not_asked: int = 0
     gaps: list[Gap] = []
     gaps_left_out: int = 0
@@ -101,10 +108,30 @@ def coverage_of(blocks: Iterable[BlockInfo]) -> Coverage:
         ),
         next_try_at=_next_try_at(blocks),
         reasons=_reasons(blocks),
+        failed_nums=failed_nums(blocks),
         not_asked=sum(gap.not_asked for gap in gaps),
         gaps=gaps[:MAX_GAPS],
         gaps_left_out=max(0, len(gaps) - MAX_GAPS),
     )
+
+
+def failed_nums(blocks: Iterable[BlockInfo]) -> dict[str, list[int]]:
+    """Name numbers that failed by reason, ascending, at most `MAX_NUMS` each; `blocks` ascend.
+
+    All where so few failed; else the first of every block comes before the second of any, so that
+    they tell of many places.
+    """
+    samples = defaultdict[str, list[list[int]]](list)
+    for block in blocks:
+        for reason, nums in block.failed_nums.items():
+            if len(samples[reason]) < MAX_NUMS:
+                samples[reason].append(nums)
+    return {reason: _spread(found) for reason, found in samples.items()}
+
+
+def _spread(samples: list[list[int]]) -> list[int]:
+    turns = chain.from_iterable(zip_longest(*samples))
+    return sorted(islice((num for num in turns if num is not None), MAX_NUMS))
 
 
 def _gaps(blocks: list[BlockInfo]) -> Iterator[Gap]:
