@@ -104,7 +104,7 @@
         scales: {
           x: { type: "linear", offset: false, min: -0.5, max: columns - 0.5, grid: { display: false }, border: { display: false }, position: "top",
             ticks: { ...middle((value) => value % (columns / 5) ? null : `+${count(value * data.rowSize / columns)}`), autoSkip: false, maxRotation: 0 },
-            afterBuildTicks: (axis) => { axis.ticks = [0, 1, 2, 3, 4].map((part) => ({ value: part * columns / 5 })); } },
+            afterBuildTicks: (axis) => { axis.ticks = (axis.width < 480 ? [0, 2, 4] : [0, 1, 2, 3, 4]).map((part) => ({ value: part * columns / 5 })); } },
           y: { type: "linear", offset: false, reverse: true, min: -0.5, max: rows - 0.5, grid: { display: false }, border: { display: false },
             ticks: { ...middle((value) => count(data.base + value * data.rowSize)), autoSkip: true },
             afterBuildTicks: (axis) => { axis.ticks = Array.from({ length: rows }, (_, row) => ({ value: row })); } },
@@ -140,7 +140,7 @@
 
   const axes = (xTitle, yTitle, xTick) => ({
     x: { type: "linear", title: { display: Boolean(xTitle), text: xTitle }, grid: { display: false }, ticks: { callback: xTick, maxRotation: 0, maxTicksLimit: 7 } },
-    y: { type: "linear", beginAtZero: true, title: { display: Boolean(yTitle), text: yTitle }, ticks: { maxTicksLimit: 6 } },
+    y: { type: "linear", beginAtZero: true, grace: "5%", title: { display: Boolean(yTitle), text: yTitle }, ticks: { maxTicksLimit: 6 } },
   });
   const along = { interaction: { mode: "index", intersect: false } };
 
