@@ -14,8 +14,9 @@ from crawler.errors import CrawlerError, Missing
 from crawler.version import VERSION
 
 if TYPE_CHECKING:
-    from crawler.exports.export import to_pandas
+    from crawler.exports.export import export, to_pandas
     from crawler.run.crawl import crawl
+    from crawler.run.progress import progress_bar
     from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
     from crawler.store.reading import read
 
@@ -25,7 +26,9 @@ __all__ = [
     "Missing",
     "crawl",
     "execute_async_event_loop",
+    "export",
     "get_data_asynchronous",
+    "progress_bar",
     "read",
     "request_song_info",
     "to_pandas",
@@ -34,7 +37,9 @@ __all__ = [
 _HOMES = {
     "crawl": "crawler.run.crawl",
     "execute_async_event_loop": "crawler.steps",
+    "export": "crawler.exports.export",
     "get_data_asynchronous": "crawler.steps",
+    "progress_bar": "crawler.run.progress",
     "read": "crawler.store.reading",
     "request_song_info": "crawler.steps",
     "to_pandas": "crawler.exports.export",

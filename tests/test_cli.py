@@ -16,7 +16,8 @@ import pytest
 from crawler.answer import STOPS, Answer
 from crawler.cli.crawl import exit_code
 from crawler.cli.processes import MAIN
-from crawler.cli.words import answer_lines, count, songs
+from crawler.cli.words import answer_lines, count
+from crawler.request.words import songs
 from crawler.store.block import decode_block
 from crawler.store.folder import FolderStore
 from tests.records import failed

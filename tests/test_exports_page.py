@@ -35,11 +35,14 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     return FolderStore("data/demo")
 
 
-def test_the_python_example_runs(demo: FolderStore, capsys):
-    """It prints the titles and the counts."""
+def test_the_python_examples_run(demo: FolderStore, capsys):
+    """They print the titles and the counts, and write a file."""
     fill(demo, every_outcome())
     exec(blocks_of("python")[0], {})
     assert "1 A song" in capsys.readouterr().out
+    exec(blocks_of("python")[1], {})
+    records = sum(1 <= record.song_num < 1001 for record in every_outcome())
+    assert capsys.readouterr().out == f"{records} {Path('titles.csv').stat().st_size} {{}}\n"
 
 
 def test_the_export_commands_run(demo: FolderStore):

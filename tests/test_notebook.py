@@ -1,6 +1,7 @@
 """The notebook runs from top to bottom in a real kernel, and is kept with what it showed."""
 
 import copy
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def text_of(notebook: Any) -> str:
 
 
 def test_it_runs_from_top_to_bottom(kept):
-    """No cell fails; it shows the bar at its end, the answer with the map, one plot, no warning.
+    """No cell fails; it shows each crawl's bar at its end, the answer with the map, one plot, no warning.
 
     One test, since the run takes its seconds: what it shows is also what was kept.
     """
@@ -73,9 +74,18 @@ def test_it_runs_from_top_to_bottom(kept):
     assert "<b>Songs 1 to 5,000</b>, complete" in shown
     assert "What the store holds of songs 1 to 5,000" in shown
     told = [o.text for o in outputs(notebook) if "data" not in o]
-    assert [line.startswith("songs 1 to 5000: 100%") for line in told] == [True]
+    assert [line.startswith("songs 1 to 5000: 100%") for line in told] == [True, True]
     assert kinds(notebook).count("image/png") == 1
     assert kinds(notebook) == kinds(kept)
+
+
+def test_it_takes_public_names_only(kept):
+    """What a reader copies from it stays: the names of `crawler`, and the embedded site."""
+    code = "\n".join(cell.source for cell in kept.cells if cell.cell_type == "code")
+    assert set(re.findall(r"(?:from|import) (crawler[\w.]*)", code)) == {
+        "crawler",
+        "crawler.demo.site",
+    }
 
 
 def test_it_is_kept_with_its_outputs_and_small(kept):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from crawler.cli.progress import progress_bar
+from crawler.run.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,15 @@ def test_skipped_numbers_count_as_done(terminal):
     assert " 75%" in last_line(shown())
 
 
+def test_a_run_with_nothing_to_ask_says_so(terminal):
+    """What was settled before takes no time: no rate and no time left is guessed at."""
+    stream, shown = terminal
+    show_all(stream, [Counts(skipped=2000, rate=0.0)])
+    line = last_line(shown())
+    assert line.startswith("songs: 100%|")
+    assert line.endswith("| settled before")
+
+
 def test_a_pause_is_shown_in_place_of_the_rate(terminal):
     """Who waits sees that the site asked for it."""
     stream, shown = terminal
@@ -127,25 +136,67 @@ def test_where_nobody_looks_nothing_is_written():
     assert stream.getvalue() == ""
 
 
+def cells_of(*codes):
+    """Run cells in one real kernel; gives what each shows, as text, and the bars that are widgets."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
+    NotebookClient(notebook, kernel_name="python3", timeout=60, coalesce_streams=True).execute()
+    widgets = json.dumps(notebook.metadata.get("widgets", ""))
+    return [json.dumps(cell.outputs) + widgets for cell in notebook.cells]
+
+
 CELL = """
 from types import SimpleNamespace
-from crawler.cli.progress import progress_bar
+from crawler import progress_bar
 counts = dict(found=3, missing=1, failed=0, skipped=0, total=8, rate=98.4, paused=0.0)
-with progress_bar("songs 1 to 8", notebook=True) as show:
+with progress_bar("songs 1 to 8") as show:
     show(SimpleNamespace(**counts))
 """
 
 
 def test_a_notebook_gets_a_bar():
     """In a real kernel, whose stderr is no terminal, the bar is a widget with all its words."""
-    import nbformat
-    from nbclient import NotebookClient
-
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
-    shown = json.dumps(notebook.metadata.get("widgets", "")) + json.dumps(notebook.cells[0].outputs)
+    [shown] = cells_of(CELL)
     for words in ("songs 1 to 8", "50%", "98/s, found 3, missing 1, failed 0"):
         assert words in shown
+
+
+CRAWL = """
+from crawler import crawl
+where = dict(store={store!r}, base_url={site.base_url!r}, genius_token={site.token!r}, rate=0)
+answer = crawl(1, 31, **where)
+"""
+
+
+def test_a_crawl_in_a_notebook_shows_a_bar_by_itself(demo_site, tmp_path):
+    """Nobody need ask for it, and whoever listens to the counts gets these instead."""
+    code = CRAWL.format(store=str(tmp_path), site=demo_site)
+    own = "told = []; crawl(31, 61, on_progress=told.append, **where); print(told[-1].total)"
+    shown, listened = cells_of(code, own)
+    assert "songs 1 to 30" in shown
+    assert "100%" in shown
+    assert "songs 31 to 60" not in listened
+    assert "30\\n" in listened
+
+
+def test_a_crawl_in_a_script_shows_nothing(demo_site, tmp_path):
+    """Even where IPython is loaded and stderr is a terminal: what a script prints is its own."""
+    ours, theirs = pty.openpty()
+    code = "import IPython\n" + CRAWL.format(store=str(tmp_path), site=demo_site)
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("CRAWLER_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print(answer.complete)"],
+        env=environ | {"PYTHONPATH": os.getcwd()},  # noqa: PTH109
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        check=True,
+    )
+    os.close(theirs)
+    seen = _read(ours)
+    os.close(ours)
+    assert (done.stdout, seen) == (b"True\n", b"")
 
 
 def test_a_run_that_never_reports_leaves_nothing(terminal):

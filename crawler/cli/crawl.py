@@ -14,12 +14,13 @@ from crawler.cli.options import (
     site_options,
     store_options,
 )
-from crawler.cli.progress import progress_bar
 from crawler.cli.request import checked_request
 from crawler.cli.signals import stop_on_signals
-from crawler.cli.words import answer_lines, command, songs
+from crawler.cli.words import answer_lines, command
 from crawler.errors import RequestError
 from crawler.request.crawl_request import CrawlRequest
+from crawler.request.words import label
+from crawler.run.progress import progress_bar
 from crawler.settings.reading import Settings
 
 _DESCRIPTION = """\
@@ -99,14 +100,8 @@ def _run(request: CrawlRequest, settings: Settings, *, quiet: bool) -> Answer:
     # Imported here: the engines, the store and all they need, which --help does not.
     from crawler.run.crawl import run
 
-    with stop_on_signals() as stop, progress_bar(_label(request)) as show:
+    with stop_on_signals() as stop, progress_bar(label(request)) as show:
         return run(request, settings, stop_event=stop, on_progress=None if quiet else show)
-
-
-def _label(request: CrawlRequest) -> str:
-    if request.start is None or request.stop is None:
-        return f"{request.mode} songs"
-    return songs(request.start, request.stop)
 
 
 def _tell(answer: Answer, args: argparse.Namespace) -> None:

@@ -9,8 +9,8 @@ import msgspec
 
 from crawler.cli.options import settings_of
 from crawler.cli.request import checked_request
-from crawler.cli.words import songs
 from crawler.errors import RequestError, SettingsError
+from crawler.request.words import songs
 from crawler.settings.reading import Settings, is_loopback
 
 if TYPE_CHECKING:

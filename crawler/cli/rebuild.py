@@ -6,7 +6,8 @@ import msgspec
 
 from crawler.cli.options import VERBATIM, store_options, store_settings_of
 from crawler.cli.request import checked_range
-from crawler.cli.words import command, count, songs
+from crawler.cli.words import command, count
+from crawler.request.words import songs
 
 _DESCRIPTION = """\
 Make new info of what a crawl with CRAWLER_KEEP_RAW=1 kept, without a request to the site.

@@ -13,7 +13,8 @@ import msgspec
 from crawler.cli.options import VERBATIM, store_options, store_settings_of
 from crawler.cli.page import write_page
 from crawler.cli.request import checked_range
-from crawler.cli.words import command, count, songs
+from crawler.cli.words import command, count
+from crawler.request.words import songs
 from crawler.store.contract import Store
 from crawler.store.coverage import Coverage, coverage_of
 

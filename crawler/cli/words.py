@@ -1,4 +1,4 @@
-"""What the command line says to people: songs, answers, errors, and how to go on."""
+"""What the command line says to people: commands, answers, errors, and how to go on."""
 
 import shlex
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crawler.answer import STOPS, Answer
 from crawler.errors import CrawlerError, SettingsError
+from crawler.request.words import songs
 
 
 def program() -> str:
@@ -18,13 +19,6 @@ def program() -> str:
 def command(arguments: Sequence[str]) -> str:
     """Write a command line that a shell reads as it stands."""
     return f"{program()} {shlex.join(arguments)}"
-
-
-def songs(start: int, stop: int) -> str:
-    """Name a range as people do: "songs 1 to 2000" for `range(1, 2001)`."""
-    if stop <= start:
-        return "no songs"
-    return f"song {start}" if stop == start + 1 else f"songs {start} to {stop - 1}"
 
 
 def count(number: int, noun: str) -> str:

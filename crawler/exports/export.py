@@ -48,7 +48,7 @@ class Sink(Protocol):
 
 def export(
     store: str | Store,
-    out: Path,
+    out: str | Path,
     start: int = 0,
     stop: int | None = None,
     *,
@@ -61,7 +61,7 @@ def export(
 
     Args:
         store: A folder or `gs://bucket/prefix`.
-        out: Ends in `.parquet`, `.csv` or `.jsonl`.
+        out: The file; ends in `.parquet`, `.csv` or `.jsonl`.
         start: First song number, included.
         stop: Number after the last; None: to the end.
         on_records: Told how many more were written, block by block.
@@ -71,6 +71,7 @@ def export(
         StoreError: The store is empty, cannot be reached, or holds a broken block.
         OSError: The file cannot be written.
     """
+    out = Path(out)
     open_sink = _sink_for(out)
     store = open_store(store) if isinstance(store, str) else store
     columns = store_columns(store)

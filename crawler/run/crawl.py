@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from crawler.answer import Answer
@@ -14,9 +15,11 @@ from crawler.frontier.pacer import Pacer
 from crawler.frontier.work import Results
 from crawler.page.map_strip import map_strip
 from crawler.request.crawl_request import CrawlRequest, check_request
+from crawler.request.words import label
 from crawler.run.assembly import Run
 from crawler.run.functions import identify, target_of
 from crawler.run.housekeeping import Progress
+from crawler.run.progress import in_notebook, progress_bar
 from crawler.run.stock import STORE_SECONDS, Stock
 from crawler.settings.reading import Settings, read_settings
 from crawler.store import identity
@@ -55,7 +58,8 @@ def crawl(
         refresh_older_than_days: Settled records older than this are asked again.
         recheck: `"missing"` asks missing numbers again.
         ca_file: Certificate authorities to trust instead of the usual ones.
-        on_progress: Told several times a second where the run stands, in a thread of its own.
+        on_progress: Told several times a second where the run stands, in a thread of its own. By
+            default a bar in a Jupyter notebook, and nothing elsewhere.
         stop_event: Set it to end the run early, from any thread or signal handler.
         settings: Fields of `Settings`, such as `store="data/songs"`, `rate=50`; they win over the
             environment. There is no time budget unless one is given here.
@@ -83,15 +87,26 @@ def crawl(
         "refresh_older_than_days": refresh_older_than_days,
         "recheck": recheck,
     }
-    return run(
-        check_request({name: value for name, value in asked.items() if value is not None}),
-        checked,
-        function=None if isinstance(function, str) else function,
-        song_urls=song_urls,
-        ca_file=ca_file,
-        on_progress=on_progress,
-        stop_event=stop_event,
-    )
+    request = check_request({name: value for name, value in asked.items() if value is not None})
+    with _bar(request, on_progress) as show:
+        return run(
+            request,
+            checked,
+            function=None if isinstance(function, str) else function,
+            song_urls=song_urls,
+            ca_file=ca_file,
+            on_progress=show,
+            stop_event=stop_event,
+        )
+
+
+def _bar(
+    request: CrawlRequest, on_progress: Callable[[Progress], None] | None
+) -> AbstractContextManager[Callable[[Progress], None] | None]:
+    """Show a bar where nobody wants to be told otherwise and somebody looks: in a notebook."""
+    if on_progress is None and in_notebook():
+        return progress_bar(label(request), notebook=True)
+    return nullcontext(on_progress)
 
 
 def run(

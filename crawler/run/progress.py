@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO
 
 # Short, so that 80 columns hold it; how many there are in all stands in the label.
 _KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+_SETTLED = "{desc}: {percentage:3.0f}%|{bar}| settled before"  # nothing was to be asked
 _OPEN = "{desc}: {n_fmt} in {elapsed}{postfix}"  # how many there will be is not known
 
 
@@ -42,18 +43,21 @@ class Counts(Protocol):
 
 @contextlib.contextmanager
 def progress_bar(
-    label: str, *, stream: TextIO | None = None, notebook: bool = False
+    label: str, *, stream: TextIO | None = None, notebook: bool | None = None
 ) -> Iterator[Callable[[Counts], None] | None]:
     """Show a bar while the body runs; yields what the run is to call with its counts.
 
-    Yields None where the stream is no terminal, so that the run need not count for nobody. The
-    last state stays on its own line when the body ends, however it ends.
+    Yields None where nobody looks, so that the run need not count for nobody: the stream is no
+    terminal, and this is no notebook. The last state stays on its own line when the body ends,
+    however it ends.
 
     Args:
         label: What is crawled, such as "songs 1 to 2000".
         stream: Where the bar goes; None: the process's stderr.
-        notebook: Show it whatever the stream is, as a widget where there are widgets.
+        notebook: Show it whatever the stream is, as a widget where there are widgets; None: where
+            this runs in a notebook.
     """
+    notebook = in_notebook() if notebook is None else notebook
     stream = sys.stderr if stream is None else stream
     if not (notebook or stream.isatty()):
         yield None
@@ -63,6 +67,16 @@ def progress_bar(
         yield bar.show
     finally:
         bar.close()
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel, where somebody looks at what a cell shows.
+
+    Nothing is imported to find out: a kernel has IPython loaded.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None  # IPython in a terminal has none
 
 
 class _Bar:
@@ -86,8 +100,9 @@ class _Bar:
                 dynamic_ncols=has_width,
                 ncols=None if has_width else 80,
                 nrows=None if has_width else 24,
-                bar_format=_KNOWN if counts.total is not None else _OPEN,
+                bar_format=_format(counts),
             )
+        self._bar.bar_format = _format(counts)
         self._bar.total = counts.total
         self._bar.set_postfix_str(_postfix(counts), refresh=False)
         done = counts.found + counts.missing + counts.failed + counts.skipped
@@ -98,6 +113,12 @@ class _Bar:
         if self._bar is not None:
             self._bar.refresh()  # a widget would keep what it showed a tenth of a second ago
             self._bar.close()
+
+
+def _format(counts: Counts) -> str:
+    if counts.total is None:
+        return _OPEN
+    return _SETTLED if counts.skipped == counts.total else _KNOWN
 
 
 def _postfix(counts: Counts) -> str:
