@@ -1,5 +1,6 @@
 """The command line, as processes over the embedded site: answers, words, exit codes, signals."""
 
+import argparse
 import json
 import os
 import re
@@ -15,8 +16,9 @@ import pytest
 
 from crawler.answer import STOPS, Answer
 from crawler.cli.crawl import exit_code
+from crawler.cli.main import build_parser
 from crawler.cli.processes import MAIN
-from crawler.cli.words import answer_lines, count
+from crawler.cli.words import answer_lines, count, size
 from crawler.request.words import songs
 from crawler.store.block import decode_block
 from crawler.store.folder import FolderStore
@@ -244,8 +246,8 @@ def test_status_names_failed_numbers(tmp_path):
     records = [failed(7), failed(2001), *[failed(num, "http_500") for num in range(100, 110)]]
     fill(FolderStore(tmp_path / "s"), records)
     _, out, _ = run(tmp_path, "status", "--store", "s")
-    assert "  failed: 2 timeout: 7, 2001\n" in out
-    assert "  failed: 10 http_500: 100, 101, 102, 103, 104, ...\n" in out
+    assert "  failed: 2 timeout (songs 7, 2001)\n" in out
+    assert "  failed: 10 http_500 (such as songs 100, 101, 102, 103, 104)\n" in out
 
 
 def test_status_as_json_is_the_coverage(demo_site, tmp_path):
@@ -455,6 +457,23 @@ def test_ranges_are_named_as_people_do(first, after, words):
 def test_things_are_counted_in_words(number, words):
     """One thing is singular, and thousands are parted."""
     assert count(number, "block") == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0 kB"), (1, "1 kB"), (20_001, "21 kB"), (999_499, "1000 kB"), (999_500, "1.0 MB")],
+)
+def test_a_size_is_never_rounded_to_nothing(number, words):
+    """A small export is not said to hold 0.0 MB."""
+    assert size(number) == words
+
+
+def test_every_option_says_what_it_does():
+    """No line of a --help is a bare name."""
+    [commands] = [action for action in build_parser()._actions if action.choices]
+    for name, parser in commands.choices.items():
+        told = {a.dest: a.help for a in parser._actions if a.dest != argparse.SUPPRESS}
+        assert [option for option, words in told.items() if not words] == [], name
 
 
 def answer_of(**fields):

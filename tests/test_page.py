@@ -81,8 +81,22 @@ def test_the_numbers_to_look_at_are_told():
 
 def test_the_shown_command_is_for_this_store():
     """Whatever it is called, a shell reads its name as it is."""
-    shown = Text(page([a_block(2000, failed=1)], location="my songs")).shown
+    shown = Text(page([a_block(2000, found=899, failed=1)], location="my songs")).shown
     assert "For example: python -m crawler crawl 2000 3000 --store 'my songs'" in shown
+
+
+def test_the_shown_command_asks_nothing_that_nobody_wanted():
+    """It is for a number that failed, or else ends where the store and its runs do."""
+    named = a_block(0, found=150, failed=10, nums={"timeout": [17, 18]})
+    assert "crawler crawl 17 18 --store" in Text(page([named])).shown
+    assert "crawler crawl 0 160 --store" in Text(page([a_block(0, found=50, failed=10)])).shown
+
+
+def test_failed_numbers_alone_are_not_forecast():
+    """They come when they are worth asking, whatever the pace."""
+    text = page([a_block(0, found=890, failed=10)], [a_run(start=0, stop=1000, found=900)])
+    assert "Every number was asked; what failed is left." in Text(text).shown
+    assert data_of(text)["end"] is None
 
 
 def test_of_many_reasons_the_commonest_are_told():

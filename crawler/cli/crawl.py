@@ -36,7 +36,7 @@ examples:
   %(prog)s --mode next --limit 50000   the next 50,000 numbers that are not settled
   %(prog)s --mode new                  what came after the last song found so far
   %(prog)s 1 2001 --refresh-older-than-days 30
-  %(prog)s 1 10000001 --fan-out         hand it to the deployed function's task queue
+  %(prog)s 1 10000001 --fan-out        hand it to the deployed function's task queue
 
 exit codes:
   0 complete, 3 not complete, 2 wrong usage or settings, 1 error, 130 ended at once

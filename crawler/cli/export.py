@@ -7,7 +7,7 @@ import msgspec
 
 from crawler.cli.options import VERBATIM, store_options, store_settings_of
 from crawler.cli.request import checked_range
-from crawler.cli.words import count
+from crawler.cli.words import count, size
 from crawler.errors import CrawlerError
 
 _DESCRIPTION = """\
@@ -64,7 +64,7 @@ def export(args: argparse.Namespace) -> int:
     if args.json:
         print(msgspec.json.encode(report).decode())
         return 0
-    print(f"{args.out}: {count(report.records, 'record')}, {report.bytes / 1e6:.1f} MB.")
+    print(f"{args.out}: {count(report.records, 'record')}, {size(report.bytes)}.")
     for name, number in report.misfits.items():
         print(f"  {count(number, 'value')} did not fit the column {name} and are empty there")
     return 0

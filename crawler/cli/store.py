@@ -174,7 +174,8 @@ def _status_lines(held: Coverage, location: str, rate: float) -> Iterator[str]:
     if held.oldest_fetched_at is not None:
         yield f"Last found: song {held.last_found}. Oldest record: {_time(held.oldest_fetched_at)}."
     for reason, how_many in held.reasons.items():
-        yield f"  failed: {how_many:,} {reason}{_some(held.failed_nums.get(reason, []), how_many)}"
+        named = _some(held.failed_nums.get(reason, []), how_many)
+        yield f"  failed: {how_many:,} {reason}{named}"
     if held.next_try_at is not None:
         yield f"What failed is worth asking again from {_time(held.next_try_at)}."
     yield from _gap_lines(held)
@@ -183,8 +184,9 @@ def _status_lines(held: Coverage, location: str, rate: float) -> Iterator[str]:
 
 def _some(nums: list[int], how_many: int) -> str:
     """Name numbers to look at; without commas, since they are to be pasted."""
-    shown = [str(num) for num in nums[:_SHOWN_NUMS]]
-    return f": {', '.join(shown + ['...'] * (how_many > len(shown)))}" if shown else ""
+    shown = ", ".join(str(num) for num in nums[:_SHOWN_NUMS])
+    such_as = "such as " if how_many > min(len(nums), _SHOWN_NUMS) else ""
+    return f" ({such_as}{'song' if how_many == 1 else 'songs'} {shown})" if shown else ""
 
 
 def _gap_lines(held: Coverage) -> Iterator[str]:

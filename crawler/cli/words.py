@@ -26,6 +26,13 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def size(number_of_bytes: int) -> str:
+    """Write the size of a file: "20 kB", "1.5 MB"; nothing is 0 but an empty file."""
+    if number_of_bytes < 999_500:
+        return f"{-(-number_of_bytes // 1000)} kB"
+    return f"{number_of_bytes / 1e6:.1f} MB"
+
+
 def answer_lines(answer: Answer, repeat: str) -> list[str]:
     """Tell what a run did, why it ended, and the command that goes on where it stopped.
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from crawler.demo.manners import DEMO_TOKEN, FAULT_KINDS, LAST_SONG, Manners
 
 _HELP = {
+    "last": "beyond this number there are no songs (default: %(default)s)",
     "rate_limit": "requests per second above which it answers 429",
     "retry": "what a 429 or 503 tells the client to wait (default: 1)",
     "faults": "share of requests that get a fault, 0 to 1; each number succeeds in the end",
@@ -26,7 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whole_seconds = _number(int, 0, 10**9)
     add("--port", type=port, default=0, help="loopback port; 0, the default, takes a free one")
     add("--token", default=DEMO_TOKEN, help="the token it wants (default: %(default)s)")
-    add("--last-song", type=_number(int, 0, 10**15), default=LAST_SONG, metavar="N")
+    add(
+        "--last-song",
+        type=_number(int, 0, 10**15),
+        default=LAST_SONG,
+        metavar="N",
+        help=_HELP["last"],
+    )
     add("--latency", type=seconds, default=0.0, metavar="SECONDS", help="wait before each answer")
     add("--rate-limit", type=_number(float, 0.001, 1e9), metavar="N", help=_HELP["rate_limit"])
     add("--retry-after", type=whole_seconds, default=1, metavar="SECONDS", help=_HELP["retry"])

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from crawler.page import words
-from crawler.page.failures import group_failures
+from crawler.page.failures import Failures, group_failures
 from crawler.page.map import STATES, CoverageMap, coverage_map, densest, stretches
 from crawler.page.runs import course, forecast, progress
 from crawler.store.block_info import BlockInfo
@@ -54,7 +54,9 @@ def status_page(
     pace = _pace(runs, rate)
     left = line.not_asked + held.failed
     points = progress(runs, held.settled, now) if runs else []
-    end = forecast(points, left, now)
+    # What failed has times of its own, whatever the pace.
+    end = forecast(points, left, now) if line.not_asked else None
+    failures = group_failures(blocks)
     scripts = [_asset(name) for name in _SCRIPTS]
     style = _asset("page.css")
     text: str = _template().render(
@@ -76,7 +78,8 @@ def status_page(
         table=list(stretches(line.cells)),
         max_stretches=MAX_STRETCHES,
         max_reasons=MAX_REASONS,
-        failures=group_failures(blocks),
+        failures=failures,
+        example=_example(failures, line),
         runs=runs[:SHOWN_RUNS],
         points=points,
         data=_data(held, line, runs[:SHOWN_RUNS], points, end),
@@ -95,6 +98,16 @@ def _number_line(
         start=min((answer.start for answer in ranges), default=None),
         stop=max(stops, default=None),
     )
+
+
+def _example(failures: Sequence[Failures], line: CoverageMap) -> range:
+    """Choose numbers to ask again that failed, and none that was never wanted."""
+    if not failures:
+        return range(0)
+    if failures[0].nums:
+        return range(failures[0].nums[0], failures[0].nums[0] + 1)
+    place = failures[0].places[0]
+    return range(max(place.start, line.start), min(place.stop, line.stop))
 
 
 def _pace(runs: Sequence[RunObject], rate: float | None) -> float:

@@ -148,6 +148,7 @@
     const time = new Date(seconds * 1000);
     const day = `${time.getUTCFullYear()}-${pad(time.getUTCMonth() + 1)}-${pad(time.getUTCDate())}`;
     const clock = `${pad(time.getUTCHours())}:${pad(time.getUTCMinutes())}`;
+    if (isShort === "second") return `${clock}:${pad(time.getUTCSeconds())}`;
     return isShort === "day" ? day.slice(5) : isShort === "clock" ? clock : `${day} ${clock} UTC`;
   }
 
@@ -165,7 +166,7 @@
     alive(byId("progress"), { type: "line", data: { datasets }, options: {
       parsing: false, interaction: { mode: "nearest", axis: "x", intersect: false },
       scales: (() => {
-        const both = axes("", "numbers settled", (value) => when(value, long ? "day" : "clock"));
+        const both = axes("", "numbers settled", (value) => when(value, long ? "day" : last - points[0].x > 600 ? "clock" : "second"));
         both.x.min = points[0].x;
         both.x.max = last;
         both.y.max = 1.05 * Math.max(data.wanted, ...points.map((point) => point.y));
