@@ -16,7 +16,7 @@ class Stop(msgspec.Struct, frozen=True):
         status: HTTP status of the function's answer.
         severity: Severity of the `run_finished` log line.
         repeat: Whether delivering the same request again is worth while at once.
-        meaning: For people, one sentence.
+        meaning: For people, one sentence; Markdown.
     """
 
     status: int
@@ -112,10 +112,23 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         names = ("found", "missing", "failed", "skipped", "remaining", "requests", "retries")
         heads = "".join(f"<th>{name}</th>" for name in names)
         counts = "".join(f"<td>{getattr(self, name):,}</td>" for name in names)
-        state = "complete" if self.complete else f"not complete: {STOPS[self.stopped_by].meaning}"
+        state = "Complete." if self.complete else f"Not complete: {why_not_complete(self)}"
         draw = self.__dict__.get("draw_map")
         return (
-            f"<p><b>Songs {self.start:,} to {max(self.start, self.stop - 1):,}</b>, {escape(state)}; "
-            f"{self.seconds:.1f} s, {self.mean_rate:,.0f} requests a second</p>"
+            f"<p><b>{_songs(self.start, self.stop)}</b>: {self.seconds:.1f} s, "
+            f"{self.mean_rate:,.0f} requests a second. {escape(state)}</p>"
             f"<table><tr>{heads}</tr><tr>{counts}</tr></table>{draw() if draw else ''}"
         )
+
+
+def why_not_complete(answer: Answer) -> str:
+    """Say in one sentence, plain text, why a run left numbers that are not settled."""
+    if answer.stopped_by == "done":
+        return "What failed is worth asking again later."
+    return STOPS[answer.stopped_by].meaning.replace("`", "")
+
+
+def _songs(start: int, stop: int) -> str:
+    if stop <= start:
+        return "No songs"
+    return f"Song {start:,}" if stop == start + 1 else f"Songs {start:,} to {stop - 1:,}"

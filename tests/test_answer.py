@@ -1,14 +1,17 @@
 """The answer in a notebook: a small table and the map, and the same JSON as everywhere."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 
 from crawler import crawl
 from crawler.answer import Answer
 from crawler.demo.site import DemoSite
 from crawler.page.map_strip import map_strip
 from crawler.store.folder import FolderStore
+from tests.pages import a_run
 from tests.records import failed, mixed
 from tests.stores import fill
 
@@ -24,10 +27,35 @@ def test_a_notebook_shows_counts_and_the_map(demo_site: DemoSite, tmp_path: Path
     """The numbers of the answer, and the whole store's line, with what lies beside the range."""
     answer_of(demo_site, tmp_path, 5000, 5010)
     shown = answer_of(demo_site, tmp_path)._repr_html_()
-    assert "<b>Songs 1 to 100</b>, complete" in shown
+    assert "<b>Songs 1 to 100</b>: " in shown
+    assert " requests a second. Complete.</p>" in shown
     assert "<th>found</th>" in shown
     assert "songs 1 to 5,009" in shown
     assert "not asked" in shown
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"start": 5, "stop": 5}, "<b>No songs</b>"),
+        ({"start": 5, "stop": 6}, "<b>Song 5</b>"),
+        (
+            {"complete": False, "stopped_by": "time_budget"},
+            "a second. Not complete: The time budget ran out; remaining numbers are left.</p>",
+        ),
+        (
+            {"complete": False, "failed": 1},
+            "a second. Not complete: What failed is worth asking again later.</p>",
+        ),
+    ],
+    ids=["none", "one", "budget", "failed"],
+)
+def test_a_notebook_says_what_was_asked_and_what_is_left(fields: dict[str, Any], words: str):
+    """In sentences, for every way a run can go."""
+    assert (
+        words
+        in msgspec.structs.replace(a_run().answer, **{"complete": True} | fields)._repr_html_()
+    )
 
 
 def test_the_map_is_no_part_of_the_json(demo_site: DemoSite, tmp_path: Path):

@@ -71,7 +71,8 @@ def test_it_runs_from_top_to_bottom(kept):
     assert "found=4550, missing=450" in said
     assert "(5000, 0)" in said
     shown = "".join(o.data.get("text/html", "") for o in outputs(notebook) if "data" in o)
-    assert "<b>Songs 1 to 5,000</b>, complete" in shown
+    assert "<b>Songs 1 to 5,000</b>: " in shown
+    assert "Complete." in shown
     assert "What the store holds of songs 1 to 5,000" in shown
     told = [o.text for o in outputs(notebook) if "data" not in o]
     assert [line.startswith("songs 1 to 5000: 100%") for line in told] == [True, True]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from crawler.answer import STOPS, Answer
+from crawler.answer import Answer, why_not_complete
 from crawler.errors import CrawlerError, SettingsError
 from crawler.request.words import songs
 
@@ -50,13 +50,7 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
     if answer.complete:
         return [*lines, "Complete: every number is settled."]
     left = f"{answer.remaining:,} not asked, {answer.failed:,} failed"
-    return [*lines, f"Not complete: {left}. {_why(answer)}", f"To go on: {repeat}"]
-
-
-def _why(answer: Answer) -> str:
-    if answer.stopped_by == "done":
-        return "What failed is worth asking again later."
-    return STOPS[answer.stopped_by].meaning
+    return [*lines, f"Not complete: {left}. {why_not_complete(answer)}", f"To go on: {repeat}"]
 
 
 def error_line(error: CrawlerError, given: dict[str, str]) -> str:
