@@ -75,8 +75,16 @@ def test_the_numbers_to_look_at_are_told():
         a_block(5000, failed=30, reasons={"timeout": 30}, nums={"timeout": [5001, 5002]}),
     ]
     shown = Text(page(blocks)).shown
-    assert "timeout 30 5,001, 5,002 and 28 more the most in 5,000 to 5,999 (30)" in shown
+    assert "timeout 30 5,001, 5,002 and 28 more in 5,000 to 5,999 (30)" in shown
     assert "reset 2 17, 403 For example" in shown
+
+
+def test_of_many_places_the_page_names_those_with_the_most():
+    """And says that these are not all."""
+    blocks = [a_block(k * 2000, failed=2, nums={"timeout": [k * 2000]}) for k in range(9)]
+    shown = Text(page(blocks)).shown
+    assert "the most in 0 to 999 (2) 2,000 to 2,999 (2)" in shown
+    assert "14,000 to 14,999 (2) and 1 more place For example" in shown
 
 
 def test_the_shown_command_is_for_this_store():
