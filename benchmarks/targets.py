@@ -39,6 +39,15 @@ def targets_table(cases: Cases) -> list[str]:
     return lines + [f"| {what} | {came} | {words[met]} |" for what, came, met in checks]
 
 
+def not_met(cases: Cases) -> str:
+    """Say how many targets are met, and name each that is not, with what was measured."""
+    checks = check_targets(cases)
+    met = sum(is_met is True for _, _, is_met in checks)
+    missed = [f"{what} ({came or 'not measured'})" for what, came, is_met in checks if not is_met]
+    rest = f"; not met: {'; '.join(missed)}" if missed else ""
+    return f"of {len(checks)} targets {met} are met{rest}."
+
+
 def _unpaced(cases: Cases) -> Iterator[Check]:
     race = cases.get("http", [])
     for rival, least in ((BARE_LOOP, 1.0), (WREQ, 1.5), (AIOHTTP, 4.0), (SCRAPY, 50.0)):
