@@ -9,6 +9,7 @@ import pytest
 from crawler import crawl
 from crawler.answer import Answer
 from crawler.demo.site import DemoSite
+from crawler.run import housekeeping
 from crawler.store.folder import FolderStore
 from crawler.store.verify import verify
 
@@ -72,6 +73,18 @@ def test_a_run_that_comes_later_takes_over_a_part(
     assert [answer.complete for answer in answers] == [True, True]
     assert answers[1].requests > 1_000
     assert demo_site.stats()["requests"] <= 15_000 + ENDS
+
+
+def test_runs_that_have_written_the_status_still_hear_of_each_other(
+    where: dict[str, Any], demo_site: DemoSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run lists anew after its first minute is what it goes by, so that it comes to an end."""
+    monkeypatch.setattr(housekeeping, "STATUS_SECONDS", 0.01)
+    begins = threading.Event()
+    begins.set()
+    answers = run_beside(10_000, where, begins)
+    assert [answer.complete for answer in answers] == [True, True]
+    assert demo_site.stats()["requests"] <= 10_000 + ENDS
 
 
 def test_what_a_run_leaves_undone_the_other_does(

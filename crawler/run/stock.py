@@ -74,7 +74,7 @@ class Stock:
     def write_status(self) -> None:
         """Write the status of the whole store."""
         if not self._is_whole:
-            blocks = self.store.list_blocks(timeout=STORE_SECONDS)
-            self.listing = {info.first: info for info in blocks} | self.listing
+            for info in self.store.list_blocks(timeout=STORE_SECONDS):
+                self.listing.setdefault(info.first, info)  # the plan looks into this very dict
             self._is_whole = True
         write_status(self.store, self.listing, now=datetime.now(UTC), known_runs=self._known_runs)
