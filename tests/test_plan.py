@@ -288,3 +288,25 @@ def test_whole_blocks_are_counted_exactly_when_interrupted(spans, blocks, most):
     asked = drain(supply, most)
     remaining = stop - len(asked) - supply.settled - supply.settled_beyond()
     assert remaining == len(wished) - len(asked)
+
+
+def test_a_listing_that_never_catches_up_costs_no_endless_search():
+    """A block that holds more than is listed parts a run once; what it lacks is asked all the same."""
+    shelf = Shelf([found(num) for num in range(1000, 1500)])
+    shelf.listing.clear()
+    met = set()
+    supply = FillSupply(
+        0,
+        3000,
+        shelf.listing,
+        Criteria(now=NOON),
+        read=shelf.read,
+        on_block=shelf.entered.append,
+        met=met,
+        uniform=lambda low, _high: low,
+    )
+    numbers = supply.take(10)
+    met.add(0)
+    numbers += drain(supply)
+    assert sorted(numbers) == [*range(1000), *range(1500, 3000)]
+    assert shelf.reads.count(1000) == 2

@@ -116,6 +116,7 @@ class FillSupply:
             head = head.result()
         self._ahead.popleft()
         if head.is_touched:
+            self._left_over[first] = list(self._numbers(first))  # heeded once, whatever is listed
             self._order.put_back(first)
             self._part()
             return False
@@ -176,8 +177,7 @@ class FillSupply:
 
     def _plan_ahead(self) -> None:
         while len(self._ahead) < (READ_AHEAD if self._is_alone else 1):
-            first = self._order.next()
-            if first is None:
+            if (first := self._order.next()) is None:
                 return
             known = self._from_counts(first)
             if known is not None and (self._is_alone or not len(known.numbers)):
