@@ -42,6 +42,23 @@ def test_a_pause_is_told_to_the_others_through_the_store(
     assert 20 < (until - utc_now()).total_seconds() <= 30
 
 
+def test_a_pause_is_told_also_where_the_store_fails_at_first(
+    frontier: Frontier,
+    store: FolderStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A store that cannot be written to for a moment does not keep the others in the dark."""
+    monkeypatch.setattr(contact_module, "CONTROL_SECONDS", 0.05)
+    blocked = Path(store.location) / "control.json"
+    blocked.mkdir()  # no file can take its place
+    with Contact(frontier, store, seen_stop_id=None) as contact:
+        contact.tell_pause(30.0)
+        assert wait_until(lambda: "control.json cannot be used" in caplog.text)
+        blocked.rmdir()
+        assert wait_until(lambda: read_control(store, timeout=5)[0].pause_until is not None)
+
+
 def test_the_same_pause_is_told_once(
     frontier: Frontier, store: FolderStore, caplog: pytest.LogCaptureFixture
 ) -> None:

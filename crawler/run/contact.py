@@ -1,7 +1,6 @@
 """The contact between runs on one store: `control.json`, read every few seconds, written on a pause."""
 
 import contextvars
-import functools
 import logging
 import queue
 import threading
@@ -32,6 +31,7 @@ class Contact:
         self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id
         self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._told_until = 0.0
+        self._untold: datetime | None = None  # the end of a pause that the store does not have yet
         self._ended = threading.Event()
         run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
         self._thread = threading.Thread(target=run, args=(self._run,), name="contact", daemon=True)
@@ -75,11 +75,13 @@ class Contact:
                 seconds = self._pauses.get(timeout=max(0.0, look_at - time.monotonic()))
             except queue.Empty:
                 look_at = time.monotonic() + CONTROL_SECONDS
+                self._guarded(self._pass_on)
                 self._guarded(self._obey)
             else:
                 if seconds is not None:
                     until = datetime.now(UTC) + timedelta(seconds=seconds)
-                    self._guarded(functools.partial(self._pass_on, until))
+                    self._untold = max(until, self._untold or until)
+                    self._guarded(self._pass_on)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -87,8 +89,10 @@ class Contact:
         except StoreError as error:
             logger.warning("control.json cannot be used at present: %s", error)
 
-    def _pass_on(self, until: datetime) -> None:
-        control.order_pause(self._store, until, now=datetime.now(UTC))
+    def _pass_on(self) -> None:
+        if self._untold is not None:
+            control.order_pause(self._store, self._untold, now=datetime.now(UTC))
+            self._untold = None
 
     def _obey(self) -> None:
         order, _ = control.read_control(self._store, timeout=CONTROL_SECONDS)
