@@ -1,11 +1,12 @@
 """A site that misbehaves as its address says, and records who asked what, when.
 
-An address is `{base_url}/<fault>[:<value>][@<count>][~<seconds>][!<after>]/songs/<number>`, a fault
-of `FAULTS`, always at work unless one of these follows its name:
+An address is `{base_url}/<fault>[:<value>][@<count>][~<seconds>][!<after>][=<once>]/songs/<number>`,
+a fault of `FAULTS`, always at work unless one of these follows its name:
 
 - `@2`: for the first 2 requests of each number;
 - `~5`: for the first 5 seconds from the first request to this address;
-- `!500`: after the first 500 requests to this address, right before.
+- `!500`: after the first 500 requests to this address, right before;
+- `=500`: once, for the first request of number 500.
 
 Several together must all hold. What is not spoilt is answered as the demo site does, without asking
 for a token. A `value` may be percent-encoded. Faults of the certificate and the handshake are whole
@@ -41,7 +42,8 @@ MAX_FAULT_SECONDS = 60.0
 """No fault lasts longer, whatever the client does."""
 
 _SCENARIO = re.compile(
-    r"(?P<name>[^:@~!]+)(:(?P<value>[^@~!]*))?(@(?P<count>\d+))?(~(?P<seconds>[\d.]+))?(!(?P<after>\d+))?"
+    r"(?P<name>[^:@~!=]+)(:(?P<value>[^@~!=]*))?(@(?P<count>\d+))?(~(?P<seconds>[\d.]+))?"
+    r"(!(?P<after>\d+))?(=(?P<once>\d+))?"
 )
 _CERTIFICATES = ("expired", "other-host", "self-signed")
 
@@ -91,6 +93,7 @@ class _Scenario:
     count: int | None
     seconds: float | None
     after: int | None
+    once: int | None
     began: float | None = None
     total: int = 0
     times: Counter[int] = field(default_factory=Counter)
@@ -104,6 +107,7 @@ class _Scenario:
             (self.count is None or self.times[number] <= self.count)
             and (self.seconds is None or now - self.began < self.seconds)
             and (self.after is None or self.total > self.after)
+            and (self.once is None or (number == self.once and self.times[number] == 1))
         )
 
 
@@ -470,6 +474,7 @@ def _find(name: str) -> _Scenario:
         count=None if found["count"] is None else int(found["count"]),
         seconds=None if found["seconds"] is None else float(found["seconds"]),
         after=None if found["after"] is None else int(found["after"]),
+        once=None if found["once"] is None else int(found["once"]),
     )
 
 

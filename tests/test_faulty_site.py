@@ -510,6 +510,14 @@ def test_a_fault_for_some_seconds(faulty_site):
     assert faulty_site.requests[-1].at - seen[0].at >= 0.3
 
 
+def test_a_fault_can_fall_on_one_number_once(faulty_site):
+    """`=n` spoils the first request of one number, and nothing else."""
+    path, other = f"/status:500={FOUND}/songs/", FOUND + 1
+    statuses = [ask(faulty_site, f"{path}{n}")[0] for n in (other, FOUND, FOUND, other)]
+    assert statuses[1:3] == [500, 200]
+    assert statuses.count(500) == 1
+
+
 def test_conditions_hold_together(faulty_site):
     """`@1!2` spoils the first request of a number, but none of the first two of all."""
     path = "/status:500@1!2/songs/"

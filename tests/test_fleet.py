@@ -24,6 +24,7 @@ from crawler.fleet.task_queue import EMULATOR
 from crawler.store.control import order_stop, read_control
 from crawler.store.folder import FolderStore
 from crawler.store.verify import verify
+from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess
 from tests.queue_server import QUEUE, Limits, QueueServer
 
@@ -36,9 +37,9 @@ pytestmark = pytest.mark.once
 
 
 class Fleet:
-    """A site, a queue, and instances of the function; `stop` ends what is left of them."""
+    """A site (`DemoSite` or `FaultySite`), a queue, and instances of the function."""
 
-    def __init__(self, site: DemoSite, queue: QueueServer, store: Path) -> None:
+    def __init__(self, site: Any, queue: QueueServer, store: Path) -> None:
         self.site, self.queue, self.store = site, queue, FolderStore(store)
         self.workers: dict[int, FunctionProcess] = {}
         self.stack = contextlib.ExitStack()
@@ -46,14 +47,14 @@ class Fleet:
     def start(self, **settings: str) -> None:
         """Start the instances, all alike; a setting is `CRAWLER_…` without that."""
         environ = {f"CRAWLER_{name.upper()}": value for name, value in settings.items()}
-        environ |= {
+        environ = {
             "GENIUS_TOKEN": "demo-token",
             "CRAWLER_BASE_URL": self.site.base_url,
             "CRAWLER_STORE": self.store.location,
             "CRAWLER_QUEUE": QUEUE,
             "CRAWLER_URL": "http://127.0.0.1:9/",
             EMULATOR: self.queue.host,
-        }
+        } | environ
         for process in [FunctionProcess(environ) for _ in range(WORKERS)]:
             self.workers[process.port] = self.stack.enter_context(process)
         self.queue.instances += self.workers
@@ -88,7 +89,7 @@ def make_fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
     """Make fleets that are gone when the test is over."""
     with contextlib.ExitStack() as stack:
 
-        def make(site: DemoSite, queue: QueueServer, **settings: str) -> Fleet:
+        def make(site: Any, queue: QueueServer, **settings: str) -> Fleet:
             fleet = Fleet(stack.enter_context(site), stack.enter_context(queue), tmp_path / "store")
             stack.enter_context(fleet.stack)
             fleet.start(**settings)
@@ -228,6 +229,38 @@ def test_a_pause_met_by_one_instance_holds_back_all(tmp_path: Path) -> None:
     assert before - told_at < 10
     assert after - told_at == pytest.approx(9, abs=1)
     assert after - before > 2
+
+
+def test_D1_a_pause_met_by_one_instance_of_three_holds_back_the_fleet(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    """D1: one 429 in the middle of an order silences three processes within 10 s, to its end.
+
+    The order ends complete, and neither before nor after does the fleet send more than its rate.
+    """
+    pause, share, per_shard = 14, 60, 1000
+    site, songs = FaultySite(), WORKERS * per_shard
+    in_the_middle = site.url(f"429:{pause}={per_shard + 4 * share}")
+    fleet = make_fleet(
+        site, QueueServer(), base_url=in_the_middle, rate=str(share), shard_songs=str(per_shard)
+    )
+    fleet.order(0, songs)
+    fleet.queue.wait_until_empty(120)
+    fleet.verify(songs)
+    arrivals = [seen.at for seen in site.requests]
+    assert len(arrivals) == songs + 1
+    told = next(seen.answered_at or seen.at for seen in site.requests if seen.spoilt)
+    before = max(moment for moment in arrivals if moment < told + pause) - told
+    after = min(moment for moment in arrivals if moment >= told + pause) - told
+    in_a_second, in_ten = (max(_in_window(arrivals, seconds)) for seconds in (1.0, 10.0))
+    print(f"the last request {before:.2f} s after the 429, the next one after {after:.2f} s")
+    print(f"in the busiest second {in_a_second}, in the busiest 10 s {in_ten / 10:.1f}/s")
+    assert before < 10
+    assert after < pause + 2
+    assert in_a_second <= WORKERS * share * 1.15
+    assert in_ten <= WORKERS * share * 10 * 1.03
+    resumed = sum(0 <= moment - told - after < 4 for moment in arrivals)
+    assert resumed > 4 * share  # two at their full share, who met the 429 at half; a slow machine
 
 
 def _run(site: DemoSite, start: int, store: Path, answers: list[Answer]) -> None:
