@@ -57,3 +57,20 @@ def test_two_runs_of_one_range_are_counted_by_the_site():
     requests = int(told[1].replace(",", ""))
     assert 12_000 <= requests < 24_000
     assert told[2] == f"{requests / 12_000:.3f}"
+
+
+def test_three_crawls_start_no_more_than_their_rate():
+    """What is started is told beside what the site saw come, and keeps to the rate."""
+    assert "`.venv/bin/python -m benchmarks.fleet_pace`" in SCALE
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks.fleet_pace", "--songs", "600"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = re.match(
+        r"3 crawls at 600/s together: .* busiest second (\d+) started, \d+ arr", ran.stdout
+    )
+    assert told
+    assert int(told[1]) <= 600 * 1.05
