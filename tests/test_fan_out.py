@@ -16,7 +16,7 @@ import pytest
 from crawler import crawl
 from crawler.answer import STOPS, Answer
 from crawler.demo.site import DemoSite
-from crawler.errors import RequestError
+from crawler.errors import QueueError, RequestError
 from crawler.fleet.delivery import (
     BARREN_SECONDS,
     Delivery,
@@ -159,6 +159,18 @@ def test_an_order_that_ran_out_of_time_can_be_gone_on_with(
     assert (first.enqueued, first.left) == (0, 10)
     rest = order(server, settings, 0, 30_000, order=first.order)
     assert (rest.enqueued, rest.already_there, rest.left) == (10, 0, 0)
+
+
+def test_an_order_that_the_queue_cut_short_can_be_gone_on_with(
+    server: QueueServer, settings: Settings
+) -> None:
+    """The error tells the order's number: a new order would do everything a second time."""
+    elsewhere = msgspec.structs.replace(settings, queue=QUEUE.replace("songs", "gone"))
+    with pytest.raises(QueueError, match=rf"NotFound.*repeat it with order {ORDER}$"):
+        order(server, elsewhere, 0, 9000)
+    order(server, settings, 0, 3000)  # what had been enqueued when the queue failed
+    rest = order(server, settings, 0, 9000, order=ORDER, now=NOW + timedelta(hours=1))
+    assert (rest.enqueued, rest.already_there, rest.left) == (2, 1, 0)
 
 
 def test_a_shard_posts_what_the_order_asked_for(server: QueueServer, settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from crawler.errors import RequestError
+from crawler.errors import QueueError, RequestError
 from crawler.fleet.task_queue import Task, TaskQueue
 from crawler.plan.planned import Criteria, plan_from_counts
 from crawler.plan.scope import criteria_of
@@ -125,7 +125,8 @@ def fan_out(
     Raises:
         RequestError: The range makes too many shards.
         StoreError: The store cannot be listed; nothing was enqueued.
-        QueueError: The queue takes no task; what was enqueued stays.
+        QueueError: The queue takes no task; what was enqueued stays, and the order's number, with
+            which to go on, is in the message.
     """
     begun, start, stop = clock(), request.start or 0, request.stop or 0
     if stop - start > MAX_SHARDS * settings.shard_songs:
@@ -145,12 +146,15 @@ def fan_out(
             tasks.append(Task(task_name(order, body, 0), body))
             to_ask += left
     budget = settings.time_budget_seconds
-    done = queue.enqueue(
-        tasks,
-        has_time=lambda: budget is None or clock() - begun < budget,
-        clock=clock,
-        sleep=sleep,
-    )
+    try:
+        done = queue.enqueue(
+            tasks,
+            has_time=lambda: budget is None or clock() - begun < budget,
+            clock=clock,
+            sleep=sleep,
+        )
+    except QueueError as error:  # a new order would make tasks beside those that are there
+        raise QueueError(f"{error}; to go on, repeat it with order {order}") from error
     return OrderAnswer(
         order=order,
         start=start,
