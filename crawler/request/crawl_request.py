@@ -74,7 +74,7 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = UNSET
     max_rate: Annotated[
         Annotated[float, Meta(gt=0, le=10_000)] | UnsetType,
-        Meta(description="Requests per second of this run, at most the deployed rate."),
+        Meta(description="Requests per second of each instance, at most the deployed rate."),
     ] = UNSET
     order: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_ORDER)] | UnsetType,
