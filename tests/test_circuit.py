@@ -130,7 +130,7 @@ def test_a_name_that_fails_in_mid_run_is_an_outage_like_any_other():
     circuit = Circuit()
     circuit.note_good()
     for _ in range(50):
-        circuit.note_failure(is_setup=True, now=1.0)
+        circuit.note_failure(1.0, is_setup=True)
     assert not circuit.is_hopeless
 
 

@@ -258,6 +258,31 @@ def test_F5_a_function_that_is_always_wrong_is_told_so_before_any_number_fails(
     assert re.search(r"step 1 failed on song (\d+): append a tuple \(\1, info\), not 'x'\n", line)
 
 
+def misspelt(_session: Any, song_num: int, _urls: list[Any]) -> None:
+    """Use a name that there is not."""
+    sesion.get(f"/songs/{song_num}")  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("numbers", "stopped_by", "failed"),
+    [(5, "done", [5]), (100_000, "circuit", range(21))],
+    ids=["a-few", "a-whole-range"],
+)
+def test_F5_a_function_that_fails_before_it_asks_waits_for_nothing(
+    numbers: int, stopped_by: str, failed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tries follow each other at once, a hundred end the run, and none counts as a request."""
+    monkeypatch.setattr(assembly, "Policy", Policy)  # with the real waits
+    began = time.monotonic()
+    answer = crawl(
+        0, numbers, function=misspelt, store=str(tmp_path), base_url="http://127.0.0.1:9", rate=0
+    )
+    assert time.monotonic() - began < 10
+    assert answer.stopped_by == stopped_by
+    assert answer.failed in failed
+    assert (answer.requests, answer.retries) == (0, 0)
+
+
 # ---------------------------------------------------------------- where it is called
 
 CALLED = """

@@ -30,7 +30,7 @@ def read_outcome(
         return Reply(attempt, status=seen.status if seen else None, error="missing")
     if seen is None and not appended:
         detail = _NO_REQUEST if raised is None else detail_of(in_words(raised))
-        return Reply(attempt, error="function", detail=detail)
+        return Reply(attempt, error="function", detail=detail, is_unsent=True)
     seen = seen or Seen()
     reply = Reply(
         attempt,

@@ -10,6 +10,9 @@ PROBES = 60
 SETUP_FAILURES = 10
 """A name or certificate that is wrong from the start is wrong for every number."""
 
+UNSENT_FAILURES = 100
+"""So many calls of step 1 that failed before they sent anything need no probe of the site."""
+
 MISSING_WINDOW = 1000
 MOST_MISSING = 600
 """More missing ones than this among the last answers are beyond belief."""
@@ -22,30 +25,31 @@ class Circuit:
         self.failures = 0
         self.is_open = False
         self.has_succeeded = False
-        self._setup_failures = 0
+        self._setup_failures = self._unsent_failures = 0
         self._opened_at = self._next_probe_at = 0.0
         self._probes = 0
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether nothing but faults of name or certificate was ever seen."""
-        return (
-            not self.has_succeeded
-            and self.failures == self._setup_failures
-            and self.failures >= SETUP_FAILURES
-        )
+        """Whether nothing but faults of name, certificate or step 1 itself was ever seen."""
+        if self.has_succeeded:
+            return False
+        if self.failures == self._unsent_failures:
+            return self.failures >= UNSENT_FAILURES
+        return self.failures == self._setup_failures and self.failures >= SETUP_FAILURES
 
-    def note_failure(self, is_setup: bool, now: float) -> None:
+    def note_failure(self, now: float, *, is_setup: bool = False, is_unsent: bool = False) -> None:
         """Count one failure."""
         self.failures += 1
         self._setup_failures += is_setup
+        self._unsent_failures += is_unsent
         if self.failures >= FAILURES_TO_OPEN and not self.is_open:
             self.is_open, self._opened_at = True, now
             self._next_probe_at, self._probes = now + 1.0, 0
 
     def note_good(self) -> None:
         """Begin to count anew."""
-        self.failures = self._setup_failures = 0
+        self.failures = self._setup_failures = self._unsent_failures = 0
         self.is_open, self.has_succeeded = False, True
 
     def seconds_open(self, now: float) -> float:

@@ -82,7 +82,7 @@ class Judging:
         attempt.is_out, attempt.is_abandoned = False, True
         attempt.requests += 1
         reply = Reply(attempt, error="timeout", detail="stuck; its lane was replaced")
-        self._trust.note_failure("timeout", self._clock(), is_setup=False)
+        self._trust.note_failure("timeout", self._clock())
         self._ledger.failed(attempt, reply, "timeout", self._wall())
         self._ledger.tally.kinds["timeout"] += 1
 
@@ -109,16 +109,17 @@ class Judging:
         if verdict.is_excused and attempt.requests <= MAX_EXCUSES:
             self._backlog.wait_until(now, attempt)
             return
-        self._trust.note_failure(kind, now, is_setup=verdict.is_setup)
-        if verdict.action == "failed" or not self._retry(attempt, verdict, now):
+        self._trust.note_failure(kind, now, is_setup=verdict.is_setup, is_unsent=reply.is_unsent)
+        if verdict.action == "failed" or not self._retry(attempt, reply, verdict, now):
             self._ledger.failed(attempt, reply, kind, moment)
 
-    def _retry(self, attempt: Attempt, verdict: Verdict, now: float) -> bool:
+    def _retry(self, attempt: Attempt, reply: Reply, verdict: Verdict, now: float) -> bool:
         """Put the number back into the backlog, unless its tries or its time are used up.
 
         A 429 and what fails while the circuit is open say nothing about the number. Then it serves
         as a probe, whose pace the circuit sets: were it to wait longer each time, a run with few
-        numbers left would take half an hour to find a site dead.
+        numbers left would take half an hour to find a site dead. Nor is there anything to wait
+        for where step 1 failed before it sent anything.
         """
         if self._trust.is_circuit_open:
             self._backlog.wait_until(now, attempt)
@@ -133,7 +134,7 @@ class Judging:
         )
         if due is None:
             return False
-        self._backlog.wait_until(due, attempt)
+        self._backlog.wait_until(now if reply.is_unsent else due, attempt)
         return True
 
     def _heed_overload(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:

@@ -68,11 +68,15 @@ class Ledger:
             )
 
     def failed_attempt(self, attempt: Attempt, reply: Reply, kind: str) -> None:
-        """Count why an attempt failed; tell what step 1 does wrong, whose author may mend it.
+        """Count why an attempt failed, and that it sent nothing; tell what step 1 does wrong.
 
-        At the first attempt: where it is wrong for every song, no number may come to its last.
+        Its author may mend it, so at the first attempt: where step 1 is wrong for every song, no
+        number may come to its last.
         """
         self.tally.kinds[kind] += 1
+        if reply.is_unsent:
+            self.tally.requests -= 1
+            self.tally.retries -= attempt.requests > 1
         if kind != "function" or reply.detail in self._told or len(self._told) == MAX_TOLD:
             return
         self._told.add(reply.detail)

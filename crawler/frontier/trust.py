@@ -64,10 +64,12 @@ class Trust:
         self.is_shaken = False
         return self._refusals.clear()
 
-    def note_failure(self, kind: str, now: float, *, is_setup: bool) -> None:
+    def note_failure(
+        self, kind: str, now: float, *, is_setup: bool = False, is_unsent: bool = False
+    ) -> None:
         """Count one failure."""
         circuit, self._last_kind = self._circuit, kind
-        circuit.note_failure(is_setup, now)
+        circuit.note_failure(now, is_setup=is_setup, is_unsent=is_unsent)
         self.is_shaken = self.is_shaken or circuit.is_open
         if circuit.is_hopeless:
             self.stop = ("circuit", f"{circuit.failures} failures in a row: {kind}")

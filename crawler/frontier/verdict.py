@@ -42,6 +42,7 @@ class Reply(msgspec.Struct, gc=False):
         retry_after: The header as received.
         date: The answer's `Date` header as received.
         is_reused: Whether the connection had served an earlier request.
+        is_unsent: Whether step 1 failed before it sent anything.
     """
 
     attempt: Any
@@ -53,6 +54,7 @@ class Reply(msgspec.Struct, gc=False):
     retry_after: str | None = None
     date: str | None = None
     is_reused: bool = False
+    is_unsent: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
