@@ -267,7 +267,7 @@ def test_F5_items_may_be_anything(item):
 
 
 def test_F5_missing_is_said_with_an_exception():
-    """`crawler.Missing` makes a number missing, whatever was appended before."""
+    """`crawler.Missing` makes a number missing, whatever was appended before; nothing was sent."""
 
     def function(session, song_num, song_urls):
         song_urls.append((song_num, "half"))
@@ -276,7 +276,7 @@ def test_F5_missing_is_said_with_an_exception():
     crawl = crawl_with(function, policy=RETRYING)
     assert crawl.outcomes == {SONG: "missing"}
     assert crawl.results == []
-    assert crawl.frontier.tally.requests == 1
+    assert (crawl.frontier.tally.missing, crawl.frontier.tally.requests) == (1, 0)
 
 
 def test_F5_an_error_of_a_page_keeps_its_kind(faulty_site):

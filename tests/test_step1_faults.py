@@ -283,6 +283,22 @@ def test_F5_a_function_that_fails_before_it_asks_waits_for_nothing(
     assert (answer.requests, answer.retries) == (0, 0)
 
 
+def test_F5b_a_function_that_goes_around_its_session_is_told_so(
+    tmp_path: Path, faulty_site: FaultySite, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it found is kept, no request is counted that went elsewhere, and one line says why."""
+    url = faulty_site.url("right")
+
+    def step1(_session: Any, song_num: int, song_urls: list[Any]) -> None:
+        answer = requests.get(f"{url}/songs/{song_num}", timeout=5)
+        song_urls.append((song_num, answer.status_code))
+
+    answer = fill(tmp_path, faulty_site, step1)
+    assert (answer.stopped_by, answer.found, answer.requests) == ("done", 30, 0)
+    told = [line.message for line in caplog.records if "around the session" in line.message]
+    assert len(told) == 1
+
+
 # ---------------------------------------------------------------- where it is called
 
 CALLED = """

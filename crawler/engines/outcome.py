@@ -15,6 +15,11 @@ _NO_REQUEST = (
     "the function made no request through the session it was given: "
     "call session.get(...), not requests.get(...)"
 )
+_AROUND_SESSION = (
+    "the function asked around the session it was given: pace, pauses, retries and deadlines hold "
+    "for session.get(...) alone"
+)
+_CLIENTS = ("requests", "httpx", "urllib3", "urllib.request", "aiohttp", "pycurl")
 _NOTHING_TAKEN = "the function appended nothing, though the site answered 200"
 
 
@@ -26,12 +31,13 @@ def read_outcome(
     A function that swallows errors says nothing, so the session's own memory decides: only a 404
     or 410 that was really answered, or `crawler.Missing`, makes a number missing.
     """
+    is_unsent = seen is None
+    seen = seen or Seen()
     if isinstance(raised, Missing):
-        return Reply(attempt, status=seen.status if seen else None, error="missing")
-    if seen is None and not appended:
+        return Reply(attempt, status=seen.status, error="missing", is_unsent=is_unsent)
+    if is_unsent and not appended:
         detail = _NO_REQUEST if raised is None else detail_of(in_words(raised))
         return Reply(attempt, error="function", detail=detail, is_unsent=True)
-    seen = seen or Seen()
     reply = Reply(
         attempt,
         status=seen.status,
@@ -40,9 +46,12 @@ def read_outcome(
         retry_after=seen.retry_after,
         date=seen.date,
         is_reused=seen.is_reused,
+        is_unsent=is_unsent,
     )
     if raised is None and appended:
         _take_info(reply, appended)
+        if is_unsent and reply.found and _names_a_client(attempt.job.function):
+            reply.detail = _AROUND_SESSION
     elif seen.error is None and seen.status in (None, 200):
         _blame_function(reply, raised)
     if reply.detail:
@@ -80,6 +89,13 @@ def _take_info(reply: Reply, appended: list[Any]) -> None:
     is_source = reply.attempt.job.source is not None
     reply.found, reply.error, reply.detail = True, None, ""
     reply.info = appended[0][1] if is_source else appended
+
+
+def _names_a_client(function: Any) -> bool:
+    """Whether a function that sent nothing may have asked by an HTTP client of its own."""
+    code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+    names = code.co_names if code is not None else ()
+    return any(getattr(known.get(name), "__name__", None) in _CLIENTS for name in names)
 
 
 def _first_trouble(num: Any, appended: list[Any], *, is_recorded: bool) -> str | None:

@@ -57,6 +57,8 @@ class Judging:
             attempt.requests += 1
             returned += 1
             waited += now - attempt.sent_at
+            if reply.is_unsent:
+                ledger.unsent(attempt, reply)
             if reply.found:
                 good += 1
                 ledger.found(attempt, reply, moment)

@@ -68,24 +68,25 @@ class Ledger:
             )
 
     def failed_attempt(self, attempt: Attempt, reply: Reply, kind: str) -> None:
-        """Count why an attempt failed, and that it sent nothing; tell what step 1 does wrong.
+        """Count why an attempt failed; tell what step 1 does wrong, whose author may mend it.
 
-        Its author may mend it, so at the first attempt: where step 1 is wrong for every song, no
-        number may come to its last.
+        At the first attempt: where it is wrong for every song, no number may come to its last.
         """
         self.tally.kinds[kind] += 1
-        if reply.is_unsent:
-            self.tally.requests -= 1
-            self.tally.retries -= attempt.requests > 1
-        if kind != "function" or reply.detail in self._told or len(self._told) == MAX_TOLD:
-            return
-        self._told.add(reply.detail)
-        logger.warning(
-            "step 1 failed on song %s: %s",
-            attempt.song_num,
-            reply.detail,
-            extra={"event": "step_1_failed"},
-        )
+        if kind == "function":
+            self._tell("step 1 failed on song %s: %s", attempt, reply.detail, "step_1_failed")
+
+    def unsent(self, attempt: Attempt, reply: Reply) -> None:
+        """Take back the request counted for an attempt that sent none; tell what is wrong with it."""
+        self.tally.requests -= 1
+        self.tally.retries -= attempt.requests > 1
+        if reply.found and reply.detail:
+            self._tell("step 1 and song %s: %s", attempt, reply.detail, "step_1_unpaced")
+
+    def _tell(self, message: str, attempt: Attempt, detail: str, event: str) -> None:
+        if detail not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(detail)
+            logger.warning(message, attempt.song_num, detail, extra={"event": event})
 
     def failed(self, attempt: Attempt, reply: Reply, kind: str, moment: datetime) -> None:
         """Record that we do not know, and why."""

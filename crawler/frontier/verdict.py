@@ -42,7 +42,7 @@ class Reply(msgspec.Struct, gc=False):
         retry_after: The header as received.
         date: The answer's `Date` header as received.
         is_reused: Whether the connection had served an earlier request.
-        is_unsent: Whether step 1 failed before it sent anything.
+        is_unsent: Whether step 1 came to this without sending anything.
     """
 
     attempt: Any
