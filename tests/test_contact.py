@@ -11,7 +11,7 @@ from crawler.frontier.frontier import Frontier
 from crawler.frontier.pacer import Pacer
 from crawler.run import contact as contact_module
 from crawler.run.contact import Contact
-from crawler.store.control import order_pause, read_control
+from crawler.store.control import order_pause, order_stop, read_control
 from crawler.store.folder import FolderStore
 from tests.clock import utc_now, wait_until
 
@@ -80,3 +80,31 @@ def test_E12_a_pause_of_another_instance_holds_this_one(
     order_pause(store, utc_now() + timedelta(seconds=60), now=utc_now())
     with Contact(frontier, store, seen_stop_id=None):
         assert wait_until(lambda: frontier.resume_at > time.monotonic() + 30)
+
+
+def test_D7_a_pause_is_kept_once_whatever_the_time_of_day(
+    frontier: Frontier, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back an hour: a pause of 0.2 s lasts 0.2 s, however often it is read."""
+    monkeypatch.setattr(contact_module, "CONTROL_SECONDS", 0.05)
+    ordered_at = utc_now() + timedelta(hours=1)
+    order_pause(store, ordered_at + timedelta(seconds=0.2), now=ordered_at)
+    with Contact(frontier, store, seen_stop_id=None):
+        assert wait_until(lambda: 0 < frontier.resume_at < time.monotonic())
+        ended_at = frontier.resume_at
+        order_stop(store, now=utc_now(), by="ann")
+        assert wait_until(lambda: frontier.stopped_by == "stop_order")  # it was read again
+    assert frontier.resume_at == ended_at
+
+
+def test_D7_a_pause_told_by_this_run_is_not_read_as_another(
+    frontier: Frontier, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the site told this run holds its frontier already: what it wrote itself adds nothing."""
+    monkeypatch.setattr(contact_module, "CONTROL_SECONDS", 0.05)
+    with Contact(frontier, store, seen_stop_id=None) as contact:
+        contact.tell_pause(30.0)
+        assert wait_until(lambda: read_control(store, timeout=5)[0].pause_until is not None)
+        order_stop(store, now=utc_now(), by="ann")
+        assert wait_until(lambda: frontier.stopped_by == "stop_order")
+    assert frontier.resume_at < time.monotonic()

@@ -9,7 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import BlockFormatError
-from crawler.store.control import NAME, Control, order_pause, order_stop, read_control
+from crawler.store.control import (
+    NAME,
+    Control,
+    order_pause,
+    order_stop,
+    pause_left,
+    read_control,
+)
 from crawler.store.folder import FolderStore
 from tests.records import NOON
 
@@ -61,6 +68,32 @@ def test_a_pause_is_lengthened(store):
     order_pause(store, SOON, now=NOON)
     order_pause(store, LATER, now=NOON)
     assert control(store).pause_until == LATER
+
+
+@pytest.mark.parametrize(
+    ("minutes_later", "seconds_left"),
+    [(-60, 30), (0, 30), (0.25, 15), (0.5, 0), (60, 0)],
+    ids=["clock set back", "at once", "half over", "at its end", "over"],
+)
+def test_D7_a_pause_lasts_no_longer_than_it_was_ordered_for(store, minutes_later, seconds_left):
+    """D7: whatever the clock shows later, of 30 s no more than 30 are left."""
+    order_pause(store, SOON, now=NOON)
+    now = NOON + timedelta(minutes=minutes_later)
+    assert pause_left(control(store), now=now) == timedelta(seconds=seconds_left)
+
+
+def test_a_pause_of_an_older_version_is_kept_to_its_end():
+    """Where nobody wrote when it was ordered, its end alone counts; without a pause none is left."""
+    assert pause_left(Control(pause_until=LATER), now=NOON) == LATER - NOON
+    assert pause_left(Control(), now=NOON) == timedelta()
+
+
+def test_D7_a_pause_is_told_though_the_clock_was_set_back(store):
+    """D7: the end of an old pause lies an hour ahead after a jump; a longer one replaces it."""
+    order_pause(store, SOON, now=NOON)
+    earlier = NOON - timedelta(hours=1)
+    order_pause(store, earlier + timedelta(seconds=40), now=earlier)
+    assert control(store).pause_until == earlier + timedelta(seconds=40)
 
 
 @pytest.mark.parametrize("until", [NOON, NOON - timedelta(seconds=1)], ids=["now", "past"])

@@ -157,7 +157,8 @@ def earliest(answer: Answer, store: Store, now: datetime) -> datetime | None:
         tomorrow = now.astimezone(UTC).date() + timedelta(days=1)
         return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=UTC)
     if answer.stopped_by == "paused":
-        return control.read_control(store, timeout=STORE_SECONDS)[0].pause_until
+        order, _ = control.read_control(store, timeout=STORE_SECONDS)
+        return now + control.pause_left(order, now=now)
     return None if answer.requests else now + timedelta(seconds=BARREN_SECONDS)
 
 

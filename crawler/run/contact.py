@@ -31,7 +31,8 @@ class Contact:
         self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id
         self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._told_until = 0.0
-        self._untold: datetime | None = None  # the end of a pause that the store does not have yet
+        self._untold: float | None = None  # the end of a pause that the store does not have yet
+        self._kept_until: datetime | None = None
         self._ended = threading.Event()
         run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
         self._thread = threading.Thread(target=run, args=(self._run,), name="contact", daemon=True)
@@ -62,11 +63,17 @@ class Contact:
         self._pauses.put(seconds)
 
     def keep_pause(self, order: control.Control) -> None:
-        """Keep the pause that stands, also one that began before this run."""
-        if order.pause_until is not None:
-            left = (order.pause_until - datetime.now(UTC)).total_seconds()
-            if left > 0:
-                self._frontier.hold(left)
+        """Keep the pause that stands, also one that began before this run; each of them once.
+
+        The frontier's clock runs evenly, but the time of day may be set back: read again and again
+        by it, a pause of 2 s would last for hours.
+        """
+        if order.pause_until == self._kept_until:
+            return
+        self._kept_until = order.pause_until
+        left = control.pause_left(order, now=datetime.now(UTC))
+        if left:
+            self._frontier.hold(left.total_seconds())
 
     def _run(self) -> None:
         look_at = time.monotonic() + CONTROL_SECONDS
@@ -79,7 +86,7 @@ class Contact:
                 self._guarded(self._obey)
             else:
                 if seconds is not None:
-                    until = datetime.now(UTC) + timedelta(seconds=seconds)
+                    until = time.monotonic() + seconds
                     self._untold = max(until, self._untold or until)
                     self._guarded(self._pass_on)
 
@@ -90,9 +97,13 @@ class Contact:
             logger.warning("control.json cannot be used at present: %s", error)
 
     def _pass_on(self) -> None:
-        if self._untold is not None:
-            control.order_pause(self._store, self._untold, now=datetime.now(UTC))
-            self._untold = None
+        if self._untold is None:
+            return
+        now = datetime.now(UTC)
+        until = now + timedelta(seconds=self._untold - time.monotonic())
+        if control.order_pause(self._store, until, now=now).pause_until == until:
+            self._kept_until = until  # the site told this run first, so its frontier holds already
+        self._untold = None
 
     def _obey(self) -> None:
         order, _ = control.read_control(self._store, timeout=CONTROL_SECONDS)

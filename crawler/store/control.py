@@ -12,7 +12,7 @@ it. Who names a range, or sits before a command line, is not held.
 
 import secrets
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -30,6 +30,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         stop_ordered_at: When that order was given.
         stop_ordered_by: Who gave it, for people.
         pause_until: No request may start before this time; it may have passed long since.
+        paused_at: When that pause was ordered; None where an older version ordered it.
         pause_reason: Why, for people.
         held_at: Since when scheduled runs ask for nothing; None where they may.
         held_by: Why: a word of `crawler.answer.STOPS`.
@@ -39,6 +40,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     stop_ordered_at: datetime | None = None
     stop_ordered_by: str = ""
     pause_until: datetime | None = None
+    paused_at: datetime | None = None
     pause_reason: str = ""
     held_at: datetime | None = None
     held_by: str = ""
@@ -69,7 +71,8 @@ def decode_control(data: bytes) -> Control:
         control = msgspec.json.decode(data, type=Control)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    for moment in (control.stop_ordered_at, control.pause_until, control.held_at):
+    moments = (control.stop_ordered_at, control.pause_until, control.paused_at, control.held_at)
+    for moment in moments:
         if moment is not None and moment.tzinfo is None:
             raise ValueError("a time has no zone")
     return control
@@ -154,11 +157,26 @@ def order_pause(
     """
 
     def add_pause(control: Control) -> Control:
-        if until <= max(now, control.pause_until or now):
+        if until - now <= pause_left(control, now=now):
             return control
-        return msgspec.structs.replace(control, pause_until=until, pause_reason=reason)
+        return msgspec.structs.replace(
+            control, pause_until=until, paused_at=now, pause_reason=reason
+        )
 
     return _change(store, add_pause, timeout)
+
+
+def pause_left(control: Control, *, now: datetime) -> timedelta:
+    """Say how long the pause that stands still lasts, >= 0; never longer than it was ordered for.
+
+    The clock that ordered it may have been ahead, or have been set back since.
+    """
+    if control.pause_until is None:
+        return timedelta()
+    left = control.pause_until - now
+    if control.paused_at is not None:
+        left = min(left, control.pause_until - control.paused_at)
+    return max(left, timedelta())
 
 
 def _change(store: Store, change: Callable[[Control], Control], timeout: float) -> Control:
