@@ -210,6 +210,7 @@ def test_A8_an_address_in_full_is_its_path(function):
         (b'{"mode": "next", "max_rate": 101}', "", "max_rate_malformed"),
         (b'{"start": 0, "stop": 5, "fan_out": true}', "", "fan_out_unavailable"),
         (b'{"\\ud800": 1}', "", "parameter_unknown"),
+        (b'{"mode": "\\ud800"}', "", "mode_malformed"),
     ],
     ids=[
         "A9null",
@@ -228,6 +229,7 @@ def test_A8_an_address_in_full_is_its_path(function):
         "A15rate",
         "fan_out",
         "surrogate",
+        "surrogate as a value",
     ],
 )
 def test_A9_to_A15_a_wrong_request_gets_one_clear_error(function, body, query, code):

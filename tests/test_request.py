@@ -425,6 +425,14 @@ def test_a_message_is_one_line_of_ascii():
     assert str(error).isprintable()
 
 
+@pytest.mark.parametrize("name", RequestFields.__struct_fields__)
+def test_A4_half_a_surrogate_pair_is_no_value(name):
+    """JSON can write what UTF-8 cannot carry: as a value it is refused like any other wrong one."""
+    error = refusal(f'{{"{name}": "\\ud800"}}'.encode())
+    assert (error.status, error.code, error.field) == (400, f"{name}_malformed", name)
+    assert "\\ud800" in str(error)
+
+
 def test_every_parameter_has_its_words():
     """Each field of the wire has a meaning in the schema, and every error can say what is wanted."""
     for field in msgspec.structs.fields(RequestFields):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from crawler.errors import RequestError
-from crawler.request.fields import body_fields, check_media, query_fields, read_body, short
+from crawler.request.fields import body_fields, check_media, culprit, query_fields, read_body, short
 from crawler.settings.reading import MAX_SONG_NUM, SongNum
 
 MAX_ORDER = 10**13
@@ -160,10 +160,9 @@ def _convert(fields: dict[str, Any]) -> RequestFields:
             _refuse(name, "unknown", f"{short(name)} is not a parameter; there are {known}")
     try:
         return msgspec.convert(fields, RequestFields)
-    except msgspec.ValidationError as error:
-        name = str(error).rpartition("$.")[2].rstrip("`")
-        got = short(fields[name])
-        _refuse(name, "malformed", f"{name} must be {_WANTED[name]}, got {got}")
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        name = culprit(fields, error)
+        _refuse(name, "malformed", f"{name} must be {_WANTED[name]}, got {short(fields[name])}")
 
 
 def _checked(given: RequestFields, max_range: int, deployed_rate: float) -> CrawlRequest:

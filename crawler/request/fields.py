@@ -157,6 +157,16 @@ def _query_value(text: str) -> Any:
     return _number(text) if _DECIMAL.fullmatch(text) else text
 
 
+def culprit(fields: dict[str, Any], error: Exception) -> str:
+    """Name the field that could not be converted, as msgspec's error tells it.
+
+    Half a surrogate pair, which JSON can write and UTF-8 cannot carry, is told without a place.
+    """
+    if isinstance(error, UnicodeEncodeError):
+        return next(name for name, value in fields.items() if value == error.object)
+    return str(error).rpartition("$.")[2].rstrip("`")
+
+
 def short(value: Any) -> str:
     """Show what came, short and on one line; from Python it may be what JSON cannot write."""
     try:
