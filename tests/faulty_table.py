@@ -270,6 +270,15 @@ def half(body: bytes) -> bytes:
     return body[: len(body) // 2]
 
 
+async def _folded(out: Exchange) -> None:
+    content = packed(out.number)
+    await out.send(
+        b"HTTP/1.1 200 OK\r\nX-Note: one \t\r\n  two\r\n\tthree\r\n",
+        b"Content-Encoding:\r\n gzip \r\nContent-Length:\t%d \t\r\n\r\n" % len(content),
+        content,
+    )
+
+
 async def _right_chunked(out: Exchange) -> None:
     body = page(out.number)
     await out.send(out.head(200, CHUNKED), chunk(half(body)), chunk(body[len(half(body)) :]))
@@ -581,6 +590,7 @@ _TABLE = (
     Fault("right", "right", "right answers, 404 where there is no song", _right),
     Fault("right-gzip", "right", "a right page, compressed", answer(packed, GZIP)),
     Fault("right-chunked", "right", "a right page in two chunks", _right_chunked),
+    Fault("right-folded", "right", "headers over several lines, blanks at their ends", _folded),
     Fault("right-no-length", "right", "a right page up to the end", no_length(whole)),
     # The connection.
     Fault("reset-before-headers", "B1", "a reset instead of an answer", _reset_before_headers),

@@ -260,6 +260,10 @@ PLAIN_RIGHT = ("end", lambda head, body: is_page(head, body) and body == song_bo
 EXPECTED = {
     "right": PLAIN_RIGHT,
     "right-gzip": ("end", packed(PAGE)),
+    "right-folded": (
+        "end",
+        lambda head, body: b"\r\nContent-Encoding:\r\n gzip \r\n" in head and unpack(body) == PAGE,
+    ),
     "right-chunked": ("end", chunks(PAGE)),
     "right-no-length": ("end", lambda head, body: length(head) is None and body == PAGE),
     "reset-before-headers": ("reset", nothing),

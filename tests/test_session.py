@@ -219,6 +219,26 @@ def test_B5_what_comes_beyond_an_answer_ends_its_connection(session):
         assert site.connections == 2
 
 
+@pytest.mark.parametrize(
+    "written", [b"Retry-After:\r\n\t2", b"Retry-After: 2 \t", b"RETRY-AFTER:2"]
+)
+def test_D2_a_header_means_the_same_however_it_is_laid_out(session, written):
+    """Over two lines, with blanks behind it, in capitals: the site asks for 2 s, no more, no less."""
+    with Scripted(b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n%s\r\n\r\n" % written) as site:
+        assert session.get(site.url).headers["Retry-After"] == "2"
+    assert session.seen.retry_after == "2"
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"identity"])
+def test_B5_two_lengths_are_refused_without_a_line_in_the_log(session, caplog, coding):
+    """One line for each such page, as urllib3 writes it, would fill the log of a long run."""
+    both = right(b"1\r\nx\r\n0\r\n\r\n", b"Transfer-Encoding: " + coding)
+    with Scripted(both) as site, pytest.raises(requests.RequestException, match="both"):
+        session.get(site.url)
+    assert session.seen.error == "protocol"
+    assert caplog.records == []
+
+
 def test_B6_endless_informational_answers_are_bounded(session):
     """A flood of 100 Continue is no head."""
     flood = Scripted(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000)

@@ -141,8 +141,7 @@ class GuardedAdapter(HTTPAdapter):
         is_bodiless = request.method == "HEAD" or response.status_code in _BODILESS
         try:
             if not is_bodiless:
-                is_chunked = self._guard.answer.chunked
-                check_framing(response.headers, self._cut_bytes, is_chunked=is_chunked)
+                check_framing(response.headers, self._cut_bytes, self._guard.answer)
             body = self._whole_body(response, is_bodiless=is_bodiless)
         except PageError as error:
             response.raw.close()

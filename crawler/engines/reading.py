@@ -18,10 +18,17 @@ MAX_HEAD_BYTES = 64 * 1024
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r?\n")
 _READ_BYTES = 1 << 15
 _ENDLESS = 1 << 62
+_BLANKS = b" \t\r\n"
 
 
 class Answer(http.client.HTTPResponse):
-    """An answer whose head is bounded and whole, and whose chunks are what they say."""
+    """An answer whose head is bounded and whole, and whose chunks are what they say.
+
+    Attributes:
+        has_two_lengths: Whether it came with a `Content-Length` besides its chunks.
+    """
+
+    has_two_lengths = False
 
     def begin(self) -> None:
         """Read the head."""
@@ -30,6 +37,9 @@ class Answer(http.client.HTTPResponse):
         reader.ends_head()
         if self.headers.defects:
             raise http.client.HTTPException("a header line that is none")
+        if self.chunked and "Content-Length" in self.headers:
+            self.has_two_lengths = True
+            del self.headers["Content-Length"]  # urllib3 would log a warning for each such page
 
     def _read_status(self) -> tuple[str, int, str]:
         """Skip interim answers (RFC 9110, 15.2); http.client takes all but 100 for the final one."""
@@ -78,14 +88,26 @@ class TimedSocket:
 
 
 class _AnswerReader(io.BufferedReader):
-    """Reads one answer; counts its head, wants whole lines, notices what came beyond its end."""
+    """Reads one answer; counts its head, wants whole lines, notices what came beyond its end.
+
+    A header that goes on in the next lines is made one line, without blanks at its end (RFC 9112,
+    sections 5.1 and 5.2): http.client leaves both in the value.
+    """
 
     def __init__(self, raw: "_TimedReader", guard: Guard) -> None:
         super().__init__(raw, _READ_BYTES)
         self._reader, self._guard = raw, guard
-        self._head_left = MAX_HEAD_BYTES
+        self._head_left, self._is_in_head = MAX_HEAD_BYTES, True
 
     def readline(self, size: int | None = -1, /) -> bytes:
+        line = self._read_line(size)
+        if self._is_in_head and line.strip():  # after the empty line nothing need ever come
+            line = line.rstrip(_BLANKS) + b"\r\n"
+            while self.peek(1)[:1] in (b" ", b"\t"):
+                line = line.rstrip(_BLANKS) + b" " + self._read_line(size).strip(_BLANKS) + b"\r\n"
+        return line
+
+    def _read_line(self, size: int | None) -> bytes:
         line = super().readline(size)
         is_first = self._head_left == MAX_HEAD_BYTES
         self._head_left -= len(line)
@@ -99,7 +121,7 @@ class _AnswerReader(io.BufferedReader):
 
     def ends_head(self) -> None:
         """Count no more: a body may hold any number of lines."""
-        self._head_left = _ENDLESS
+        self._head_left, self._is_in_head = _ENDLESS, False
 
     def close(self) -> None:
         if not self.closed:
@@ -131,28 +153,28 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-def check_framing(headers: Any, cut_bytes: int | None, *, is_chunked: bool) -> None:
+def check_framing(headers: Any, cut_bytes: int | None, answer: Answer) -> None:
     """Refuse an answer whose length is in doubt (RFC 9112, section 6.3).
 
     Args:
         headers: The answer's.
         cut_bytes: Where its body will be cut, if it will be: then it may be of any length.
-        is_chunked: Whether it is read in chunks.
+        answer: As http.client read it.
 
     Raises:
         PageError: `protocol`, or `too_large`.
     """
     length, coding = headers.get("Content-Length"), headers.get("Transfer-Encoding", "identity")
     if {each.strip() for each in coding.lower().split(",")} != {
-        "chunked" if is_chunked else "identity"
+        "chunked" if answer.chunked else "identity"
     }:
         raise PageError("protocol", "a Transfer-Encoding other than chunked")
+    if answer.has_two_lengths or (length is not None and "Transfer-Encoding" in headers):
+        raise PageError("protocol", "both Content-Length and Transfer-Encoding")
     if length is None:
         return
     if not (length.isascii() and length.isdigit()):
         raise PageError("protocol", "Content-Length is not a number")
-    if "Transfer-Encoding" in headers:
-        raise PageError("protocol", "both Content-Length and Transfer-Encoding")
     is_large = len(length) > 15 or int(length) > MAX_BODY_BYTES
     if cut_bytes is None and is_large:
         raise PageError("too_large", f"announces more than {MAX_BODY_BYTES} bytes")
