@@ -270,6 +270,11 @@ def half(body: bytes) -> bytes:
     return body[: len(body) // 2]
 
 
+async def _late(out: Exchange) -> None:
+    await asyncio.sleep(float(out.value or 0))
+    await out.right()
+
+
 async def _folded(out: Exchange) -> None:
     content = packed(out.number)
     await out.send(
@@ -591,6 +596,7 @@ _TABLE = (
     Fault("right-gzip", "right", "a right page, compressed", answer(packed, GZIP)),
     Fault("right-chunked", "right", "a right page in two chunks", _right_chunked),
     Fault("right-folded", "right", "headers over several lines, blanks at their ends", _folded),
+    Fault("right-late", "right", "a right page after the seconds of `right-late:2`", _late),
     Fault("right-no-length", "right", "a right page up to the end", no_length(whole)),
     # The connection.
     Fault("reset-before-headers", "B1", "a reset instead of an answer", _reset_before_headers),

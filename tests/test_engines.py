@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, NamedTuple, Self
 
@@ -165,6 +166,18 @@ def test_B4_whatever_trickles_or_hangs_ends_at_the_deadline(place, fault):
     assert crawl.kinds == {SONG: "timeout"}
     assert crawl.frontier.tally.latency_seconds >= HASTY.attempt_seconds * 0.9
     assert crawl.frontier.tally.latency_seconds < HASTY.attempt_seconds + OVERSHOOT_SECONDS
+
+
+@pytest.mark.once  # 11 s, and alike on every Python
+def test_B4_a_page_that_comes_late_but_in_time_is_found(faulty_site):
+    """A site may take 11 of an attempt's 15 seconds in silence, whichever engine asks."""
+    with ThreadPoolExecutor(len(ENGINES)) as pool:
+        url = faulty_site.url("right-late:11")
+        patient = Policy(max_attempts=1)
+        crawls = list(
+            pool.map(lambda engine: Crawl(url, [SONG], engine=engine, policy=patient), ENGINES)
+        )
+    assert [crawl.outcomes for crawl in crawls] == [{SONG: "found"}] * len(ENGINES)
 
 
 @pytest.mark.parametrize("fault", named("B5", "length-huge"))

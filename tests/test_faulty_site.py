@@ -260,6 +260,7 @@ PLAIN_RIGHT = ("end", lambda head, body: is_page(head, body) and body == song_bo
 EXPECTED = {
     "right": PLAIN_RIGHT,
     "right-gzip": ("end", packed(PAGE)),
+    "right-late": PLAIN_RIGHT,
     "right-folded": (
         "end",
         lambda head, body: b"\r\nContent-Encoding:\r\n gzip \r\n" in head and unpack(body) == PAGE,

@@ -10,7 +10,6 @@ from crawler.frontier.work import Attempt
 from crawler.source.source import Source
 
 CONNECT_SECONDS = 10.0
-STALLED_SECONDS = 10
 IDLE_CONNECTION_SECONDS = 20
 """An idle connection is let go before a site usually does: libcurl would quietly send again."""
 
@@ -51,8 +50,6 @@ def handle_options(*, user_agent: str, attempt_seconds: float, ca_file: str) -> 
         pycurl.CAINFO: ca_file,
         pycurl.TIMEOUT_MS: int(attempt_seconds * 1000),
         pycurl.CONNECTTIMEOUT_MS: int(connect_seconds * 1000),
-        pycurl.LOW_SPEED_LIMIT: 1,
-        pycurl.LOW_SPEED_TIME: STALLED_SECONDS,
         pycurl.MAXFILESIZE: MAX_BODY_BYTES,
         pycurl.MAXAGE_CONN: IDLE_CONNECTION_SECONDS,
         pycurl.TCP_NODELAY: 1,
