@@ -659,6 +659,7 @@ _TABLE = (
         "header-no-colon", "B6", "a header without a colon", more_headers(lambda: b"nonsense\r\n")
     ),
     Fault("garbage", "B6", "bytes that are no HTTP", _garbage),
+    Fault("status-101", "B6", "another protocol, not asked for", raw(b"HTTP/1.1 101 So\r\n\r\n")),
     Fault("http-0.9", "B6", "a page without a head", raw()),
     Fault("status-abc", "B6", "a status of letters", raw(b"HTTP/1.1 abc OK\r\n\r\n")),
     Fault("status-short", "B6", "a status of two digits", raw(b"HTTP/1.1 20 OK\r\n\r\n")),

@@ -321,6 +321,7 @@ EXPECTED = {
     ),
     "http-0.9": ("end", lambda head, body: head + body == PAGE),
     "status-abc": ("end", lambda head, body: head == b"HTTP/1.1 abc OK" and body == PAGE),
+    "status-101": ("end", lambda head, body: head == b"HTTP/1.1 101 So" and body == PAGE),
     "status-short": ("end", lambda head, body: head == b"HTTP/1.1 20 OK" and body == PAGE),
     "gzip-cut": ("end", packed("unfinished")),
     "gzip-no-trailer": ("end", packed("unfinished")),

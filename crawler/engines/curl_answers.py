@@ -17,7 +17,7 @@ from crawler.source.source import GeniusSource, Source
 MAX_HEADER_LINES = 100
 MAX_HEADER_BYTES = 64 * 1024
 
-_STATUS_LINE = re.compile(rb"HTTP/[0-9.]+ [0-9]{3}[ \r\n]")
+_STATUS_LINE = re.compile(rb"HTTP/[0-9.]+ [2-9][0-9]{2}[ \r\n]")  # 1xx ends no exchange
 
 _KINDS = {
     pycurl.E_COULDNT_RESOLVE_HOST: "dns",
