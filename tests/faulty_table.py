@@ -799,6 +799,7 @@ _TABLE = (
     Fault("odd-titles", "C5", "titles that break things", answer(page_odd_title)),
     # Statuses.
     Fault("status", "C6-C8", "the status of the address: `status:418`", _status),
+    Fault("large-500", "C6-C8", "500 and 8 MiB", answer(fixed(b" " * LARGE_BYTES), status=500)),
     Fault("echo", "G3", "the status of the address, and our headers back", _echo),
     Fault("half-500", "D6", "500 to every second request", _half_500),
     Fault("429", "D1-D5", "429, with `Retry-After` as in `429:2`", told_to_wait(429)),

@@ -355,6 +355,13 @@ def test_C7_a_token_refused_later_ends_the_run_with_what_was_settled(engine, fau
     assert len(settled) == 200
 
 
+def test_C8_a_500_is_tried_again_however_large_its_body(engine, faulty_site):
+    """Nobody needs the page of an error, so its size fails no number that a repeat may find."""
+    crawl = Crawl(faulty_site.url("large-500@1"), [SONG], engine=engine, policy=RETRYING)
+    assert crawl.outcomes == {SONG: "found"}
+    assert crawl.records[SONG].attempts == 2
+
+
 @pytest.mark.parametrize("status", [400, 418, 451, 599])
 def test_C8_any_other_status_fails_at_once(engine, faulty_site, status):
     """Failed with the status, and asked once."""

@@ -382,6 +382,10 @@ EXPECTED = {
     "odd-titles": ("end", song_is(lambda made: made["title"] == ODD_TITLES[FOUND])),
     "status": ("end", status_is(500)),
     "echo": ("end", holds(b"connection: close", status=401)),
+    "large-500": (
+        "end",
+        lambda head, body: status_is(500)(head, body) and len(body) == LARGE_BYTES,
+    ),
     "half-500": ("end", status_is(500)),
     "429": ("end", lambda head, body: status_is(429)(head, body) and b"Retry-After" not in head),
     "503": ("end", lambda head, body: status_is(503)(head, body) and b"Retry-After" not in head),

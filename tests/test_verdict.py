@@ -36,6 +36,8 @@ from crawler.frontier.verdict import FAILURE_KINDS, Reply, judge
         ({"status": 308}, "failed", "redirect"),
         ({"status": 200, "error": "redirect"}, "failed", "redirect"),
         ({"status": 200, "error": "too_large"}, "failed", "too_large"),
+        ({"status": 500, "error": "too_large"}, "retry", "too_large"),
+        ({"status": 418, "error": "too_large"}, "failed", "too_large"),
         ({"error": "robots"}, "failed", "robots"),
         ({"status": 200, "error": "json"}, "retry", "json"),
         ({"status": 200, "error": "schema"}, "retry", "schema"),

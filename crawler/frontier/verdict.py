@@ -94,7 +94,8 @@ def judge(reply: Reply) -> Verdict:
     if error is None and status is None:
         error = "protocol"
     if error is not None and error != f"http_{status}":  # step 1 may repeat what the status says
-        action: Action = "failed" if error in _HOPELESS else "retry"
+        is_hopeless = error in _HOPELESS and status not in _RETRIED_STATUS
+        action: Action = "failed" if is_hopeless else "retry"
         is_excused = reply.is_reused and error == "connection" and status is None
         return Verdict(action, error, is_setup=error in _SETUP_KINDS, is_excused=is_excused)
     if status in _RETRIED_STATUS:
