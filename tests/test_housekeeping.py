@@ -36,6 +36,29 @@ def test_a_stop_event_closes_the_frontier(frontier: Frontier) -> None:
         assert wait_until(lambda: frontier.stopped_by == "signal")
 
 
+@pytest.mark.parametrize("trouble", ["hangs", "breaks"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_F2_a_listener_in_trouble_does_not_hold_up_the_end(
+    frontier: Frontier, trouble: str
+) -> None:
+    """Whoever is told of a run may hang or raise: its end is not for them to delay."""
+    event, is_told, is_over = threading.Event(), threading.Event(), threading.Event()
+
+    def listen(_: Progress) -> None:
+        if is_over.is_set():
+            return
+        is_told.set()
+        if trouble == "breaks":
+            raise OSError("nobody reads this any more")
+        is_over.wait(20)
+
+    with keeper_of(frontier, stop_event=event, on_progress=listen):
+        assert is_told.wait(8)
+        event.set()
+        assert wait_until(lambda: frontier.stopped_by == "signal")
+        is_over.set()
+
+
 def test_progress_counts_what_was_skipped(frontier: Frontier) -> None:
     """A bar knows the whole range, and what of it was settled before."""
     seen: list[Progress] = []

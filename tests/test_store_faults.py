@@ -275,6 +275,17 @@ def test_E5_a_block_with_a_damaged_inside_is_left_out_by_name(
     assert kept.data == _with_counts(damaged, info)
 
 
+def test_E5_a_block_that_is_none_beyond_the_range_costs_no_answer(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes to light when the status of the whole store is written, which then is not."""
+    put(place.store, block_name(500_000), b"no block")
+    with caplog.at_level(logging.WARNING, "crawler"):
+        answer = place.crawl(0, 1000)
+    assert (answer.complete, answer.stopped_by) == (True, "done")
+    assert block_name(500_000) in caplog.text
+
+
 def _with_counts(data: bytes, info: Any) -> bytes:
     """Put other counts into a block's header."""
     field = format_block_info(info).encode()

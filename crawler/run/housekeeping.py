@@ -17,6 +17,8 @@ logger = logging.getLogger("crawler")
 TURN_SECONDS = 0.2
 LOG_SECONDS = 10.0
 STATUS_SECONDS = 60.0
+END_SECONDS = 2.0
+"""So long the end of a run waits for what is being told."""
 MAX_SAMPLES = 240
 
 
@@ -55,7 +57,11 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Housekeeper:
-    """A thread beside a run that keeps time."""
+    """Threads beside a run: one keeps time, and each that tells others something has its own.
+
+    A listing that hangs or fails, or a progress bar that breaks, must neither delay the end that a
+    signal asks for nor the writing of blocks that have waited long enough.
+    """
 
     def __init__(
         self,
@@ -82,23 +88,27 @@ class Housekeeper:
         self.samples: list[Sample] = []
         self._frontier, self._writer, self._stop_event = frontier, writer, stop_event
         self._skipped, self._total = skipped, total
-        self._on_progress, self._on_status = on_progress, on_status
+        self._on_progress = on_progress
         self._ended = threading.Event()
         self._started_at = time.monotonic()
         self._recent: list[tuple[float, int]] = [(self._started_at, 0)]
         self._sample_every = 1.0
-        run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
-        self._thread = threading.Thread(
-            target=run, args=(self._keep_time,), name="time", daemon=True
-        )
+        self._threads = [_thread("time", self._keep_time)]
+        if on_progress is not None:
+            self._threads.append(_thread("progress", self._every, TURN_SECONDS, self._report))
+        if on_status is not None:
+            self._threads.append(_thread("status", self._every, STATUS_SECONDS, on_status))
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(2.0)
+        give_up_at = time.monotonic() + END_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, give_up_at - time.monotonic()))
         self._report()
 
     def progress(self) -> Progress:
@@ -119,7 +129,7 @@ class Housekeeper:
         )
 
     def _keep_time(self) -> None:
-        logged_at = status_at = sampled_at = self._started_at
+        logged_at = sampled_at = self._started_at
         while not self._ended.wait(TURN_SECONDS):
             now = time.monotonic()
             if self._stop_event.is_set() and self._frontier.stopped_by is None:
@@ -127,16 +137,16 @@ class Housekeeper:
                 self._writer.flush()
             self._writer.tick()
             self._recent = [*self._recent[-25:], (now, self._frontier.tally.requests)]
-            self._report()
             if now - sampled_at >= self._sample_every:
                 sampled_at = now
                 self._sample(now)
             if now - logged_at >= LOG_SECONDS:
                 logged_at = now
                 self._log()
-            if now - status_at >= STATUS_SECONDS and self._on_status is not None:
-                status_at = now
-                self._on_status()
+
+    def _every(self, seconds: float, action: Callable[[], None]) -> None:
+        while not self._ended.wait(seconds):
+            action()
 
     def _report(self) -> None:
         if self._on_progress is not None:
@@ -171,3 +181,8 @@ class Housekeeper:
         if len(self.samples) >= MAX_SAMPLES:
             self.samples = self.samples[1::2]
             self._sample_every *= 2
+
+
+def _thread(name: str, target: Callable[..., None], *args: object) -> threading.Thread:
+    run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
+    return threading.Thread(target=run, args=(target, *args), name=name, daemon=True)

@@ -3,6 +3,7 @@
 import logging
 from datetime import UTC, datetime
 
+from crawler.errors import StoreError
 from crawler.page.status_files import write_status
 from crawler.record import Record
 from crawler.store.block import decode_block
@@ -72,9 +73,17 @@ class Stock:
         )
 
     def write_status(self) -> None:
-        """Write the status of the whole store."""
+        """Write the status of the whole store; trouble is only logged.
+
+        Of what lies outside its range a run knows nothing, so a broken block may come to light here.
+        """
         if not self._is_whole:
-            for info in self.store.list_blocks(timeout=STORE_SECONDS):
+            try:
+                blocks = list(self.store.list_blocks(timeout=STORE_SECONDS))
+            except StoreError as error:
+                logger.warning("the status could not be written: %s", error)
+                return
+            for info in blocks:
                 self.listing.setdefault(info.first, info)  # the plan looks into this very dict
             self._is_whole = True
         write_status(self.store, self.listing, now=datetime.now(UTC), known_runs=self._known_runs)
