@@ -36,8 +36,8 @@ FLOORS = (
     ("deployment", "cron schedule settings deployment upload alerting cloud_service __main__"),
     ("cli", "words"),
     ("", "__init__"),
-    ("cli", "signals options request fan_out crawl page store export rebuild doctor processes"),
-    ("cli", "demo deployment main"),
+    ("cli", "signals streams options request fan_out crawl page store export rebuild doctor"),
+    ("cli", "processes demo deployment main"),
     ("", "__main__"),
 )
 """Folder by folder, every module of the package. Each imports only from those before it, so that

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -183,6 +184,50 @@ def test_who_reads_no_further_is_told_no_more(arguments, tmp_path):
         err = process.stderr.read()
         code = process.wait(timeout=60)
     assert (code, err) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full disk to hand")
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["crawl", "5", "5"], ["crawl", "5", "5", "--json"]]
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_an_answer_that_the_disk_does_not_take_is_an_error_in_words(
+    arguments, unbuffered, demo_site, tmp_path
+):
+    """Where stdout leads to a full disk, one line on stderr says so, and the exit code is 1."""
+    environ = environment(demo_site, PYTHONUNBUFFERED=unbuffered)
+    command = f"{shlex.join([sys.executable, '-m', 'crawler', *arguments])} > /dev/full"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "the output cannot be written: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_without_streams_crawls_all_the_same(closed, demo_site, tmp_path):
+    """A supervisor may start it with closed streams; no block gets what is meant for people."""
+    command = f"{sys.executable} -m crawler crawl 1 301 --store out --rate 0 -v {closed}"
+    environ = environment(demo_site)
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert numbers_in(tmp_path / "out") == list(range(1, 301))
 
 
 def test_G2_a_missing_token_is_named_before_anything_is_sent(tmp_path):

@@ -1,7 +1,6 @@
 """The command line: one parser, one way in, and errors in words."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from crawler.cli.options import VERBATIM, given_options, set_up_logs
 from crawler.cli.rebuild import add_rebuild
 from crawler.cli.signals import EXIT_AT_ONCE
 from crawler.cli.store import add_status, add_stop, add_verify
+from crawler.cli.streams import EXIT_UNREAD, FULL, complain, discard_output, open_closed_streams
 from crawler.cli.words import error_line, program
 from crawler.errors import CrawlerError, RequestError, SettingsError
 from crawler.version import VERSION
@@ -33,9 +33,6 @@ examples:
 
 Each command has a --help of its own."""
 
-_EXIT_UNREAD = 141
-"""What a shell expects of a program whose output nobody reads any more: 128 + SIGPIPE."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -47,16 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 complete, 3 not complete, 2 wrong usage or settings, 1 error, 141 where
         whoever read the output, such as `head`, is gone.
     """
+    open_closed_streams()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else list(argv))
         finally:
             sys.stdout.flush()  # here, where its failure can be told from others
     except BrokenPipeError:
-        # what is left in the buffer goes nowhere, or Python's own flush at the end would complain
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - it is no path of anybody's
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return _EXIT_UNREAD
+        discard_output()
+        return EXIT_UNREAD
+    except OSError as error:
+        if error.errno not in FULL:  # of files and the network each command speaks itself
+            raise
+        discard_output()
+        complain(f"{program()}: the output cannot be written: {error.strerror}; the rest is done")
+        return 1
 
 
 def _run(argv: list[str]) -> int:
@@ -66,7 +68,7 @@ def _run(argv: list[str]) -> int:
     try:
         return int(args.run(args))
     except CrawlerError as error:
-        print(error_line(error, given_options(args)), file=sys.stderr)
+        complain(error_line(error, given_options(args)))
         return 2 if isinstance(error, RequestError | SettingsError) else 1
     except KeyboardInterrupt:
         return EXIT_AT_ONCE
