@@ -27,6 +27,7 @@ from tests.records import failed
 from tests.stores import fill
 
 ROOT = Path(__file__).parent.parent
+NAMES_OF_USERS = ("LOGNAME", "USER", "LNAME", "USERNAME")
 OURS = ("CRAWLER_", "GENIUS_", "K_SERVICE")
 
 
@@ -332,6 +333,24 @@ def test_E12_a_stop_order_ends_a_run_elsewhere(demo_site, tmp_path):
     assert "ends within 10 s" in out
     assert json.loads(answer)["stopped_by"] == "stop_order"
     assert numbers_in(tmp_path / "s")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="users without a name are those of containers")
+def test_E12_a_user_without_a_name_can_stop(tmp_path):
+    """In a container a process may run as a number that no list of users knows."""
+    unnamed = "import os, sys; os.getuid = lambda: 54321; from crawler.cli.main import main; main()"
+    environ = {name: value for name, value in environment().items() if name not in NAMES_OF_USERS}
+    done = subprocess.run(
+        [sys.executable, "-c", unnamed, "stop", "--store", "s"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "user 54321 on" in (tmp_path / "s" / "control.json").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])

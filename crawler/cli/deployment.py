@@ -1,10 +1,8 @@
 """The command `deployment`: what `deploy.sh` asks, because it is better said in Python."""
 
 import argparse
-import getpass
 import os
 import secrets
-import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from crawler.cli.options import VERBATIM
+from crawler.cli.words import caller
 from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
 from crawler.errors import CrawlerError, SettingsError
 from crawler.settings.reading import read_settings
@@ -131,7 +130,7 @@ def rewrite_control(args: argparse.Namespace) -> int:
     except ValueError:
         control = Control()
     if args.order == "stop":
-        by = f"{getpass.getuser()} on {socket.gethostname()}, deploy.sh"
+        by = f"{caller()}, deploy.sh"
         control = with_stop(control, secrets.token_hex(8), datetime.now(UTC), by)
     if args.order in ("go", "resume"):
         control = without_stop(control)

@@ -1,8 +1,6 @@
 """The commands that look at a store or speak to its runs: `status`, `verify`, `stop`."""
 
 import argparse
-import getpass
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +11,7 @@ import msgspec
 from crawler.cli.options import VERBATIM, store_options, store_settings_of
 from crawler.cli.page import write_page
 from crawler.cli.request import checked_range
-from crawler.cli.words import command, count
+from crawler.cli.words import caller, command, count
 from crawler.request.words import songs
 from crawler.store.contract import Store
 from crawler.store.coverage import Coverage, coverage_of
@@ -118,8 +116,7 @@ def stop(args: argparse.Namespace) -> int:
     from crawler.store.control import order_stop
 
     settings = store_settings_of(args)
-    by = f"{getpass.getuser()} on {socket.gethostname()}"
-    order = order_stop(_open(settings.store), now=datetime.now(UTC), by=by)
+    order = order_stop(_open(settings.store), now=datetime.now(UTC), by=caller())
     if args.json:
         print(msgspec.json.encode(order).decode())
     else:

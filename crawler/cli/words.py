@@ -1,6 +1,9 @@
 """What the command line says to people: commands, answers, errors, and how to go on."""
 
+import getpass
+import os
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +22,15 @@ def program() -> str:
 def command(arguments: Sequence[str]) -> str:
     """Write a command line that a shell reads as it stands."""
     return f"{program()} {shlex.join(arguments)}"
+
+
+def caller() -> str:
+    """Say who calls, for those who read an order later; a container's user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # what it raises depends on the Python and the system
+        user = f"user {os.getuid()}" if hasattr(os, "getuid") else "somebody"
+    return f"{user} on {socket.gethostname()}"
 
 
 def count(number: int, noun: str) -> str:
