@@ -155,6 +155,13 @@ def test_mode_next_begins_a_catalogue_and_finds_its_end(where: dict[str, Any]) -
     assert (answer.start, answer.stop, answer.complete) == (1, last + 1001, True)
 
 
+@pytest.mark.parametrize("mode", ["next", "new"])
+def test_no_mode_asks_beyond_the_highest_number(where: dict[str, Any], mode: str) -> None:
+    """Where numbers end, the catalogue does: there is no block for those beyond."""
+    answer = crawl(mode=mode, first_song=10**12 - 5, **where)
+    assert (answer.requests, answer.stop, answer.complete) == (5, 10**12, True)
+
+
 def test_mode_next_goes_on_where_the_store_says(where: dict[str, Any]) -> None:
     """Each run takes up where the one before ended, with no state but the blocks."""
     first = crawl(mode="next", limit=300, **where)

@@ -9,7 +9,7 @@ from crawler.plan.supply import FillSupply
 from crawler.plan.tail import TailSupply
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
-from crawler.settings.reading import Settings
+from crawler.settings.reading import MAX_SONG_NUM, Settings
 from crawler.store.block import BlockInfo
 
 
@@ -62,7 +62,7 @@ class Scope:
             self._tail = TailSupply(
                 max(self.last_found, settings.first_song - 1),
                 fill=self._fill,
-                last_song=settings.last_song,
+                last_song=_last_song(settings),
                 limit=request.limit,
                 on_block=on_block,
                 is_new_block=lambda first: first not in listing,
@@ -130,6 +130,12 @@ class Scope:
         """Let go of what reads ahead."""
         if self._fill is not None:
             self._fill.close()
+
+
+def _last_song(settings: Settings) -> int:
+    """Say which number is the highest ever to be asked: beyond `MAX_SONG_NUM` there is no block."""
+    highest = MAX_SONG_NUM - 1
+    return highest if settings.last_song is None else min(settings.last_song, highest)
 
 
 def criteria_of(request: CrawlRequest, now: datetime) -> Criteria:
