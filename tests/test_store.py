@@ -170,6 +170,13 @@ def test_a_listing_keeps_to_its_range(store, span, firsts):
     assert listed(store, *span) == firsts
 
 
+def test_the_last_block_of_all_is_listed(store):
+    """Its name sorts last, and there is none with 13 digits to end a listing with."""
+    fill(store, [10**12 - 1000, 10**11, 5000])
+    assert listed(store, 10**12 - 10, 10**12) == [10**12 - 1000]
+    assert listed(store, 5999, 10**12) == [5000, 10**11, 10**12 - 1000]
+
+
 def test_a_file_deleted_while_it_is_listed_is_passed_over(tmp_path):
     """A block that somebody removes in mid-listing is not there, and is no error."""
     store = FolderStore(tmp_path)

@@ -86,8 +86,9 @@ class BucketStore:
         deadline = Deadline(timeout)
         songs = f"{self._prefix}songs/"
         span = {"start_offset": f"{songs}{block_first(start):012}"}
-        if stop is not None:
-            span["end_offset"] = f"{songs}{block_first(max(stop - 1, 0)) + BLOCK_SIZE:012}"
+        end = None if stop is None else block_first(max(stop - 1, 0)) + BLOCK_SIZE
+        if end is not None and end < 10**12:  # a name of 13 digits would sort before the last ones
+            span["end_offset"] = f"{songs}{end:012}"
         fields = "items(name,generation,metadata,size),nextPageToken"
         for blob in self._pages(doing, deadline, prefix=songs, fields=fields, **span):
             name = blob.name.removeprefix(self._prefix)
