@@ -23,7 +23,7 @@ FLOORS = (
     ("engines", "adapter session robots heeding outcome requests_engine"),
     ("engines", "curl_handles curl_answers curl_lane curl_engine"),
     ("", "loops lanes steps"),
-    ("store", "block_info block contract folder bucket_calls bucket opening identity control"),
+    ("store", "block_info block contract files folder bucket_calls bucket opening identity control"),
     ("store", "run_objects reading verify coverage"),
     ("plan", "block_order planned supply tail scope"),
     ("page", "map map_strip failures runs words status_page status_files"),

@@ -419,6 +419,22 @@ print([info.found for info in store.list_blocks(timeout=5)])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+@pytest.mark.parametrize("is_made_anew", [False, True], ids=["gone", "another"])
+def test_E6_a_folder_that_is_gone_in_mid_run_is_not_made_anew(tmp_path, is_made_anew):
+    """What was stored is not there any more, so nothing may look as if it were."""
+    store = FolderStore(tmp_path / "store")
+    fill(store, [0])
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    if is_made_anew:
+        (tmp_path / "store").mkdir()
+    with pytest.raises(StoreUnavailableError, match="deleted, moved or unmounted"):
+        fill(store, [1000])
+    assert not (tmp_path / "store" / "songs").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "store")
+    fill(store, [1000])
+    assert listed(store) == [0, 1000]
+
+
 def test_E6_a_read_only_folder(tmp_path):
     """E6: a folder that may not be written is told before the run begins; it can still be read."""
     folder = Path("/tmp") / f"read-only-{os.getpid()}-{tmp_path.name}"  # others may enter /tmp

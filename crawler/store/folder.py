@@ -1,6 +1,5 @@
 """The store in a folder: the same names and the same compare-and-swap as in a bucket."""
 
-import errno
 import io
 import os
 import threading
@@ -13,14 +12,13 @@ from typing import BinaryIO
 from crawler.errors import BlockFormatError, StoreConflictError, StoreUnavailableError
 from crawler.store.block import HEAD_BYTES, BlockInfo, overlaps, parse_block_name, read_block_info
 from crawler.store.contract import Deadline, Stored
+from crawler.store.files import explained, sync_folder, write_all
 
 LOCK_FILE = ".lock"
 PARTIAL_FILE = ".partial"
 # How often a process that waits for another one looks again, seconds; filelock's own 0.05 would let
 # sixteen writers wait for most of their time.
 _POLL_SECONDS = 0.005
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class FolderStore:
@@ -44,6 +42,7 @@ class FolderStore:
         self.location = str(path)
         self._root = Path(path)
         self._turn = threading.Lock()  # threads take turns without polling
+        self._known: tuple[int, int] | None = None
 
     def check(self, timeout: float) -> None:
         """Sweep the leftover of a kill and write a probe where blocks will lie; see `Store`."""
@@ -59,14 +58,14 @@ class FolderStore:
         doing = f"listing the folder {self.location}"
         deadline = Deadline(timeout)
         firsts: list[tuple[int, str]] = []
-        with _explained(doing), suppress(FileNotFoundError):
+        with explained(doing), suppress(FileNotFoundError):
             names = os.listdir(self._root / "songs")  # noqa: PTH208 - names only, 20,000 of them
             found = ((parse_block_name(f"songs/{name}"), name) for name in names)
             firsts = sorted((first, name) for first, name in found if first is not None)
         for first, name in firsts:
             if overlaps(first, start, stop):
                 deadline.left(doing)
-                with _explained(doing):
+                with explained(doing):
                     info = self._read_info(first, f"songs/{name}")
                 if info is not None:
                     yield info
@@ -75,7 +74,7 @@ class FolderStore:
         """Read a file whole; see `Store`."""
         doing = f"reading {name} in {self.location}"
         Deadline(timeout).left(doing)
-        with _explained(doing), suppress(FileNotFoundError):
+        with explained(doing), suppress(FileNotFoundError):
             data = (self._root / name).read_bytes()
             return Stored(data, _generation(name, io.BytesIO(data)))
         return None
@@ -142,7 +141,7 @@ class FolderStore:
         partial = self._root / PARTIAL_FILE
         try:
             with partial.open("wb", buffering=0) as file:
-                _write_all(file, data)
+                write_all(file, data)
                 os.fsync(file.fileno())
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.replace(target)
@@ -150,7 +149,7 @@ class FolderStore:
             with suppress(OSError):
                 partial.unlink()
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     @contextmanager
     def _writing(self, doing: str, deadline: Deadline) -> Iterator[None]:
@@ -162,8 +161,8 @@ class FolderStore:
             raise StoreUnavailableError(busy)
         lock = FileLock(self._root / LOCK_FILE, poll_interval=_POLL_SECONDS)
         try:
-            with _explained(doing):
-                self._root.mkdir(parents=True, exist_ok=True)
+            with explained(doing):
+                self._enter(doing)
                 try:
                     lock.acquire(deadline.left(doing))
                 except Timeout:
@@ -173,19 +172,25 @@ class FolderStore:
             lock.release()
             self._turn.release()
 
+    def _enter(self, doing: str) -> None:
+        """Make the folder at the first write, and from then on write to that one only.
 
-@contextmanager
-def _explained(doing: str) -> Iterator[None]:
-    """Turn an error of the file system into one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        advice = "look at the disk, or name another folder as the store (CRAWLER_STORE)"
-        if error.errno in _FULL:
-            advice = "make room on the disk and run again; what was stored before is whole"
-        elif error.errno in _REFUSED:
-            advice = "make the folder writable, or name another one as the store (CRAWLER_STORE)"
-        raise StoreUnavailableError(f"{doing} failed ({error}): {advice}") from error
+        A new one in its place, made after a deletion or left by a disk that is gone, holds nothing
+        of what was stored, nor whose records it may hold.
+        """
+        if self._known is None:
+            self._root.mkdir(parents=True, exist_ok=True)
+        try:
+            found = self._root.stat()
+            here = found.st_dev, found.st_ino
+        except FileNotFoundError:
+            here = None
+        self._known = self._known or here
+        if here is None or here != self._known:
+            raise StoreUnavailableError(
+                f"{doing} failed: the folder was deleted, moved or unmounted meanwhile; bring it "
+                f"back, or run again to begin anew"
+            )
 
 
 def _generation(name: str, file: BinaryIO | io.FileIO, head: bytes | None = None) -> int:
@@ -200,20 +205,3 @@ def _generation(name: str, file: BinaryIO | io.FileIO, head: bytes | None = None
 
 def _digest(data: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest()) >> 1 or 1
-
-
-def _write_all(file: io.FileIO, data: bytes) -> None:
-    """Write on where the system took only a part, as it may near the end of a disk."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a loss of power; Windows has no such call."""
-    if os.name != "nt":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
