@@ -2,6 +2,7 @@
 
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from crawler.demo.songs import expected_info
 from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatchError
 from crawler.record import Record
 from crawler.store.block import block_name, decode_block
+from crawler.store.contract import save_block
 from crawler.store.control import order_stop
 from crawler.store.folder import FolderStore
 from crawler.store.run_objects import read_runs
 from crawler.store.verify import verify
 from tests.clock import utc_now
+from tests.records import failed
 
 ENGINES = ("curl", "requests")
 
@@ -189,6 +192,43 @@ def test_E11_mode_next_leaves_out_what_failed_until_it_is_due(where: dict[str, A
     assert (record.outcome, record.error, record.failed_runs) == ("failed", "function", 1)
     asked = crawl(0, 21, function=step1, **where)
     assert (asked.failed, records_of(where["store"])[5].failed_runs) == (1, 2)
+
+
+@pytest.mark.parametrize("due_in_hours", [1, -1], ids=["not-due", "due"])
+def test_E11_what_fails_beyond_the_last_song_does_not_use_up_mode_next(
+    where: dict[str, Any], due_in_hours: int
+) -> None:
+    """Songs behind a stretch that fails in every run are reached all the same (E11)."""
+    crawl(1, 50, **where)
+    due = utc_now() + timedelta(hours=due_in_hours)
+    stretch = {num: failed(num, next_try_at=due) for num in range(50, 90)}
+    store = FolderStore(where["store"])
+    save_block(store, 0, stretch, source="genius", generation=1, timeout=20)
+    answer = crawl(mode="next", limit=30, **where)
+    settled = [num for num, held in records_of(where["store"]).items() if held.outcome != "failed"]
+    first = 90 if due_in_hours > 0 else 50
+    assert settled == [*range(1, 50), *range(first, first + 30)]
+    assert (answer.requests, answer.skipped) == (30, first - 1)
+    assert (answer.start, answer.stop, answer.complete) == (1, first + 30, due_in_hours < 0)
+    assert answer.found + answer.missing + answer.skipped == answer.stop - answer.start
+
+
+def test_a_number_that_fails_again_beyond_the_last_song_waits_longer(
+    where: dict[str, Any],
+) -> None:
+    """The runs in a row are counted there, too."""
+
+    def step1(_session: Any, num: int, out: list[Any]) -> None:
+        if num == 3:
+            raise ValueError("no luck")
+        if num > 3:
+            raise Missing
+        _session.get(where["base_url"] + "/health")
+        out.append((num, num))
+
+    for runs in (1, 2):
+        crawl(mode="new" if runs > 1 else "next", limit=5, function=step1, **where)
+        assert records_of(where["store"])[3].failed_runs == runs
 
 
 def test_a_refresh_asks_again_what_is_old(where: dict[str, Any]) -> None:

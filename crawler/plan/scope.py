@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
+from crawler.plan.known_failures import KnownFailures
 from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.plan.supply import FillSupply
 from crawler.plan.tail import TailSupply
@@ -46,12 +47,14 @@ class Scope:
         self._tail: TailSupply | None = None
         self._fill: FillSupply | None = None
         self.start, self._fill_stop = self._bounds(request, settings)
+        criteria = criteria_of(request, now)
+        self._failures = KnownFailures(listing, criteria, read)
         if request.mode != "new":
             self._fill = FillSupply(
                 self.start,
                 self._fill_stop,
                 listing,
-                criteria_of(request, now),
+                criteria,
                 read=read,
                 on_block=on_block,
                 limit=request.limit,
@@ -66,6 +69,7 @@ class Scope:
                 limit=request.limit,
                 on_block=on_block,
                 is_new_block=lambda first: first not in listing,
+                failures_of=self._failures.of_block,
             )
 
     def _bounds(self, request: CrawlRequest, settings: Settings) -> tuple[int, int]:
@@ -93,14 +97,15 @@ class Scope:
     @property
     def stop(self) -> int:
         """The number after the last that the run is about, as far as is known."""
-        if self._tail is not None and self._tail.supplied:
+        if self._tail is not None and (self._tail.supplied or self._tail.postponed):
             return max(self._fill_stop, self._tail.next_num)
         return self._fill_stop
 
     @property
     def skipped(self) -> int:
         """Numbers left out so far: settled before, or failed and not due."""
-        return 0 if self._fill is None else self._fill.settled + self._fill.postponed
+        filled = 0 if self._fill is None else self._fill.settled + self._fill.postponed
+        return filled + (0 if self._tail is None else self._tail.postponed)
 
     def skipped_in_all(self) -> int:
         """Numbers left out, those included that an interrupted run never came to; ask at the end."""
@@ -109,6 +114,8 @@ class Scope:
     @property
     def has_gaps(self) -> bool:
         """Whether numbers were left out that are not settled."""
+        if self._tail is not None and self._tail.postponed:
+            return True
         return self._fill is not None and bool(self._fill.postponed or self._fill.unreadable)
 
     @property
@@ -128,6 +135,7 @@ class Scope:
 
     def close(self) -> None:
         """Let go of what reads ahead."""
+        self._failures.close()
         if self._fill is not None:
             self._fill.close()
 

@@ -1,7 +1,8 @@
 """The tail: numbers after the last found song, asked until enough in a row are missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from crawler.plan.known_failures import Failures
 from crawler.plan.planned import PlannedBlock
 from crawler.plan.supply import FillSupply
 from crawler.store.block import BLOCK_SIZE, block_first
@@ -11,7 +12,7 @@ class TailSupply:
     """Supplies the numbers after the last found one, until enough in a row are missing.
 
     What lies beyond the last found song is missing only provisionally, so it is asked again each
-    time. `note` must be told the outcome of every number supplied. Where a fill comes first, the
+    time; what failed there and is not due is passed over. `note` must be told the outcome of every number supplied. Where a fill comes first, the
     tail begins when that is exhausted, at the last found number of then.
     """
 
@@ -25,8 +26,12 @@ class TailSupply:
         missing_in_a_row: int = 1000,
         on_block: Callable[[PlannedBlock], None],
         is_new_block: Callable[[int], bool],
+        failures_of: Callable[[int], Failures | None] = lambda _first: Failures(),
     ) -> None:
-        """Begin after `last_found`; `last_song` is the highest number ever to be asked."""
+        """Begin after `last_found`; `last_song` is the highest number ever to be asked.
+
+        `failures_of` tells what is known of a block's failed numbers; None while it is being read.
+        """
         self.exhausted = False
         self.last_found = last_found
         self.next_num = last_found + 1
@@ -34,6 +39,8 @@ class TailSupply:
         self._fill, self._last_song, self._limit = fill, last_song, limit
         self._missing_in_a_row = missing_in_a_row
         self._on_block, self._is_new_block = on_block, is_new_block
+        self._failures_of, self._failures = failures_of, Failures()
+        self._passed_over: list[int] = []
         self._first_num = self.next_num
         self._outstanding = 0
         self._block_end = 0
@@ -41,7 +48,13 @@ class TailSupply:
     @property
     def missing_at_end(self) -> int:
         """Numbers supplied beyond the last found song."""
-        return max(0, self.next_num - max(self.last_found + 1, self._first_num))
+        begin = max(self.last_found + 1, self._first_num)
+        return max(0, self.next_num - begin - sum(num >= begin for num in self._passed_over))
+
+    @property
+    def postponed(self) -> int:
+        """Numbers that were passed over, since they failed before and are not due."""
+        return len(self._passed_over)
 
     def note(self, song_num: int, is_found: bool) -> None:
         """Learn what came of a number."""
@@ -58,14 +71,21 @@ class TailSupply:
                 return numbers
         if not self.supplied:
             self._first_num = self.next_num = max(self.next_num, self.last_found + 1)
-        end = self._end()
-        stop = min(self.next_num + wanted, end)
-        numbers = list(range(self.next_num, stop))
-        self._announce(numbers)
-        self.next_num += len(numbers)
+        numbers = self._go_on(wanted)
         self.supplied += len(numbers)
         self._outstanding += len(numbers)
+        end = self._end()
         self.exhausted = self.next_num >= end and (self._outstanding == 0 or self._is_final(end))
+        return numbers
+
+    def _go_on(self, wanted: int) -> list[int]:
+        """Step over numbers until there are enough, or a block has to be read first."""
+        numbers: list[int] = []
+        end = self._end()
+        while len(numbers) < wanted and self.next_num < end and self._has_entered(self.next_num):
+            is_due = self.next_num not in self._failures.postponed
+            (numbers if is_due else self._passed_over).append(self.next_num)
+            self.next_num += 1
         return numbers
 
     def _end(self) -> int:
@@ -81,17 +101,28 @@ class TailSupply:
             ends.append(self._last_song + 1)
         if self._limit is not None:
             filled = self._fill.supplied if self._fill is not None else 0
-            ends.append(self.next_num - self.supplied + max(0, self._limit - filled))
+            ends.append(self.next_num + max(0, self._limit - filled - self.supplied))
         return min(ends, default=None)
 
     def _is_final(self, end: int) -> bool:
         return self._final is not None and end >= self._final
 
-    def _announce(self, numbers: list[int]) -> None:
-        """Tell of each block that is entered, with the numbers that may be asked of it."""
-        for num in numbers:
-            if num >= self._block_end:
-                first = block_first(num)
-                self._block_end = first + BLOCK_SIZE
-                rest = range(num, self._block_end)
-                self._on_block(PlannedBlock(first, rest, is_new=self._is_new_block(first)))
+    def _has_entered(self, num: int) -> bool:
+        """Tell of a block that is entered, with the numbers that may be asked of it.
+
+        False while it is being read.
+        """
+        if num < self._block_end:
+            return True
+        first = block_first(num)
+        failures = self._failures_of(first)
+        if failures is None:
+            return False
+        self._failures, self._block_end = failures, first + BLOCK_SIZE
+        numbers: Sequence[int] = range(num, self._block_end)
+        if failures.postponed:
+            numbers = [each for each in numbers if each not in failures.postponed]
+        if numbers:
+            is_new, runs = self._is_new_block(first), dict(failures.runs)
+            self._on_block(PlannedBlock(first, numbers, is_new=is_new, failed_runs=runs))
+        return True
