@@ -435,6 +435,13 @@ def test_E6_a_folder_that_is_gone_in_mid_run_is_not_made_anew(tmp_path, is_made_
     assert listed(store) == [0, 1000]
 
 
+def test_E6_names_that_cannot_be_listed_are_not_taken_for_none(tmp_path):
+    """A folder that is no folder, or refuses us, holds we do not know what: no empty list."""
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(StoreUnavailableError, match="Not a directory"):
+        FolderStore(tmp_path).list_names("runs/", timeout=5)
+
+
 def test_E6_a_read_only_folder(tmp_path):
     """E6: a folder that may not be written is told before the run begins; it can still be read."""
     folder = Path("/tmp") / f"read-only-{os.getpid()}-{tmp_path.name}"  # others may enter /tmp

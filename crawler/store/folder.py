@@ -101,14 +101,16 @@ class FolderStore:
         doing = f"listing the folder {self.location}"
         deadline = Deadline(timeout)
         names: list[str] = []
-        for folder, _, files in os.walk(self._root / os.path.dirname(prefix)):  # noqa: PTH120 - "runs/" is a prefix, not a path
-            deadline.left(doing)
-            inside = Path(folder).relative_to(self._root)
-            names += [
-                (inside / file).as_posix()
-                for file in files
-                if file not in (LOCK_FILE, PARTIAL_FILE)
-            ]
+        top = self._root / os.path.dirname(prefix)  # noqa: PTH120 - "runs/" is a prefix, not a path
+        with explained(doing):
+            for folder, _, files in os.walk(top, onerror=_raise_unless_gone):
+                deadline.left(doing)
+                inside = Path(folder).relative_to(self._root)
+                names += [
+                    (inside / file).as_posix()
+                    for file in files
+                    if file not in (LOCK_FILE, PARTIAL_FILE)
+                ]
         return sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str, *, timeout: float) -> None:
@@ -191,6 +193,12 @@ class FolderStore:
                 f"{doing} failed: the folder was deleted, moved or unmounted meanwhile; bring it "
                 f"back, or run again to begin anew"
             )
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Say so where a folder cannot be listed, which `os.walk` takes for an empty one."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _generation(name: str, file: BinaryIO | io.FileIO, head: bytes | None = None) -> int:
