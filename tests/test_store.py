@@ -207,6 +207,15 @@ def test_E5_a_block_without_counts_ends_the_listing_with_its_name(store, data):
     assert listed(store, 2000) == [2000]
 
 
+def test_E5_a_block_under_another_one_s_name_ends_the_listing_with_what_to_do(store):
+    """E5: its counts are true, but not of the numbers that its name promises."""
+    fill(store, [0])
+    data, info = encode_block([found(0)], source="s")
+    store.write(block_name(1000), data, generation=0, info=info, timeout=20)
+    with pytest.raises(BlockFormatError, match=f"{block_name(1000)}.*another block.*Restore"):
+        listed(store)
+
+
 def test_both_stores_hold_the_same_bytes(tmp_path, bucket_url):
     """A folder's blocks can be copied to a bucket: the bytes are the same."""
     stores = [FolderStore(tmp_path), open_store(bucket_url)]

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crawler.errors import BlockFormatError, StoreConflictError
+from crawler.errors import StoreConflictError
 from crawler.store.block import (
     BLOCK_SIZE,
     HEAD_BYTES,
@@ -16,6 +16,7 @@ from crawler.store.block import (
     parse_block_name,
     read_block_info,
 )
+from crawler.store.block_info import broken_block
 from crawler.store.bucket_calls import call, list_objects, make_client
 from crawler.store.contract import Deadline, Stored
 
@@ -103,7 +104,7 @@ class BucketStore:
             if info is None:
                 continue  # deleted since the listing
             if info.first != first:
-                raise BlockFormatError(f"{name} cannot be read: its counts are another block's")
+                raise broken_block(name, "its counts are another block's")
             info.generation = blob.generation
             yield info
 

@@ -9,8 +9,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
-from crawler.errors import BlockFormatError, StoreConflictError, StoreUnavailableError
+from crawler.errors import StoreConflictError, StoreUnavailableError
 from crawler.store.block import HEAD_BYTES, BlockInfo, overlaps, parse_block_name, read_block_info
+from crawler.store.block_info import broken_block
 from crawler.store.contract import Deadline, Stored
 from crawler.store.files import explained, sync_folder, write_all
 
@@ -127,7 +128,7 @@ class FolderStore:
             return None  # deleted since the listing
         info = read_block_info(head, name)
         if info.first != first:
-            raise BlockFormatError(f"{name} cannot be read: its header is about another block")
+            raise broken_block(name, "its header is about another block")
         info.generation = generation
         return info
 
