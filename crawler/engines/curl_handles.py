@@ -22,6 +22,9 @@ _CUT_AT_BYTES = 40 << 20
 PIECE_BYTES = 4096
 """Size of libcurl's pieces where many connections share a budget: it reads ten of each in a turn."""
 
+_PIECE_WEIGHT_BYTES = 48
+"""What Python adds to each line and each piece of a body: a head of 300 kB may be 10,000 lines."""
+
 _USUAL_LINES = 100
 """Header lines; a head of no more cannot weigh much."""
 
@@ -75,10 +78,62 @@ class Transfer:
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         handle.setopt(pycurl.WRITEFUNCTION, self.chunks.append)
 
-    def forget(self) -> None:
-        """Let go of what was received."""
-        self.lines.clear()
-        self.chunks.clear()
+
+class Handles:
+    """The handles of one lane: so many, opened when first needed, and used again and again.
+
+    Attributes:
+        transfers: Those that are open, by handle.
+    """
+
+    def __init__(self, count: int, options: dict[int, Any]) -> None:
+        """Prepare for `count` handles, which all have these options."""
+        self.transfers: dict[Any, Transfer] = {}
+        self._options, self._unopened = options, count
+        self._free: list[Transfer] = []
+
+    def room(self) -> int:
+        """Count the handles that are free."""
+        return len(self._free) + self._unopened
+
+    def take(self) -> Transfer:
+        """Give a free handle; there must be one."""
+        return self._free.pop() if self._free else self._open()
+
+    def give_back(self, transfer: Transfer) -> None:
+        """Take a handle back, and let go of what it received.
+
+        libcurl keeps its own copy of a head until the handle is used again: one with a long head
+        is closed, and another takes its place (8.23, measured 2026-11-25).
+        """
+        if len(transfer.lines) > _USUAL_LINES:
+            del self.transfers[transfer.handle]
+            transfer.handle.close()
+            self._unopened += 1
+            return
+        transfer.lines.clear()
+        transfer.chunks.clear()
+        self._free.append(transfer)
+
+    def set_option(self, option: int, value: Any) -> None:
+        """Set one more option of all handles."""
+        self._options[option] = value
+        for transfer in self.transfers.values():
+            transfer.setopt(option, value)
+
+    def close(self) -> None:
+        """Close them all."""
+        for transfer in self.transfers.values():
+            transfer.handle.close()
+        self.transfers.clear()
+        self._options.clear()  # may hold a method of their lane: a circle
+
+    def _open(self) -> Transfer:
+        self._unopened -= 1
+        handle = pycurl.Curl()
+        for option, value in self._options.items():
+            handle.setopt(option, value)
+        return self.transfers.setdefault(handle, Transfer(handle))
 
 
 def header_lines(source: Source) -> list[str]:
@@ -93,10 +148,14 @@ def header_lines(source: Source) -> list[str]:
     return ["Accept-Encoding: gzip", *lines]
 
 
+def _weight(pieces: list[bytes]) -> int:
+    return sum(map(len, pieces)) + _PIECE_WEIGHT_BYTES * len(pieces)
+
+
 def to_cut(transfers: Iterable[Transfer], budget_bytes: int = _CUT_AT_BYTES) -> list[Transfer]:
     """Name the largest transfers, as many as bring the rest within a budget."""
     weights = [
-        (sum(map(len, each.chunks)) + sum(map(len, each.lines)), id(each), each)
+        (_weight(each.chunks) + 2 * _weight(each.lines), id(each), each)  # libcurl has a copy
         for each in transfers
         if len(each.chunks) > 1 or len(each.lines) > _USUAL_LINES
     ]

@@ -14,7 +14,7 @@ import pycurl
 from crawler.engines import curl_handles
 from crawler.engines.body import MAX_BODY_BYTES
 from crawler.engines.curl_answers import read_failure, read_page
-from crawler.engines.curl_handles import Transfer, header_lines, to_cut
+from crawler.engines.curl_handles import Handles, Transfer, header_lines, to_cut
 from crawler.engines.details import detail_of, in_words
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.verdict import Reply
@@ -34,15 +34,12 @@ class CurlLane:
 
     def __init__(self, connections: int, options: dict[int, Any]) -> None:
         """Prepare a lane with so many connections, whose handles have these options."""
-        self._options = options | {pycurl.PREREQFUNCTION: self._may_send}
-        self._transfers: dict[Any, Transfer] = {}  # by handle
+        options = options | {pycurl.PREREQFUNCTION: self._may_send}
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
         self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, connections)
-        self._free: list[Transfer] = []
         self._busy: set[Transfer] = set()
-        self._unopened = connections
         self._is_weighed = connections * MAX_BODY_BYTES > curl_handles.BODY_BUDGET_BYTES
         # Until the first connection stands nobody knows whether requests can share it (HTTP/2), so
         # only one is begun. Not libcurl's PIPEWAIT: what waits there knows no deadline while a
@@ -50,7 +47,8 @@ class CurlLane:
         self._is_acquainted = False
         self._is_resolving = False
         if self._is_weighed:
-            self._options[pycurl.BUFFERSIZE] = curl_handles.PIECE_BYTES
+            options[pycurl.BUFFERSIZE] = curl_handles.PIECE_BYTES
+        self._handles = Handles(connections, options)
         self._sent = self._started = self._repeats = 0
         self._weighed_at = 0.0
         self._frontier: Frontier
@@ -80,7 +78,7 @@ class CurlLane:
 
     def _start_due(self) -> float | None:
         """Start what is due on the handles that are free; say when there will be more."""
-        room = len(self._free) + self._unopened
+        room = self._handles.room()
         if not self._is_acquainted:
             room = 0 if self._busy else 1
         if room == 0:
@@ -91,7 +89,7 @@ class CurlLane:
         return wait
 
     def _start(self, attempt: Attempt) -> None:
-        transfer = self._free.pop() if self._free else self._open()
+        transfer = self._handles.take()
         transfer.attempt = attempt
         source = attempt.job.source
         try:
@@ -100,7 +98,7 @@ class CurlLane:
                 transfer.source = source
             transfer.setopt(pycurl.URL, source.url(attempt.song_num))
         except Exception as error:  # noqa: BLE001 - a source is anybody's code
-            self._free.append(transfer)
+            self._handles.give_back(transfer)
             detail = detail_of(in_words(error))
             self._frontier.hand_back([Reply(attempt, error="function", detail=detail)])
             return
@@ -125,7 +123,7 @@ class CurlLane:
                 self._started -= 1  # it never came to sending
             if number == pycurl.E_ABORTED_BY_CALLBACK:
                 held.append(transfer.attempt)
-                transfer.forget()
+                self._handles.give_back(transfer)
             else:
                 replies.append(self._read_failure(transfer, number, message))
         self._settle_repeats()
@@ -136,22 +134,21 @@ class CurlLane:
 
     def _release(self, handle: Any) -> Transfer:
         self._multi.remove_handle(handle)
-        transfer = self._transfers[handle]
+        transfer = self._handles.transfers[handle]
         self._busy.discard(transfer)
-        self._free.append(transfer)
         return transfer
 
     def _read(self, transfer: Transfer) -> Reply:
         status = transfer.getinfo(pycurl.RESPONSE_CODE)
         source: Any = transfer.source
         reply = read_page(transfer.attempt, source, status, transfer.lines, transfer.chunks)
-        transfer.forget()
+        self._handles.give_back(transfer)
         return reply
 
     def _read_failure(self, at: Transfer, number: int, message: str) -> Reply:
         source: Any = at.source
         reply = read_failure(at.attempt, source, at.handle, number, message, at.lines)
-        at.forget()
+        self._handles.give_back(at)
         self._is_resolving |= reply.error == "dns"
         return reply
 
@@ -164,9 +161,7 @@ class CurlLane:
             self._repeats += repeats
             if self._repeats >= _REPEATS and self._repeats * 10 > self._started:
                 # The site ends connections without a word: each request gets one of its own.
-                self._options[pycurl.FORBID_REUSE] = 1
-                for transfer in self._transfers.values():
-                    transfer.setopt(pycurl.FORBID_REUSE, 1)
+                self._handles.set_option(pycurl.FORBID_REUSE, 1)
 
     def _may_send(self, *_connection: Any) -> int:
         """Asked by libcurl when a connection stands and the request is about to be sent."""
@@ -186,7 +181,7 @@ class CurlLane:
             return
         self._weighed_at = now
         for transfer in to_cut(self._busy):
-            self._release(transfer.handle).forget()
+            self._handles.give_back(self._release(transfer.handle))
             self._frontier.put_back([transfer.attempt])
             self._frontier.charge(1)
 
@@ -199,22 +194,13 @@ class CurlLane:
         if is_soon or self._multi.select(seconds) == -1:  # -1: nothing to wait on but a name server
             time.sleep(_NAP_SECONDS if is_soon else min(seconds, 0.005))
 
-    def _open(self) -> Transfer:
-        self._unopened -= 1
-        handle = pycurl.Curl()
-        for option, value in self._options.items():
-            handle.setopt(option, value)
-        return self._transfers.setdefault(handle, Transfer(handle))
-
     def _close(self) -> None:
-        for transfer in [*self._busy, *self._free]:
+        for transfer in self._busy:
             with contextlib.suppress(pycurl.error):
                 self._multi.remove_handle(transfer.handle)
-            transfer.handle.close()
-        self._transfers.clear()
+        self._handles.close()
         if self._is_resolving:
             # It waits until the system's resolver gives up, half a minute; nobody else shall.
             threading.Thread(target=self._multi.close, name="resolver", daemon=True).start()
         else:
             self._multi.close()
-        self._options.clear()  # holds a method of this lane: another circle
