@@ -1,8 +1,6 @@
 """Makes `python -m crawler` the command line."""
 
-import sys
-
-from crawler.cli.main import main
+from crawler.cli.main import run_process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process()

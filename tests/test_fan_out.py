@@ -230,7 +230,11 @@ def answer_of(stopped_by: str, **counts: int) -> Answer:
 
 
 def deliver_shard(
-    server: QueueServer, settings: Settings, answer: Answer, **request: Any
+    server: QueueServer,
+    settings: Settings,
+    answer: Answer,
+    now: datetime = NOW,
+    **request: Any,
 ) -> tuple[int, list[str]]:
     """Deliver a shard whose run ends as told; give the status and the names of all tasks."""
     status, _ = deliver(
@@ -239,7 +243,7 @@ def deliver_shard(
         Delivery(ORDER, 4),
         run=lambda _request: answer,
         queue=lambda: TaskQueue(settings, environ={EMULATOR: server.host}),
-        wall=lambda: NOW,
+        wall=lambda: now,
     )
     return status, [name.rpartition("/")[2] for name in server.tasks]
 
@@ -288,9 +292,9 @@ def test_no_successor_to_be_had_is_worth_a_repeat(server: QueueServer, settings:
 
 def test_a_successor_comes_when_it_is_of_use(server: QueueServer, settings: Settings) -> None:
     """After the pause that ended the run; after midnight where the day's cap did."""
-    until = datetime.now(UTC) + timedelta(hours=2)
-    order_pause(FolderStore(settings.store), until, now=datetime.now(UTC))
-    deliver_shard(server, settings, answer_of("paused"))
+    now = datetime.now(UTC)  # by which the queue goes, too
+    order_pause(FolderStore(settings.store), now + timedelta(hours=2), now=now)
+    deliver_shard(server, settings, answer_of("paused"), now=now)
     ((due, _, _),) = server._due
     assert due - time.monotonic() == pytest.approx(7200, abs=20)
 

@@ -1,8 +1,12 @@
 """The command line: one parser, one way in, and errors in words."""
 
 import argparse
+import logging
+import os
 import sys
+import threading
 from collections.abc import Sequence
+from typing import NoReturn
 
 from crawler.cli.crawl import add_crawl
 from crawler.cli.demo import add_demo, add_demo_site
@@ -32,6 +36,19 @@ examples:
   %(prog)s doctor                   say whether a crawl would work, and what to mend
 
 Each command has a --help of its own."""
+
+
+def run_process() -> NoReturn:
+    """Run one command as a process of its own, which ends with the exit code.
+
+    A call that was given up, to a store that hangs for instance, is not waited for: at its end
+    Python would join the threads of pools, whatever they are stuck in.
+    """
+    code = main()
+    if threading.active_count() > 1:
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

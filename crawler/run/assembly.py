@@ -182,7 +182,7 @@ class Run:
         )
         if self.is_unattended and answer.stopped_by == "unauthorized":
             self._hold()
-        if answer.stopped_by != "store":
+        if answer.stopped_by != "store" and not self.writer.lost:  # a store in trouble would hang
             leave_run_object(self.stock.store, run_object, secrets.token_hex(4))
             self.stock.write_status()
 
