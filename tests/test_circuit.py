@@ -77,6 +77,33 @@ def test_D5_the_end_names_what_failed_last(answer, kind):
     assert crawl.frontier.stop_detail.endswith(f"failures in a row, the last: {kind}")
 
 
+@pytest.mark.parametrize(
+    ("reply", "recorded"),
+    [
+        ({"status": 500}, True),
+        ({"status": 200, "error": "mismatch"}, True),
+        ({"status": 429}, False),
+        ({"error": "connect"}, False),
+    ],
+    ids=["500", "mismatch", "429", "connect"],
+)
+def test_E11_a_stretch_of_bad_pages_does_not_stop_every_run(reply, recorded):
+    """What was answered wrongly until the circuit ended the run has failed: the next goes on behind.
+
+    Of a number whose site was full, or out of reach, nothing is known, and nothing recorded.
+    """
+
+    def answer(attempt, _now):
+        is_bad = 10 <= attempt.song_num < 110
+        return Reply(attempt, **reply) if is_bad else found(attempt)
+
+    crawl = Crawl(range(10**6), rate=0, connections=8, answer=answer).run()
+    assert crawl.frontier.stopped_by == "circuit"
+    failed = {num for num, outcome in crawl.outcomes.items() if outcome == "failed"}
+    assert failed == set(range(10, 10 + len(failed)))
+    assert (len(failed) > 50) is recorded
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("numbers", [1, 7, 90])
 def test_D6_an_outage_from_the_start_fails_no_number(seed, numbers):

@@ -44,6 +44,11 @@ class Backlog:
         popleft = self._ready.popleft
         return [popleft() for _ in range(count)]
 
+    def tried(self) -> list[Attempt]:
+        """Give those that wait for another try, or could have it now."""
+        ready = [attempt for attempt in self._ready if attempt.requests]
+        return [*ready, *(attempt for _, _, attempt in self._waiting)]
+
     @property
     def next_due(self) -> float | None:
         """When the next retry is due, None where none waits."""

@@ -212,4 +212,6 @@ class Frontier:
         if self.stopped_by is None:
             self.stopped_by, self.stop_detail = stopped_by, detail
             self._closed_at = self._clock()
+            if stopped_by == "circuit":
+                self._judging.give_up_answered()
             self._turns.wake_all()

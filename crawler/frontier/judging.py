@@ -93,6 +93,18 @@ class Judging:
         for attempt, reply in self._trust.conclude():
             self._ledger.failed(attempt, reply, f"http_{reply.status}", self._wall())
 
+    def give_up_answered(self) -> None:
+        """When the circuit has ended the run: fail what the site answered for, but not rightly.
+
+        The next run will not begin with these numbers, so that a stretch of bad pages stops no
+        crawl for good. Where no answer came, nothing is known of the number.
+        """
+        moment = self._wall()
+        for attempt in self._backlog.tried():
+            if attempt.kind is not None and attempt.status is not None:
+                reply = Reply(attempt, status=attempt.status, detail="tried until the run ended")
+                self._ledger.failed(attempt, reply, attempt.kind, moment)
+
     def _note_good(self, moment: datetime, now: float) -> None:
         self._brakes.recover(now)
         for attempt, reply in self._trust.note_good(now):
@@ -123,6 +135,8 @@ class Judging:
         numbers left would take half an hour to find a site dead. Nor is there anything to wait
         for where step 1 failed before it sent anything.
         """
+        if verdict.is_counted:
+            attempt.kind, attempt.status = verdict.kind, reply.status
         if self._trust.is_circuit_open:
             self._backlog.wait_until(now, attempt)
             return True

@@ -96,6 +96,8 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
         sent_at: When it was handed out this time, monotonic seconds.
         is_out: Whether it is handed out and not yet handed back.
         is_abandoned: Whether it was given up while its lane still worked on it.
+        kind: Why its last try failed that said something about the number, None where none did.
+        status: What the site answered to that try.
     """
 
     song_num: Any
@@ -106,3 +108,5 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
     sent_at: float = 0.0
     is_out: bool = False
     is_abandoned: bool = False
+    kind: str | None = None
+    status: int | None = None
