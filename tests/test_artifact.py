@@ -16,7 +16,10 @@ from tests.function_process import FunctionProcess
 from tests.recording_gcp import gcloud_is_here
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.timeout(600)  # a whole environment is installed
+pytestmark = [
+    pytest.mark.timeout(600),  # a whole environment is installed
+    pytest.mark.once,
+]
 
 
 def listed(folder: Path) -> list[str]:

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.kills import Result, page
+
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parent.parent
 SCALE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")

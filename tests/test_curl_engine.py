@@ -26,6 +26,7 @@ SONG = 3
 # --- B9: memory ----------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("engine", "connections", "most_mib"), [("curl", 512, 80), ("requests", 64, 50)]
 )
@@ -42,6 +43,7 @@ def test_B9_bodies_past_the_cap_on_all_connections_at_once(
     assert crawl["grown_bytes"] <= most_mib << 20
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("engine", "connections"), [("curl", 256), ("requests", 64)])
 def test_B6_ten_megabytes_of_headers_on_all_connections_at_once(faulty_site, engine, connections):
     """A flood of headers is cut off early, on each of them."""

@@ -20,6 +20,8 @@ from crawler.store.coverage import Coverage
 from crawler.version import VERSION
 from tests.function_process import ROOT, FunctionProcess
 
+pytestmark = pytest.mark.once
+
 OPENAPI = ROOT / "openapi.yaml"
 MARKER = "    # below: written by `python -m tests.test_entry_point`\n"
 NAMES = {"404": "NotFound", "405": "MethodNotAllowed"}

@@ -12,6 +12,8 @@ import pytest
 
 from crawler.version import VERSION
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "requirements.in", "main.py")
 

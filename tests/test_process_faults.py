@@ -98,6 +98,7 @@ def test_F2_ctrl_c_twice_ends_at_once_and_the_run_can_go_on(
     assert scene.judge("ctrl-c twice", 1).is_clean
 
 
+@pytest.mark.once
 def test_F2_a_store_that_hangs_does_not_hold_up_the_end(
     bucket_url: str, storage_server: StorageServer, demo_site: DemoSite
 ) -> None:
@@ -177,6 +178,7 @@ crawl(1, 6001, store=location, base_url=site, genius_token="demo-token", rate=20
 """
 
 
+@pytest.mark.once
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
 @pytest.mark.parametrize(("engine", "kilobytes"), [("curl", 0), ("requests", 700)])
 def test_F4_running_out_of_memory_in_mid_run_loses_nothing(

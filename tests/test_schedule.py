@@ -20,6 +20,8 @@ from tests.function_process import FunctionProcess
 from tests.records import mixed
 from tests.scheduler import deliver, deliver_at_once
 
+pytestmark = pytest.mark.once
+
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LAST = 700
 

@@ -36,6 +36,8 @@ from tests.clock import utc_now
 from tests.faulty_site import FaultySite
 from tests.storage_server import RoughWay, StorageServer
 
+pytestmark = pytest.mark.once
+
 FIRST = block_name(0)
 
 
