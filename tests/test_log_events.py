@@ -15,6 +15,8 @@ from crawler.demo.site import DemoSite
 from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess
 
+pytestmark = pytest.mark.once
+
 TRACE = "0123456789abcdef0123456789abcdef"
 SONGS = 20_000
 BOUND = 2_000_000
@@ -115,7 +117,6 @@ def test_G4_at_a_terminal_neither_a_title_nor_a_setting_forges_a_line(
         assert not [line for line in told if line.startswith("12:00:00") or "\x1b" in line]
 
 
-@pytest.mark.once
 def test_a_long_run_tells_where_it_stands_every_ten_seconds(tmp_path: Path) -> None:
     """Progress is a line now and then, never one for each page."""
     with DemoSite() as site:

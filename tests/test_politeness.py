@@ -17,6 +17,8 @@ from crawler.steps import execute_async_event_loop, open_engine
 from tests.crawls import ENGINES, TOKEN, Crawl, crawl_apart
 from tests.faulty_site import FaultySite
 
+pytestmark = pytest.mark.once
+
 
 def too_early(site, scenario, pause_seconds, slack_seconds):
     """List the requests under an address that came in spite of its pause."""

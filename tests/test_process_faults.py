@@ -24,6 +24,8 @@ from tests.function_process import FunctionProcess
 from tests.storage_server import RoughWay, StorageServer
 from tests.torture import Scene
 
+pytestmark = pytest.mark.once
+
 ENGINES = ("curl", "requests")
 GOOD = 300
 """Right answers before the site falls silent."""
@@ -98,13 +100,12 @@ def test_F2_ctrl_c_twice_ends_at_once_and_the_run_can_go_on(
     assert scene.judge("ctrl-c twice", 1).is_clean
 
 
-@pytest.mark.once
 def test_F2_a_store_that_hangs_does_not_hold_up_the_end(
     bucket_url: str, storage_server: StorageServer, demo_site: DemoSite
 ) -> None:
     """After SIGTERM the process is gone within 10 s; the next run settles everything."""
     with RoughWay(storage_server) as way:
-        scene = Scene(bucket_url, demo_site.base_url, 20_001, rate=1000)
+        scene = Scene(bucket_url, demo_site.base_url, 6_001, rate=1000)
         with scene.start(STORAGE_EMULATOR_HOST=way.url) as process:
             assert wait_until(lambda: demo_site.stats()["requests"] > 1_500, 30)
             way.fault_for_ever = "hang"
@@ -178,7 +179,6 @@ crawl(1, 6001, store=location, base_url=site, genius_token="demo-token", rate=20
 """
 
 
-@pytest.mark.once
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
 @pytest.mark.parametrize(("engine", "kilobytes"), [("curl", 0), ("requests", 700)])
 def test_F4_running_out_of_memory_in_mid_run_loses_nothing(

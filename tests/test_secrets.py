@@ -21,6 +21,8 @@ from tests.faulty_site import FaultySite, closed_port
 from tests.function_process import FunctionProcess
 from tests.storage_server import RoughWay, StorageServer
 
+pytestmark = pytest.mark.once
+
 ENGINES = ("curl", "requests")
 MARK = b"MARKED-4711"
 

@@ -199,7 +199,7 @@ def test_E2_a_store_out_of_reach_for_a_while_loses_nothing(clock):
     expect(writer, [1])
     writer.add(found(1))
     while writer._saver.pending:
-        shelf.began.acquire(timeout=10)
+        shelf.began.acquire(timeout=0.1)
     settled(writer, shelf)
     assert shelf.saves == [(0, [1], True)]
     assert 40 < clock.now - 1000 < 120
@@ -214,7 +214,7 @@ def test_E3_a_store_out_of_reach_for_ever_ends_the_run(clock):
     for record in (found(1), missing(2), failed(3)):
         writer.add(record)
     while writer._saver.pending:
-        shelf.began.acquire(timeout=10)
+        shelf.began.acquire(timeout=0.1)
     assert 100 < clock.now - 1000 <= 120
     writer.close(30)
     assert shelf.troubles == ["503"]
@@ -290,7 +290,7 @@ def test_pauses_are_short_when_the_run_ends():
     expect(writer, [1])
     writer.add(found(1))
     while writer._saver.pending:
-        shelf.began.acquire(timeout=10)
+        shelf.began.acquire(timeout=0.1)
     assert pauses == [0.5, 1, 2, 4, 8, 10, 0.5, 0.5, 0.5, 0.5, 0.5]
     writer.close(1)
 
