@@ -13,6 +13,11 @@ from tests.faulty_site import FaultySite
 from tests.storage_server import StorageServer
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that no process is left with it when the others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("once") is None)
+
+
 @pytest.fixture
 def demo_site() -> Iterator[DemoSite]:
     """A song site that answers at once and rightly."""
