@@ -187,6 +187,19 @@ def test_who_reads_no_further_is_told_no_more(arguments, tmp_path):
     assert (code, err) == (141, "")
 
 
+def in_shell(command: str, environ: dict[str, str], folder: Path) -> Any:
+    """Run a command as a shell reads it, and wait for it."""
+    return subprocess.run(
+        ["sh", "-c", command],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full disk to hand")
 @pytest.mark.parametrize(
     "arguments", [["status"], ["crawl", "5", "5"], ["crawl", "5", "5", "--json"]]
@@ -198,15 +211,7 @@ def test_an_answer_that_the_disk_does_not_take_is_an_error_in_words(
     """Where stdout leads to a full disk, one line on stderr says so, and the exit code is 1."""
     environ = environment(demo_site, PYTHONUNBUFFERED=unbuffered)
     command = f"{shlex.join([sys.executable, '-m', 'crawler', *arguments])} > /dev/full"
-    done = subprocess.run(
-        ["sh", "-c", command],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = in_shell(command, environ, tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "the output cannot be written: No space left on device" in done.stderr
@@ -217,15 +222,7 @@ def test_a_program_without_streams_crawls_all_the_same(closed, demo_site, tmp_pa
     """A supervisor may start it with closed streams; no block gets what is meant for people."""
     command = f"{sys.executable} -m crawler crawl 1 301 --store out --rate 0 -v {closed}"
     environ = environment(demo_site)
-    done = subprocess.run(
-        ["sh", "-c", command],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = in_shell(command, environ, tmp_path)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert numbers_in(tmp_path / "out") == list(range(1, 301))
