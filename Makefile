@@ -2,7 +2,7 @@
 # Needs make and a Python of at least 3.11; everything else goes into .venv.
 
 VENV ?= .venv
-JOBS ?= 3
+JOBS ?= 4
 BIN := $(VENV)/bin
 ARGS ?=
 
@@ -11,6 +11,10 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$p && break; done)
+
+# A file of tests stays in one process, which makes what its tests share once; the files keep their
+# order: what takes long first.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 SOURCES := crawler $(wildcard main.py) tests
 SCRIPTS := .ci/run $(wildcard deploy.sh deploy/*.sh)
@@ -45,7 +49,7 @@ serve: $(VENV)/.installed ## The same, and keep the site and the function up unt
 	@$(BIN)/python -m crawler demo --serve $(ARGS)
 
 test: $(VENV)/.dev-installed ## Run the tests (ARGS="-k pace" for some of them)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: lint test ## Lint, types, tests
 
@@ -62,7 +66,7 @@ format: $(VENV)/.dev-installed ## Write the code as the formatter wants it
 	$(BIN)/shfmt -i 2 -ci -w $(SCRIPTS)
 
 coverage: $(VENV)/.dev-installed ## Run the tests and hold the coverage gate (pyproject.toml)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term $(ARGS)
+	@$(PYTEST) --cov --cov-report=term $(ARGS)
 
 bench: $(VENV)/.dev-installed ## Measure, and write the tables of the README
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,6 +1,7 @@
 """`deploy.sh` from end to end: the genuine gcloud against a server that records and remembers."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -31,6 +32,8 @@ SETTINGS = {
     "QUEUE": "shards",
     "LAST_SONG": "1000000",
 }
+KEPT = r"(HOME|LANG|TMPDIR)$|SSL_CERT|PIP_|UV_"
+"""Variables that a deployment of the tests is left: what its installers need, no gcloud's."""
 RUNTIME, BUILDER, INVOKER = (
     f"serviceAccount:song-crawler-{what}@my-project.iam.gserviceaccount.com"
     for what in ("run", "build", "call")
@@ -60,7 +63,7 @@ class Cloud:
         self, *options: str, stdin: str = TOKEN + "\n", expect: int = 0, **settings: str
     ) -> subprocess.CompletedProcess[str]:
         """Run `deploy.sh` and check how it ends."""
-        kept = {k: v for k, v in os.environ.items() if k in ("HOME", "LANG", "TMPDIR")}
+        kept = {k: v for k, v in os.environ.items() if re.match(KEPT, k)}
         path = f"{self.gcloud}{os.pathsep}{os.environ['PATH']}"
         environ = kept | {"PATH": path, "PYTHON": sys.executable} | SETTINGS
         environ |= self.gcp.environment(self.folder) | settings
@@ -122,13 +125,28 @@ def deployed(gcloud: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield cloud
 
 
+@contextlib.contextmanager
+def copy_of(cloud: Cloud, folder: Path) -> Iterator[Cloud]:
+    """Make a clone and a server at which the same stands."""
+    tree = folder / "tree"
+    shutil.copytree(cloud.tree, tree, ignore=shutil.ignore_patterns("build"))
+    with cloud.gcp.copy() as gcp:
+        yield Cloud(gcp, tree, cloud.gcloud, folder / "config")
+
+
 @pytest.fixture
 def cloud(deployed: Cloud, tmp_path: Path) -> Iterator[Cloud]:
     """A copy of a first deployment, to be changed at will."""
-    tree = tmp_path / "tree"
-    shutil.copytree(deployed.tree, tree, ignore=shutil.ignore_patterns("build"))
-    with deployed.gcp.copy() as gcp:
-        yield Cloud(gcp, tree, deployed.gcloud, tmp_path / "config")
+    with copy_of(deployed, tmp_path) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def updated(deployed: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A second version over the first, with another rate; nobody changes it."""
+    with copy_of(deployed, tmp_path_factory.mktemp("updated")) as cloud:
+        cloud.deploy(RATE="30")
+        yield cloud
 
 
 def position(requests: Sequence[Request], pattern: str, text: str = "") -> int:
@@ -305,10 +323,9 @@ def test_a_second_deployment_changes_nothing(cloud):
 
 
 @needs_gcloud
-def test_a_new_version_is_tried_before_it_serves(cloud):
+def test_a_new_version_is_tried_before_it_serves(updated):
     """Running crawls are told to stop, ten songs are fetched, and only then the traffic moves."""
-    cloud.deploy(RATE="30")
-    requests = cloud.gcp.requests
+    requests = updated.gcp.requests
     steps = [
         position(requests, "jobs/song-crawler-next:pause"),
         position(requests, "POST storage/upload/storage/v1/b/my-songs/o"),
@@ -321,13 +338,13 @@ def test_a_new_version_is_tried_before_it_serves(cloud):
     assert steps == sorted(steps)
     first = requests[steps[3]].body["spec"]["traffic"]
     assert {t.get("percent", 0) for t in first if t.get("tag") == "trial"} <= {0}
-    _, authorization, body = cloud.gcp.tried[0]
+    _, authorization, body = updated.gcp.tried[0]
     assert authorization.startswith("Bearer ")
     assert body == {"start": 1, "stop": 11, "refresh_older_than_days": 0}
-    served = cloud.gcp.resources[SERVICE]["status"]["latestReadyRevisionName"]
-    assert cloud.traffic() == {"100": served, "previous": "song-crawler-00001-abc"}
-    assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
-    assert decode_control(cloud.gcp.objects[CONTROL]).stop_id is not None
+    served = updated.gcp.resources[SERVICE]["status"]["latestReadyRevisionName"]
+    assert updated.traffic() == {"100": served, "previous": "song-crawler-00001-abc"}
+    assert updated.gcp.resources[JOB]["state"] == "ENABLED"
+    assert decode_control(updated.gcp.objects[CONTROL]).stop_id is not None
 
 
 @needs_gcloud
@@ -371,14 +388,13 @@ def test_a_stop_is_ordered_whatever_else_fails(cloud):
 
 
 @needs_gcloud
-def test_what_waits_in_the_queue_outlives_a_deployment(cloud):
+def test_what_waits_in_the_queue_outlives_a_deployment(updated):
     """The queue rests while the crawls are told to stop; afterwards the stop is lifted."""
-    cloud.deploy(RATE="30")
-    assert cloud.gcp.resources[f"cloudtasks/{PLACE}/queues/shards"]["state"] == "RUNNING"
-    control = decode_control(cloud.gcp.objects[CONTROL])
+    assert updated.gcp.resources[f"cloudtasks/{PLACE}/queues/shards"]["state"] == "RUNNING"
+    control = decode_control(updated.gcp.objects[CONTROL])
     assert control.stop_id is not None
     assert control.stop_ordered_at is None
-    verbs = [r.path.rpartition(":")[2] for r in cloud.gcp.requests if "/queues/shards:" in r.path]
+    verbs = [r.path.rpartition(":")[2] for r in updated.gcp.requests if "/queues/shards:" in r.path]
     assert [verb for verb in verbs if verb in ("pause", "resume")] == ["pause", "resume"]
 
 
@@ -421,13 +437,13 @@ def test_a_new_token_that_the_site_refuses_is_not_used(cloud):
 
 
 @needs_gcloud
-def test_rollback_goes_back_to_the_version_that_served_before(cloud):
+def test_rollback_goes_back_to_the_version_that_served_before(updated, tmp_path):
     """It is the one that a deployment marked, whatever revisions were made since."""
-    cloud.deploy(RATE="40")
-    assert cloud.traffic()["100"] != "song-crawler-00001-abc"
-    cloud.deploy("--rollback")
-    assert cloud.traffic() == {"100": "song-crawler-00001-abc"}
-    assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
+    assert updated.traffic()["100"] != "song-crawler-00001-abc"
+    with copy_of(updated, tmp_path) as cloud:
+        cloud.deploy("--rollback")
+        assert cloud.traffic() == {"100": "song-crawler-00001-abc"}
+        assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
 
 
 @needs_gcloud

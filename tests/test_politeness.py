@@ -50,7 +50,7 @@ def most_in_a_second(times):
         ("http", 503, "curl", 64, 1),
         ("http", 429, "curl", 512, 2),
         ("http", 429, "requests", 64, 2),
-        ("tls", 429, "curl", 512, 2),
+        ("tls", 429, "curl", 512, 3),
         ("tls", 503, "requests", 64, 2),
     ],
 )

@@ -2,14 +2,17 @@
 
 Of the second that a gcloud command takes, starting Python and importing is most. A script called
 `gcloud`, first on the path, hands its arguments, environment, folder and open files to the warm
-process; a fork of that runs gcloud's own main and hands back the exit code.
+process; a fork of that runs gcloud's own main and hands back the exit code. What a fork had to
+import, the warm process imports before it forks again.
 
 The server runs under gcloud's Python, not ours: `python warm_gcloud.py SOCKET SDK`.
 """
 
 import contextlib
+import importlib
 import json
 import os
+import queue
 import shutil
 import socket
 import subprocess
@@ -63,6 +66,7 @@ def serve(path: str, sdk: str) -> None:
     os.environ["CLOUDSDK_ROOT_DIR"] = sdk
     import googlecloudsdk.gcloud_main as gcloud  # type: ignore[import-not-found]
 
+    news: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(16)
@@ -73,13 +77,24 @@ def serve(path: str, sdk: str) -> None:
             connection, _ = listener.accept()
             head, files, _, _ = socket.recv_fds(connection, 4, 3)
             call = json.loads(_read(connection, int.from_bytes(head, "big")))
+            _import(news)
+            reading, writing = os.pipe()
             child = os.fork()
             if not child:
                 listener.close()
-                _run(gcloud, call, files)
-            for file in files:
+                _run(gcloud, call, files, writing)
+            for file in (*files, writing):
                 os.close(file)
-            threading.Thread(target=_hand_back, args=(child, connection), daemon=True).start()
+            handing_back = (child, connection, reading, news)
+            threading.Thread(target=_hand_back, args=handing_back, daemon=True).start()
+
+
+def _import(news: "queue.SimpleQueue[list[str]]") -> None:
+    """Import what ended forks have imported; here and not in a thread, which a fork would cut off."""
+    while not news.empty():
+        for name in news.get():
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
 
 def _end_with_parent() -> None:
@@ -95,8 +110,8 @@ def _read(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def _run(gcloud: object, call: list[object], files: list[int]) -> None:
-    """Become the caller, and run gcloud to its end."""
+def _run(gcloud: object, call: list[object], files: list[int], news: int) -> None:
+    """Become the caller, run gcloud to its end, and tell `news` what that had to import."""
     arguments, environment, folder = call
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -108,21 +123,32 @@ def _run(gcloud: object, call: list[object], files: list[int]) -> None:
         number = ("stdin", "stdout", "stderr").index(name)
         mode = "r" if name == "stdin" else "w"
         setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
-    code: object = 1
+    known, code = set(sys.modules), 1
     try:
         gcloud.main()  # type: ignore[attr-defined]
         code = 0
     except SystemExit as end:
-        code = end.code
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+        imported = json.dumps([name for name in sys.modules if name not in known])
+        with open(news, "w", encoding="utf-8") as pipe:
+            pipe.write(imported)
+        os._exit(code)
 
 
-def _hand_back(child: int, connection: socket.socket) -> None:
-    _, status = os.waitpid(child, 0)
-    with connection:
+def _hand_back(
+    child: int,
+    connection: socket.socket,
+    reading: int,
+    news: "queue.SimpleQueue[list[str]]",
+) -> None:
+    with connection, open(reading, encoding="utf-8") as pipe:
+        told = pipe.read()
+        _, status = os.waitpid(child, 0)
+        if told:
+            news.put(json.loads(told))
         connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
 
 
