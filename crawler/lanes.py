@@ -40,6 +40,7 @@ class _Post:
         self.given_up: asyncio.Future[None] | None = None
 
     def give_up(self) -> None:
+        self.lane.give_up()
         if self.given_up is not None and not self.given_up.done():
             self.given_up.set_result(None)
 

@@ -1,6 +1,7 @@
 """The room that the bodies in flight share: none beyond it, nobody stuck for want of it."""
 
 import contextlib
+import http.server
 import socketserver
 import threading
 import time
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from crawler.engines.body import MAX_BODY_BYTES
 from crawler.engines.guard import HeldBackError
+from crawler.engines.requests_engine import RequestsEngine
 from crawler.engines.room import PIECE_BYTES, Body, BodyRoom
 from crawler.engines.session import GuardedSession, Shared
-from tests.crawls import crawl_apart
+from crawler.frontier.work import Policy
+from tests.crawls import Crawl, crawl_apart
 from tests.faulty_table import page
 
 LANES = 64
@@ -41,7 +44,9 @@ def gathered(room, parts, seconds=20):
     with Body(room, within(seconds)) as body:
         for part in parts:
             body.add(part)
-        return body.whole()
+        whole = body.whole()
+    body.forget()
+    return whole
 
 
 @given(sizes=st.lists(st.integers(0, 3 * PIECE_BYTES), max_size=8))
@@ -96,6 +101,88 @@ def test_a_body_waits_no_longer_than_it_may_and_leaves_nothing_taken():
     with pytest.raises(_OverError):
         gathered(room, [b"x" * 3 * PIECE_BYTES], seconds=0.01)
     assert gathered(room, [b"x" * 2 * PIECE_BYTES])
+
+
+def test_a_whole_body_keeps_its_room_until_it_is_forgotten():
+    """Whoever reads it has it elsewhere now; as many as find room do so at once."""
+    room = BodyRoom(common_pieces=2, last_bodies=0)
+    with Body(room, within(1)) as body:
+        body.add(b"x" * 2 * PIECE_BYTES)
+        body.whole()
+    with pytest.raises(_OverError):
+        gathered(room, [b"y" * 2 * PIECE_BYTES], seconds=0.01)
+    body.forget()
+    body.forget()  # the lane's own thread and the one that gives it up may both come by
+    assert gathered(room, [b"z" * 2 * PIECE_BYTES])
+    with pytest.raises(_OverError):
+        gathered(room, [b"y" * 3 * PIECE_BYTES], seconds=0.01)
+
+
+@pytest.fixture
+def narrow():
+    """What sessions share, with room for one long page at a time."""
+    shared = Shared()
+    shared.room = BodyRoom(common_pieces=0, last_bodies=1)
+    return shared
+
+
+@pytest.fixture
+def long_site():
+    """Serve nothing but a page of 100 kB."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"x" * 100_000)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def crawl_with(function, numbers, shared, **options):
+    """Crawl with a step 1 function of one's own."""
+    engine = RequestsEngine(8, user_agent="tests/1", attempt_seconds=1, shared=shared)
+    policy = Policy(attempt_seconds=1, max_attempts=1)
+    return Crawl("", numbers, engine=engine, policy=policy, function=function, **options)
+
+
+def test_a_function_that_asks_for_several_long_pages_gets_them(long_site, narrow):
+    """The room of the one before is free when it asks for the next."""
+
+    def function(session, song_num, song_urls):
+        pages = [session.get(f"{long_site}/{place}").text for place in range(3)]
+        song_urls.append((song_num, sum(map(len, pages))))
+
+    crawl = crawl_with(function, range(20), narrow)
+    assert {record.info for record in crawl.records.values()} == {300_000}
+
+
+def test_a_function_that_never_returns_keeps_no_room_from_others(long_site, narrow):
+    """F5: it has the only room there is; when its lane is given up the others have it."""
+    release = threading.Event()
+
+    def function(session, song_num, song_urls):
+        song_urls.append((song_num, len(session.get(f"{long_site}/{song_num}").text)))
+        if song_num == 0:
+            release.wait(30)
+
+    try:
+        crawl = crawl_with(function, range(20), narrow)
+        assert crawl.kinds == {num: None if num else "timeout" for num in range(20)}
+    finally:
+        release.set()
 
 
 def test_an_answer_for_which_there_was_no_room_counts_against_nobody(faulty_site):

@@ -69,6 +69,7 @@ class GuardedAdapter(HTTPAdapter):
         self.answers: list[Seen] = []
         self._pools: list[Any] = []
         self._guard, self._room, self._cut_bytes = guard, room, cut_bytes
+        self._body: Body | None = None
         super().__init__(pool_connections=8, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -111,6 +112,7 @@ class GuardedAdapter(HTTPAdapter):
             requests.RequestException: No whole, right answer came within the deadline.
         """
         seen = Seen(request=request)
+        self.forget_body()  # who asks again waits for room, and must have none that others wait for
         self._guard.begin_request(*_seconds_asked(timeout))
         self.answers.append(seen)
         try:
@@ -166,7 +168,14 @@ class GuardedAdapter(HTTPAdapter):
                 for part in decoder.parts(piece, PIECE_BYTES):
                     body.add(part)
             decoder.finish()
+            self._body = body
             return body.whole()
+
+    def forget_body(self) -> None:
+        """Give others the room of the body that came last: nobody reads it any more."""
+        if self._body is not None:
+            self._body.forget()
+            self._body = None
 
 
 def _seconds_asked(timeout: Any) -> tuple[float | None, float | None]:

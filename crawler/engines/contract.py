@@ -22,6 +22,9 @@ class Lane(Protocol):
     def run(self, frontier: Frontier) -> None:
         """Work until the frontier has no attempt any more; close what was opened."""
 
+    def give_up(self) -> None:
+        """Give back what other lanes wait for: this one is stuck. Called from another thread."""
+
 
 class Engine(Protocol):
     """How lanes do HTTP.

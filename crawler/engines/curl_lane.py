@@ -53,6 +53,9 @@ class CurlLane:
         self._weighed_at = 0.0
         self._frontier: Frontier
 
+    def give_up(self) -> None:
+        """Nothing: it holds what no other lane could use."""
+
     def run(self, frontier: Frontier) -> None:
         """Perform attempts until there are none; after the run was closed, to the grace's end."""
         self._frontier = frontier

@@ -90,13 +90,21 @@ class RequestsLane:
             lambda: frontier.resume_at <= time.monotonic(),
         )
         appended: list[Any] = []
-        raised = _call(attempt, session, appended)
+        try:
+            raised = _call(attempt, session, appended)
+        finally:
+            session.end()
         granted = 0 if session.was_held_back else 1
         if session.sent > granted:  # a function may ask several times
             frontier.charge(session.sent - granted)
         if session.was_held_back:
             return None
         return read_outcome(attempt, session.seen, appended, raised)
+
+    def give_up(self) -> None:
+        """Leave the room of its pages to others; the thread goes on until step 1 returns."""
+        for session in list(self._sessions.values()):
+            session.end()
 
     def _session(self, attempt: Attempt) -> GuardedSession:
         is_source = attempt.job.source is not None

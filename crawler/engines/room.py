@@ -1,4 +1,7 @@
-"""Room for the bodies in flight on all lanes at once: so much and no more, whatever comes."""
+"""Room for the long bodies of all lanes at once: so much and no more, whatever comes.
+
+A body counts from its first piece until the function that asked for it is done with it.
+"""
 
 import mmap
 import threading
@@ -57,18 +60,26 @@ class BodyRoom:
             body.is_last = True
         return body.is_last
 
-    def take_back(self, body: "Body", pieces: list[memoryview]) -> None:
-        """Take back all that a body had."""
+    def take_back(self, pieces: list[memoryview]) -> None:
+        """Take back pieces; the room they took stays the body's."""
+        with self._changed:
+            if self._free is not None:
+                self._free += pieces
+
+    def forget(self, body: "Body") -> None:
+        """Give the room that a body has to others."""
         with self._changed:
             self._common_left += body.common_pieces
             self._last_left += body.is_last
-            if self._free is not None:
-                self._free += pieces
+            body.common_pieces, body.is_last = 0, False
             self._changed.notify_all()
 
 
 class Body:
-    """One body in flight, as far as it has come; used in a `with`, at whose end it is forgotten.
+    """One body, as far as it has come; used in a `with` until it is whole.
+
+    A whole one keeps its room until `forget()`, since now it lies elsewhere as a whole: as many as
+    find room are read by somebody's function at once. One that broke off is forgotten at once.
 
     Attributes:
         common_pieces: Pieces it took while there were enough for all.
@@ -87,10 +98,17 @@ class Body:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._short.clear()
+        self._room.take_back(self._pieces)
+        self._pieces = []
+        if error is not None:
+            self.forget()
+
+    def forget(self) -> None:
+        """Give its room to others; again and from another thread does no harm."""
         if self.common_pieces or self.is_last:
-            self._room.take_back(self, self._pieces)
+            self._room.forget(self)
 
     def add(self, part: bytes) -> None:
         """Take the next part; no more than `MAX_BODY_BYTES` in all."""

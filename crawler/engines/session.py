@@ -92,6 +92,10 @@ class GuardedSession(requests.Session):
         self._guard.begin(deadline, may_send)
         self._adapter.answers.clear()
 
+    def end(self) -> None:
+        """End an attempt: step 1 has what it wanted. May be called from another thread."""
+        self._adapter.forget_body()
+
     @property
     def seen(self) -> Seen | None:
         """What the attempt's requests came to, None when it made none.
