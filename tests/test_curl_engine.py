@@ -210,7 +210,8 @@ def test_F5_a_source_that_misbehaves_costs_its_own_number(faulty_site, engine, m
     """One number fails, with a line on why; the others are found, with either engine."""
     source = OwnSource(faulty_site.url("right"), **MISDEEDS[misdeed])
     numbers = [num for num in range(1, 12) if expected_info(num)]
-    crawl = Crawl("", numbers, engine=engine, function=source)
+    patient = Policy(attempt_seconds=10, max_attempts=1)
+    crawl = Crawl("", numbers, engine=engine, function=source, policy=patient)
     expected = "protocol" if (engine, misdeed) == ("curl", "url-is-not-text") else "function"
     assert {num for num, kind in crawl.kinds.items() if kind} == {SONG}
     assert crawl.kinds[SONG] in {expected, "function", "protocol"}

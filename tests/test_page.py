@@ -185,14 +185,14 @@ def test_the_data_are_those_of_the_listing():
 
 
 def test_a_page_of_20000_blocks_is_small_and_soon_made():
-    """Under 500 kB, in less than the 2 s in which the function is to answer."""
+    """Under 500 kB, and far within the 2 s in which the function is to answer."""
     blocks = a_listing(20_000)
     runs = [a_run(hours=-hours, seconds=240) for hours in range(200)]
-    began = time.perf_counter()
+    began = time.thread_time()  # a machine that others use as well takes longer, but works no more
     text = page(blocks, runs)
-    took = time.perf_counter() - began
+    worked = time.thread_time() - began
     assert len(text.encode()) < 500_000
-    assert took < 2.0
+    assert worked < 1.5
 
 
 def test_a_checkered_store_makes_no_larger_page():
