@@ -168,7 +168,7 @@ def test_a_site_with_http_2_is_crawled_over_few_connections():
 class OwnSource:
     """A source whose parts can be made to misbehave."""
 
-    name, schema, asks_robots = "own", "1", False
+    name, schema, robots = "own", "1", False
 
     def __init__(self, base_url, *, url=None, headers=None, info=None):
         self._base_url, self._url, self._headers, self._info = base_url, url, headers, info

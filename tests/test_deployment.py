@@ -373,7 +373,7 @@ def test_steps_that_write_files(monkeypatch, capsys, tmp_path):
 
 OWN = """
 class Pages:
-    name, schema, asks_robots = "own", "1", True
+    name, schema, robots = "own", "1", True
     def __init__(self):
         import os
         self.site = os.environ["CRAWLER_BASE_URL"]

@@ -396,7 +396,7 @@ def test_G3_a_site_that_echoes_the_token_does_not_make_us_tell_it(
 class Chatty:
     """A source that puts the whole body into its error."""
 
-    name, schema, asks_robots = "chatty", "1", False
+    name, schema, robots = "chatty", "1", False
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url

@@ -14,7 +14,7 @@ MODULE = """
 from crawler.source.source import Source
 
 class Words:
-    name, schema, asks_robots = "words", "1", True
+    name, schema, robots = "words", "1", True
     def url(self, song_num): return f"https://words.example/{song_num}"
     def headers(self): return {}
     def info(self, song_num, body): return body.decode()

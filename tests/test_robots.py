@@ -18,7 +18,7 @@ RULES = b"User-agent: *\nDisallow: /songs/13\nCrawl-delay: 0.5\n"
 class Pages:
     """A source of web pages, with a header of its own."""
 
-    name, schema, asks_robots = "pages", "1", True
+    name, schema, robots = "pages", "1", True
 
     def __init__(self, base_url):
         self._base_url = base_url
@@ -239,7 +239,7 @@ def test_D9_the_setting_overrides_the_source(source, setting, expected):
 class Songs(GeniusSource):
     """The song pages, as if they were web pages of their own."""
 
-    name, asks_robots = "songs", True
+    name, robots = "songs", True
 
 
 def crawl_songs(site, folder, **options):

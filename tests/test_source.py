@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crawler.demo.songs import expected_info, song_body
 from crawler.errors import Missing, PageError
 from crawler.record import Record, decode_record, encode_record
-from crawler.source.source import GeniusSource, Source, user_agent
+from crawler.source.source import GeniusSource, Source, traits_of, user_agent
 from crawler.version import VERSION
 from tests.faulty_table import page, page_object, page_with, page_with_literal
 
@@ -33,7 +33,51 @@ def test_a_source_says_where_and_with_what_to_ask():
     assert isinstance(SOURCE, Source)
     assert SOURCE.url(7) == "https://api.example/songs/7"
     assert SOURCE.headers()["Authorization"] == "Bearer token"
-    assert not SOURCE.asks_robots
+    assert not SOURCE.robots
+
+
+class Bare:
+    """A source that says no more than it must, and what it is given."""
+
+    name, schema = "bare", "1"
+
+    def __init__(self, **traits):
+        self.__dict__ |= traits
+
+    def url(self, song_num):
+        """Return an address."""
+        return f"http://127.0.0.1/{song_num}"
+
+    def headers(self):
+        """Return nothing to send."""
+        return {}
+
+    def info(self, song_num, body):
+        """Return the number."""
+        return song_num
+
+
+def test_what_a_source_leaves_out_has_a_default():
+    """A class of one's own needs five names; it is run in a lane, and asks robots.txt first."""
+    traits = traits_of(Bare())
+    assert isinstance(Bare(), Source)
+    assert (traits.reads_on_wire, traits.redirects, traits.robots) == (False, "fail", True)
+    assert traits.canary is traits.rate is None
+    assert not traits.fields
+    assert not traits.secrets
+    assert not traits.rate_headers
+
+
+def test_what_a_source_says_of_itself_is_heard():
+    """Each trait is an attribute of the same name; `asks_robots` is that of version 1.0."""
+    traits = traits_of(Bare(canary=7, redirects="follow", asks_robots=False))
+    assert (traits.canary, traits.redirects, traits.robots) == (7, "follow", False)
+
+
+def test_two_runs_count_oddities_apart():
+    """Who has no counter of its own gets a fresh one each time."""
+    traits_of(Bare()).odd["title"] += 1
+    assert not traits_of(Bare()).odd
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 1000, 2_110_000])

@@ -10,7 +10,7 @@ import requests
 from crawler.engines.session import GuardedSession, Shared
 from crawler.errors import StoppedError
 from crawler.frontier.work import Supply
-from crawler.source.source import Source
+from crawler.source.source import Source, traits_of
 
 PRODUCT = "song-crawler"
 """The name under which a robots.txt addresses us."""
@@ -58,7 +58,7 @@ def asks_robots(source: Any, setting: str | None) -> bool:
     """
     if not isinstance(source, Source):
         return False
-    return source.asks_robots if setting is None else setting == "obey"
+    return traits_of(source).robots if setting is None else setting == "obey"
 
 
 def read_robots(

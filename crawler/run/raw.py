@@ -17,7 +17,7 @@ from crawler.run.raw_object import (
     raw_page,
 )
 from crawler.run.writer import Save
-from crawler.source.source import Source
+from crawler.source.source import Source, traits_of
 from crawler.store.block import MAX_BLOCK_BYTES, BlockInfo
 from crawler.store.contract import Deadline, Store
 
@@ -100,9 +100,11 @@ class KeepingSource:
     """A source that hands each body it could read to a keeper; else the one it stands for."""
 
     def __init__(self, source: Source, keeper: RawKeeper) -> None:
-        self.name, self.schema, self.asks_robots = source.name, source.schema, source.asks_robots
+        self.name, self.schema = source.name, source.schema
         self.url, self.headers = source.url, source.headers
         self._source, self._keeper = source, keeper
+        for name, value in vars(traits_of(source)).items():
+            setattr(self, name, value)
 
     def info(self, song_num: int, body: bytes) -> object:
         """Take the info from a body, and keep the body; see `Source`."""

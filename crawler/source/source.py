@@ -1,8 +1,10 @@
 """What a page is: its address, its headers, and how a body becomes `info`."""
 
 import json
-from collections.abc import Callable
-from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -12,25 +14,45 @@ from crawler.version import VERSION
 T = TypeVar("T")
 
 
+FieldType = Literal["text", "integer", "number", "boolean", "json"]
+"""What a field may hold; `json` is any value, a nested one among them."""
+
+
+class Field(NamedTuple):
+    """One thing kept of a page: an entry of `info`, and a column of every export.
+
+    Attributes:
+        name: As it is called in `info`.
+        path: The names that lead to it inside the record; for a web page the CSS selector alone.
+        type: What it is declared to be; what cannot be that is null, and counted as odd.
+        attr: For a web page: the attribute that holds it; "" for the text of the element.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    type: FieldType = "text"
+    attr: str = ""
+
+
 @runtime_checkable
 class Source(Protocol):
     """A site of numbered pages. Write a class with these names to crawl another one.
 
+    What else a source may say has defaults: see `Traits`.
+
     Attributes:
         name: A word that the store remembers; records of two sources never mix.
-        schema: A word that changes when the meaning or the fields of `info` change.
-        asks_robots: Whether robots.txt is to be asked first (yes for web pages, RFC 9309).
+        schema: A word that changes when the meaning of `info` changes.
     """
 
     name: str
     schema: str
-    asks_robots: bool
 
     def url(self, song_num: int) -> str:
-        """Say where the page lies; one host for all numbers."""
+        """Return the address of a page; one host for all numbers."""
 
     def headers(self) -> dict[str, str]:
-        """Say what to send beside `User-Agent` and `Accept-Encoding`."""
+        """Return what to send beside `User-Agent` and `Accept-Encoding`."""
 
     def info(self, song_num: int, body: bytes) -> Any:
         """Take from a whole, decoded 200 body what is to be kept: something JSON can hold.
@@ -39,6 +61,44 @@ class Source(Protocol):
             PageError: The body is not what was asked for, or about another number.
             Missing: The body says that there is no such page.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a source may say beside what it must; an attribute of the same name says it.
+
+    Attributes:
+        reads_on_wire: Whether `info` is quick compiled decoding that may run on the wire's thread.
+            Not for anybody's own class.
+        redirects: `follow` follows slugs within the host; `fail` makes them failed attempts.
+        canary: A number known to be there.
+        robots: Whether robots.txt is asked first (yes for web pages, RFC 9309).
+        rate_headers: The site's own names of headers by what they say: `limit`, `remaining`,
+            `reset`.
+        rate: Requests per second that the site allows at most; None where it says nothing.
+        fields: What `info` holds; empty where nobody declared it.
+        odd: Counts, by field, values that could not be what they are declared to be. Of one run.
+        secrets: What no log and no message may show.
+    """
+
+    reads_on_wire: bool = False
+    redirects: Literal["fail", "follow"] = "fail"
+    canary: int | None = None
+    robots: bool = True
+    rate_headers: Mapping[str, str] = field(default_factory=dict)
+    rate: float | None = None
+    fields: tuple[Field, ...] = ()
+    odd: Counter[str] = field(default_factory=Counter)
+    secrets: tuple[str, ...] = ()
+
+
+def traits_of(target: object) -> Traits:
+    """Return what a source, or a step 1 function, says of itself, with defaults for the rest."""
+    names = [each.name for each in fields(Traits)]
+    said = {name: getattr(target, name) for name in names if hasattr(target, name)}
+    if "robots" not in said and hasattr(target, "asks_robots"):  # its name in version 1.0
+        said["robots"] = target.asks_robots
+    return Traits(**said)
 
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -98,11 +158,13 @@ class GeniusSource:
 
     name = "genius"
     schema = "song-1"
-    asks_robots = False  # an API used with a token under its own terms
+    reads_on_wire = True
+    robots = False  # an API used with a token under its own terms
 
     def __init__(self, base_url: str, token: str) -> None:
         self._prefix = f"{base_url.rstrip('/')}/songs/"
         self._token = token
+        self.secrets = (token,) if token else ()
 
     def url(self, song_num: int) -> str:
         """Address of one song."""

@@ -24,12 +24,12 @@ class MuseumPages:
     Attributes:
         name: The store remembers it; records of two sources never mix.
         schema: Raise it when the meaning or the fields of `info` change.
-        asks_robots: Web pages: robots.txt is asked first.
+        robots: Web pages: robots.txt is asked first.
     """
 
     name = "museum"
     schema = "1"
-    asks_robots = True
+    robots = True
 
     def __init__(self, base_url: str | None = None) -> None:
         """Know the address: as given, or that of the deployment."""
