@@ -37,10 +37,8 @@ class Contestant:
     arguments: tuple[str, ...] = ()
 
 
-OURS = Contestant("ours, curl", "ours", 20_000, ours=True, arguments=("--engine", "curl"))
-OURS_REQUESTS = Contestant(
-    "ours, requests", "ours", 600, ours=True, on_requests=True, arguments=("--engine", "requests")
-)
+OURS = Contestant("ours, curl", "ours", 20_000, ours=True)
+OURS_REQUESTS = Contestant("ours, requests", "ours", 600, ours=True, on_requests=True)
 BARE_LOOP = Contestant("bare pycurl loop", "pycurl_loop", 20_000)
 WRK = Contestant("wrk (the ceiling)", "wrk_ceiling", 20_000)
 SESSION = Contestant("requests, one session", "requests_session", 550, on_requests=True)

@@ -14,9 +14,26 @@ CrawlerError
 `Missing` is no error of ours: a step 1 function raises it to say that a number has no page.
 """
 
+from collections.abc import Sequence
+
 
 class CrawlerError(Exception):
-    """Anything this project raises on purpose."""
+    """Anything this project raises on purpose.
+
+    Attributes:
+        also: What else is wrong in the same place, so that all can be mended at once; the text of
+            this error tells it, too.
+    """
+
+    also: "Sequence[CrawlerError]" = ()
+
+    @property
+    def messages(self) -> list[str]:
+        """One sentence for each thing that is wrong, this one first."""
+        return [Exception.__str__(self), *(text for error in self.also for text in error.messages)]
+
+    def __str__(self) -> str:
+        return "; ".join(self.messages)
 
 
 class SettingsError(CrawlerError):

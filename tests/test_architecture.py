@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("", "version errors logs record answer"),
-    ("settings", "fields table checks env_file reading __main__"),
+    ("settings", "settings reading __main__"),
     ("request", "fields crawl_request words incoming"),
     ("source", "source fields"),
     ("frontier", "retry_after verdict pacer circuit work backlog ledger retries trust brakes"),

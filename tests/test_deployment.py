@@ -389,7 +389,6 @@ def fetch(session, num, out): ...
     [
         ({"FUNCTION": "own_module:Pages", "ENGINE": "curl", "KEEP_RAW": "1"}, None),
         ({"FUNCTION": "own_module:fetch", "ENGINE": "requests"}, None),
-        ({"FUNCTION": "own_module:fetch", "ENGINE": "curl"}, "ENGINE"),
         ({"FUNCTION": "own_module:fetch", "KEEP_RAW": "1"}, "KEEP_RAW"),
         ({"FUNCTION": "own_module:nothing"}, "own_module:nothing"),
     ],

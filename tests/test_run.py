@@ -357,12 +357,6 @@ def test_a_run_leaves_an_object_and_the_status(where: dict[str, Any]) -> None:
     assert b'"found":%d' % answer.found in status.data
 
 
-def test_curl_cannot_run_a_function(where: dict[str, Any]) -> None:
-    """Asking for both is an error that says so."""
-    with pytest.raises(SettingsError, match="curl cannot run a step 1 function"):
-        crawl(1, 2, function=lambda *_: None, engine="curl", **where)
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_thread_is_left_behind(where: dict[str, Any], engine: str) -> None:
     """After a run the process is as it was."""

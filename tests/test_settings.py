@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from crawler.errors import SettingsError
+from crawler.settings.__main__ import settings_page
 from crawler.settings.reading import (
+    SETTINGS,
     Secret,
     Settings,
+    environment_of,
     is_loopback,
     read_settings,
-    settings_page,
-    settings_table,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +35,7 @@ def test_defaults_are_those_of_the_table():
     settings = read_settings(GOOD)
     assert settings == Settings(genius_token=Secret("tok-123"), contact="me@example.org")
     assert (settings.store, settings.rate, settings.connections) == ("data/genius", 100.0, 64)
-    assert (settings.engine, settings.time_budget_seconds) == (None, 1680.0)
+    assert (settings.ca_file, settings.time_budget_seconds) == (None, 1680.0)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,6 @@ def test_defaults_are_those_of_the_table():
         ("CRAWLER_RATE", "10000", "rate", 10_000.0),
         ("CRAWLER_CONNECTIONS", "1", "connections", 1),
         ("CRAWLER_CONNECTIONS", "900", "connections", 900),
-        ("CRAWLER_ENGINE", "requests", "engine", "requests"),
         ("CRAWLER_FUNCTION", "my.module:step", "function", "my.module:step"),
         ("CRAWLER_STORE", "gs://my-bucket/genius", "store", "gs://my-bucket/genius"),
         ("CRAWLER_STORE", "/var/songs", "store", "/var/songs"),
@@ -77,7 +77,7 @@ def test_a_variable_becomes_a_typed_field(name, text, field, value):
         ("CRAWLER_CONNECTIONS", "901"),
         ("CRAWLER_CONNECTIONS", "1.5"),
         ("CRAWLER_CONNECTIONS", "٦٤"),
-        ("CRAWLER_ENGINE", "Curl"),
+        ("CRAWLER_CA_FILE", "no/such.pem"),
         ("CRAWLER_FUNCTION", "module"),
         ("CRAWLER_FUNCTION", "module:name\n"),
         ("CRAWLER_STORE", "s3://bucket"),
@@ -125,7 +125,7 @@ def test_a_message_never_says_that_a_text_must_be_text():
     """What is wrong with a text is its form, so the form is named."""
     error = refusal({**GOOD, "CRAWLER_STORE": "s3://bucket"})
     assert str(error) == "CRAWLER_STORE must be gs://bucket/prefix or a folder, got 's3://bucket'"
-    forms = {row.name: row.wanted for row in settings_table() if row.type in ("text", "names")}
+    forms = {row.variable: row.wanted for row in SETTINGS.values() if row.type in ("text", "names")}
     checked_elsewhere = {"CRAWLER_BASE_URL", "CRAWLER_URL"}
     assert {name for name, form in forms.items() if form in ("text", "names")} == checked_elsewhere
 
@@ -307,24 +307,97 @@ def test_settings_cannot_be_changed():
         read_settings(GOOD).rate = 5  # type: ignore[misc]
 
 
+def test_what_a_setting_is_written_as_is_read_back():
+    """Settings given to another process, such as the deployed function, arrive as they were."""
+    given = {
+        "genius_token": "tok-123",
+        "contact": "me@example.org",
+        "rate": 2.5,
+        "fields": ("title", "album.name"),
+        "keep_raw": True,
+        "last_song": None,
+        "connections": 7,
+    }
+    assert read_settings(environment_of(given)) == read_settings({}, **given)
+    assert environment_of({"rate": 100.0, "keep_raw": False, "last_song": None}) == {
+        "CRAWLER_RATE": "100",
+        "CRAWLER_KEEP_RAW": "0",
+    }
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    """Mistakes come before what is missing, and each has its sentence."""
+    error = refusal({"CRAWLER_RATE": "fast", "CRAWLER_STOER": "x"}, connection=5)
+    assert [
+        problem.field for problem in (error, *error.also) if isinstance(problem, SettingsError)
+    ] == [
+        "CRAWLER_STOER",
+        "connection",
+        "CRAWLER_RATE",
+        "GENIUS_TOKEN",
+        "CRAWLER_CONTACT",
+    ]
+    assert len(error.messages) == 5
+    assert str(error) == "; ".join(error.messages)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CRAWLER_SERVICE_HOST",
+        "CRAWLER_SERVICE_PORT",
+        "CRAWLER_SERVICE_PORT_HTTP",
+        "CRAWLER_PORT",
+        "CRAWLER_PORT_8080_TCP",
+        "CRAWLER_PORT_8080_TCP_PROTO",
+        "CRAWLER_PORT_8080_TCP_ADDR",
+        "CRAWLER_PORT_53_UDP_PORT",
+        "CRAWLER_PAGE_SERVICE_HOST",
+    ],
+)
+def test_H2_what_kubernetes_sets_for_a_service_named_crawler_is_left_alone(name):
+    """A pod beside such a service starts, with settings as if the variables were not there."""
+    assert read_settings({**GOOD, name: "tcp://10.0.0.1:8080"}) == read_settings(GOOD)
+
+
+@pytest.mark.parametrize("name", ["CRAWLER_PORTS", "CRAWLER_SERVICE", "CRAWLER_PORT_8080"])
+def test_H2_a_typo_that_looks_like_kubernetes_is_refused(name):
+    """Only the names that Kubernetes makes are let through."""
+    assert refusal({**GOOD, name: "1"}).code == "setting_unknown"
+
+
+def test_E15_a_setting_that_is_gone_is_told_and_ignored(caplog):
+    """What version 1.0 was deployed with goes on, and its owner reads what has no effect."""
+    settings = read_settings({**GOOD, "CRAWLER_ENGINE": "requests"}, engine="curl")
+    assert settings == read_settings(GOOD)
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.partition(" is ignored")[0] for text in told] == ["CRAWLER_ENGINE", "engine"]
+
+
+@pytest.mark.parametrize("name", ["CRAWLER_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_H4_certificate_authorities_are_named_by_any_of_three_variables(tmp_path, name):
+    """The file that other programs are told of serves as well; our own name wins."""
+    mine, theirs = tmp_path / "mine.pem", tmp_path / "theirs.pem"
+    mine.touch()
+    theirs.touch()
+    assert read_settings({**GOOD, name: str(theirs)}).ca_file == str(theirs)
+    both = {**GOOD, name: str(theirs), "CRAWLER_CA_FILE": str(mine)}
+    assert read_settings(both).ca_file == str(mine)
+
+
 def test_every_setting_has_its_row():
     """The table names every field once, with a meaning."""
-    rows = settings_table()
-    assert len(rows) == len(Settings.__struct_fields__)
-    assert all(row.meaning.endswith(".") and row.type for row in rows)
-    rate = next(row for row in rows if row.name == "CRAWLER_RATE")
-    assert rate[:5] == (
-        "CRAWLER_RATE",
-        "a number",
-        "requests/s",
-        "100",
-        "at least 0, at most 10,000",
-    )
+    assert tuple(SETTINGS) == Settings.__struct_fields__
+    assert all(row.meaning.endswith(".") and row.type for row in SETTINGS.values())
+    rate = SETTINGS["rate"]
+    assert (rate.variable, rate.option, rate.deploy_name) == ("CRAWLER_RATE", "--rate", "RATE")
+    assert (rate.type, rate.unit, rate.default) == ("a number", "requests/s", "100")
+    assert rate.bounds == "at least 0, at most 10,000"
 
 
 def test_the_daily_cap_promises_no_more_than_it_counts():
     """It counts run objects, which a run leaves at its end (`requests_today`)."""
-    [cap] = [row for row in settings_table() if row.name == "CRAWLER_MAX_REQUESTS_PER_DAY"]
+    cap = SETTINGS["max_requests_per_day"]
     assert "all runs" not in cap.meaning
     assert "others under way and killed ones are not counted" in cap.meaning
 

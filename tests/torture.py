@@ -61,7 +61,6 @@ class Scene:
             [
                 *(sys.executable, "-m", "crawler", "crawl", "1", str(self.stop), "--json"),
                 *("--store", self.store, "--base-url", self.site, "--rate", str(self.rate)),
-                *("--engine", self.engine),
             ],
             env=os.environ | {"GENIUS_TOKEN": "demo-token"} | environ,
             stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ from crawler.answer import STOPS, Answer
 from crawler.cli.fan_out import add_fan_out_options, order_fan_out
 from crawler.cli.options import (
     VERBATIM,
-    pace_options,
+    setting_options,
     settings_of,
     site_options,
     store_options,
@@ -52,7 +52,11 @@ def add_crawl(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=VERBATIM,
-        parents=[store_options(), site_options(), pace_options()],
+        parents=[
+            store_options(),
+            site_options(),
+            setting_options("pace", "rate", "connections", time_budget_seconds="no limit"),
+        ],
     )
     add = parser.add_argument
     add("start", nargs="?", metavar="START", help="first song number")
@@ -61,7 +65,6 @@ def add_crawl(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("--limit", metavar="N", help="with a mode: look at so many numbers at most")
     add("--refresh-older-than-days", metavar="DAYS", help="ask again what is older than this")
     add("--recheck", choices=("missing",), help="ask again what was missing")
-    add("--time-budget", metavar="SECONDS", help="end after this long (default: no limit)")
     add_fan_out_options(parser)
     parser.set_defaults(run=crawl)
 
@@ -74,7 +77,10 @@ def crawl(args: argparse.Namespace) -> int:
     """
     if args.fan_out:
         return order_fan_out(args)
-    settings = settings_of(args, time_budget_seconds=args.time_budget)
+    if args.order is not None:
+        message = "--order goes with --fan-out: it names what was ordered there"
+        raise RequestError(400, "order_unfit", "order", message)
+    settings = settings_of(args, time_budget_seconds=None)
     request = _request_of(args, settings)
     answer = _run(request, settings, quiet=args.json or args.verbose > 0)
     _tell(answer, args)

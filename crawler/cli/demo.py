@@ -11,7 +11,7 @@ import msgspec
 
 from crawler.answer import Answer
 from crawler.cli.crawl import exit_code
-from crawler.cli.options import VERBATIM, pace_options, store_options
+from crawler.cli.options import VERBATIM, setting_options, store_options
 from crawler.cli.processes import call, demo_environment, function, song_site
 from crawler.cli.words import answer_lines, command
 from crawler.demo.manners import DEMO_TOKEN
@@ -59,7 +59,7 @@ def add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         description=_DEMO,
         epilog=_DEMO_EXAMPLES,
         formatter_class=VERBATIM,
-        parents=[store_options("data/demo"), pace_options(RATE)],
+        parents=[store_options("data/demo"), setting_options("pace", "connections", rate=RATE)],
     )
     parser.add_argument("--serve", action="store_true", help="keep both up until Ctrl-C")
     parser.set_defaults(run=demo)
@@ -95,7 +95,6 @@ def demo(args: argparse.Namespace) -> int:
             store=store,
             rate=RATE if args.rate is None else args.rate,
             connections=args.connections,
-            engine=args.engine,
         )
         logs_to_stderr = args.serve or args.verbose > 0
         url = stack.enter_context(function(environ, logs_to_stderr=logs_to_stderr))

@@ -32,7 +32,8 @@ def order_fan_out(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The request or the settings are wrong, or store or queue cannot be used.
     """
-    settings = settings_of(args, for_site=False, time_budget_seconds=args.time_budget)
+    _refuse_ineffective(args)
+    settings = settings_of(args, for_site=False, time_budget_seconds=None)
     _check(settings)
     given = {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}
     if "start" not in given and "mode" not in given:
@@ -48,6 +49,15 @@ def order_fan_out(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(order)))
     return 3 if order.left else 0
+
+
+def _refuse_ineffective(args: argparse.Namespace) -> None:
+    """Refuse options that the deployed function would not hear of."""
+    for option in ("base_url", "function", "ca_file", "rate", "connections"):
+        if getattr(args, option) is not None:
+            name = f"--{option.replace('_', '-')}"
+            message = f"{name} has no effect with --fan-out: the deployed function has its own"
+            raise RequestError(400, "option_unfit", option, message)
 
 
 def _check(settings: Settings) -> None:

@@ -18,7 +18,7 @@ from crawler.cli.rebuild import add_rebuild
 from crawler.cli.signals import EXIT_AT_ONCE
 from crawler.cli.store import add_status, add_stop, add_verify
 from crawler.cli.streams import EXIT_UNREAD, FULL, complain, discard_output, open_closed_streams
-from crawler.cli.words import error_line, program
+from crawler.cli.words import error_lines, program
 from crawler.errors import CrawlerError, RequestError, SettingsError
 from crawler.version import VERSION
 
@@ -85,7 +85,8 @@ def _run(argv: list[str]) -> int:
     try:
         return int(args.run(args))
     except CrawlerError as error:
-        complain(error_line(error, given_options(args)))
+        for line in error_lines(error, given_options(args)):
+            complain(line)
         return 2 if isinstance(error, RequestError | SettingsError) else 1
     except KeyboardInterrupt:
         return EXIT_AT_ONCE

@@ -16,6 +16,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from crawler.errors import CrawlerError
+from crawler.settings.reading import environment_of
 
 MAIN = Path(__file__).parents[2] / "main.py"
 """Where it is in a clone."""
@@ -167,5 +168,4 @@ def demo_environment(site: str, token: str, **settings: object) -> dict[str, str
     ours = ("CRAWLER_", "GENIUS_", "K_SERVICE")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environ |= {"CRAWLER_BASE_URL": site, "GENIUS_TOKEN": token}
-    given = {f"CRAWLER_{name.upper()}": value for name, value in settings.items()}
-    return environ | {name: str(value) for name, value in given.items() if value is not None}
+    return environ | environment_of(settings)

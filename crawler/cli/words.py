@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import shlex
 import socket
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crawler.answer import Answer, why_not_complete
-from crawler.errors import CrawlerError, SettingsError
+from crawler.errors import CrawlerError
 from crawler.request.words import songs
 
 
@@ -65,14 +66,17 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
     return [*lines, f"Not complete: {left}. {why_not_complete(answer)}", f"To go on: {repeat}"]
 
 
-def error_line(error: CrawlerError, given: dict[str, str]) -> str:
-    """Write an error as one line that names what the caller wrote.
+def error_lines(error: CrawlerError, given: dict[str, str]) -> list[str]:
+    """Write an error, one line for each thing that is wrong, in the names that the caller wrote.
 
     Args:
         error: What went wrong.
         given: Option by setting name for those on the command line: `CRAWLER_RATE` to `--rate`.
     """
-    text = " ".join(str(error).split())
-    if isinstance(error, SettingsError) and error.field in given:
-        text = text.replace(error.field, given[error.field])
-    return f"{program()}: {text}"
+    lines = []
+    for message in error.messages:
+        text = " ".join(message.split())
+        for variable, option in given.items():
+            text = re.sub(rf"\b{variable}\b", option, text)
+        lines.append(f"{program()}: {text}")
+    return lines

@@ -16,8 +16,7 @@ from crawler.deployment.cron import longest_gap_seconds
 from crawler.deployment.settings import CPU_WANTED, VARIABLES, Deployment
 from crawler.errors import SettingsError
 from crawler.run.cost import SIZES
-from crawler.settings.env_file import read_env_file
-from crawler.settings.reading import read_settings
+from crawler.settings.reading import read_env_file, read_settings
 
 
 def read_deployment(environ: Mapping[str, str], file: Path | None = None) -> Deployment:
@@ -58,7 +57,6 @@ def function_environment(deployment: Deployment) -> dict[str, str]:
         "contact": deployment.contact,
         "rate": f"{deployment.rate_per_instance:g}",
         "connections": deployment.connections,
-        "engine": deployment.engine,
         "function": deployment.function,
         "time_budget_seconds": deployment.time_budget_seconds,
         "fields": deployment.fields,

@@ -103,7 +103,7 @@ class Run:
     ) -> Answer:
         """Crawl, store, and report."""
         engine = open_engine(
-            self.settings.engine,
+            None,
             runs_step1=not isinstance(self.target, Source),
             connections=self.settings.connections,
             policy=self.frontier.policy,

@@ -38,7 +38,6 @@ def crawl(
     song_urls: Results | None = None,
     refresh_older_than_days: float | None = None,
     recheck: str | None = None,
-    ca_file: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop_event: threading.Event | None = None,
     **settings: Any,
@@ -57,7 +56,6 @@ def crawl(
         song_urls: Anything with `append`; gets `(song_num, info)` as pages arrive.
         refresh_older_than_days: Settled records older than this are asked again.
         recheck: `"missing"` asks missing numbers again.
-        ca_file: Certificate authorities to trust instead of the usual ones.
         on_progress: Told several times a second where the run stands, in a thread of its own. By
             default a bar in a Jupyter notebook, and nothing elsewhere.
         stop_event: Set it to end the run early, from any thread or signal handler.
@@ -94,7 +92,6 @@ def crawl(
             checked,
             function=None if isinstance(function, str) else function,
             song_urls=song_urls,
-            ca_file=ca_file,
             on_progress=show,
             stop_event=stop_event,
         )
@@ -116,7 +113,6 @@ def run(
     pacer: Pacer | None = None,
     function: Any = None,
     song_urls: Results | None = None,
-    ca_file: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop_event: threading.Event | None = None,
     is_unattended: bool = False,
@@ -129,7 +125,6 @@ def run(
         pacer: The pace shared by all runs of a process against the host.
         function: Step 1 or a source; by default what the settings name.
         song_urls: Gets `(song_num, info)` as pages arrive.
-        ca_file: Certificate authorities to trust instead of the usual ones.
         on_progress: Told several times a second where the run stands.
         stop_event: Set it to end the run early.
         is_unattended: Whether nobody looks on. Such a run leaves a hold when the site refuses the
@@ -152,7 +147,7 @@ def run(
         target,
         pacer,
         began=began,
-        ca_file=ca_file,
+        ca_file=settings.ca_file,
         is_unattended=is_unattended,
     )
     answer = made.execute(

@@ -70,9 +70,6 @@ def check_own_function(settings: Settings) -> None:
     """
     if isinstance(target_of(settings), Source):
         return
-    if settings.engine == "curl":
-        message = "CRAWLER_ENGINE=curl cannot run a step 1 function: use requests"
-        raise SettingsError("engine_unfit", "CRAWLER_ENGINE", message)
     if settings.keep_raw:
         message = "CRAWLER_KEEP_RAW works with a source: a step 1 function keeps what it appends"
         raise SettingsError("keep_raw_unfit", "CRAWLER_KEEP_RAW", message)

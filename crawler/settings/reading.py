@@ -1,40 +1,53 @@
-"""The settings are read once, at the edge: from environment, `crawler.env` and options.
-
-`python -m crawler.settings` prints the page `docs/settings.md`.
-"""
+"""The settings are read once, at the edge: from environment, `crawler.env` and options."""
 
 import difflib
+import io
+import ipaddress
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from crawler.errors import SettingsError
-from crawler.settings.checks import check_settings, is_loopback, malformed
-from crawler.settings.env_file import read_env_file
-from crawler.settings.fields import (
-    ENV_NAMES,
+from crawler.settings.settings import (
+    GONE,
     MAX_SONG_NUM,
-    TOKEN_NAMES,
+    SETTINGS,
     Secret,
+    Setting,
     Settings,
     SongNum,
+    environment_of,
 )
-from crawler.settings.table import SettingRow, settings_page, settings_table
 
 __all__ = [
     "MAX_SONG_NUM",
+    "SETTINGS",
     "Secret",
-    "SettingRow",
+    "Setting",
     "Settings",
     "SongNum",
+    "environment_of",
     "is_loopback",
+    "read_env_file",
     "read_settings",
-    "settings_page",
-    "settings_table",
 ]
+
+logger = logging.getLogger("crawler")
+
+_VARIABLES = {row.variable: row.field for row in SETTINGS.values()}
+_KUBERNETES = re.compile(
+    r"CRAWLER_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
+    r"|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)\Z"
+)
+"""What Kubernetes sets in every pod beside a service named `crawler`, or `crawler-` and more.
+
+Source: kubernetes.io/docs/concepts/services-networking/service, "Environment variables".
+"""
 
 
 def read_settings(
@@ -55,57 +68,185 @@ def read_settings(
         overrides: Fields of `Settings` by name, such as `rate=5`; None counts as given.
 
     Raises:
-        SettingsError: With a code, the variable's name, and what is wanted.
+        SettingsError: Something is wrong: with a code, the variable's name and what is wanted of
+            the first, and the others in `also`. What is malformed or unknown comes first, what is
+            missing last.
     """
-    given = _known(read_env_file(env_file)) | _known(environ)
-    given |= {_env_name(field): value for field, value in overrides.items()}
-    settings = _convert(given)
-    check_settings(settings, for_site=for_site)
-    if "K_SERVICE" in environ and ENV_NAMES["store"] not in given:
-        raise SettingsError(
-            "store_missing",
-            "CRAWLER_STORE",
-            "CRAWLER_STORE is required in the cloud, such as gs://my-bucket/genius",
-        )
+    problems: list[SettingsError] = []
+    from_file = _known(read_env_file(env_file), problems)
+    given = from_file | _known(environ, problems) | _options(overrides, problems)
+    settings = _convert(given, problems)
+    problems += _misfits(settings, given, for_site=for_site)
+    if "K_SERVICE" in environ and "store" not in given:
+        message = "CRAWLER_STORE is required in the cloud, such as gs://my-bucket/genius"
+        problems.append(SettingsError("store_missing", "CRAWLER_STORE", message))
+    if problems:
+        problems[0].also = problems[1:]
+        raise problems[0]
     return settings
 
 
-def _known(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Pick our own variables, by their first name, without the empty ones."""
-    known = set(ENV_NAMES.values())
-    for name in environ:
-        if name.startswith("CRAWLER_") and name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise SettingsError(
-                "setting_unknown", name, f"{name} is not a setting; did you mean {nearest}?"
-            )
-    given: dict[str, Any] = {name: environ[name] for name in known if environ.get(name)}
-    token = next((environ[name] for name in TOKEN_NAMES if environ.get(name)), None)
-    return given if token is None else given | {TOKEN_NAMES[0]: token}
-
-
-def _env_name(field: str) -> str:
-    """Say which variable an option stands for; a misspelt one is told what it may have meant."""
-    if field in ENV_NAMES:
-        return ENV_NAMES[field]
-    nearest = difflib.get_close_matches(field, ENV_NAMES, n=1)
-    known = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(ENV_NAMES)}"
-    raise SettingsError("setting_unknown", field, f"{field} is not a setting; {known}")
-
-
-def _convert(given: dict[str, Any]) -> Settings:
-    """Turn strings into typed fields, or raise for the first that is out of its bounds."""
-    fields_name = ENV_NAMES["fields"]
-    if isinstance(given.get(fields_name), str):
-        given[fields_name] = [part.strip() for part in given[fields_name].split(",")]
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host is this machine: 127.0.0.0/8, ::1 or localhost."""
+    host = urlsplit(url).hostname or ""
     try:
-        return msgspec.convert(given, Settings, strict=False, dec_hook=_decode_secret)
-    except msgspec.ValidationError as error:
-        name = re.findall(r"\$\.(\w+)", str(error))[-1]
-        row = next(row for row in settings_table() if row.name == name)
-        field = next(field for field, env_name in ENV_NAMES.items() if env_name == name)
-        raise malformed(field, row.wanted, given[name]) from None
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_env_file(path: Path | None) -> dict[str, str]:
+    """Read a file of `NAME=value` lines as values by name; an empty dict where there is none.
+
+    A line that is none ends it, for the setting in it would silently have its default: a crawl at
+    100 requests a second in place of the 3 that somebody wrote as `CRAWLER_RATE 3`.
+
+    Raises:
+        SettingsError: The file cannot be read, or one of its lines; the message names the line,
+            and does not show it, since it may hold the token.
+    """
+    if path is None or not path.is_file():
+        return {}
+    from dotenv.parser import parse_stream  # 10 ms, and no file is uploaded to the cloud
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path.name} cannot be read: {error}"
+        raise SettingsError("env_file_unreadable", path.name, message) from None
+    values = {}
+    # Not dotenv_values: it goes on after a line that it cannot read. A `$` stays a dollar.
+    for line in parse_stream(io.StringIO(text)):
+        if line.error or (line.key is not None and line.value is None):
+            message = f"line {line.original.line} of {path.name} must be NAME=value"
+            raise SettingsError("env_file_malformed", path.name, message)
+        if line.key is not None:
+            values[line.key] = line.value or ""
+    return values
+
+
+def _known(environ: Mapping[str, str], problems: list[SettingsError]) -> dict[str, Any]:
+    """Pick the values of our own variables, by field, without the empty ones."""
+    for name in environ:
+        if name.startswith("CRAWLER_") and name not in _VARIABLES and not _KUBERNETES.match(name):
+            gone = GONE.get(name.removeprefix("CRAWLER_").lower())
+            if gone is not None:
+                logger.warning("%s is ignored, and no setting any more: %s", name, gone)
+                continue
+            nearest = difflib.get_close_matches(name, _VARIABLES, n=1, cutoff=0)[0]
+            message = f"{name} is not a setting; did you mean {nearest}?"
+            problems.append(SettingsError("setting_unknown", name, message))
+    given = {}
+    for row in SETTINGS.values():
+        value = next((environ[name] for name in (row.variable, *row.also) if environ.get(name)), "")
+        if value:
+            given[row.field] = value
+    return given
+
+
+def _options(overrides: Mapping[str, Any], problems: list[SettingsError]) -> dict[str, Any]:
+    """Pick the options that are settings; a misspelt one is told what it may have meant."""
+    for field in overrides.keys() - SETTINGS.keys():
+        if field in GONE:
+            logger.warning("%s is ignored, and no setting any more: %s", field, GONE[field])
+            continue
+        nearest = difflib.get_close_matches(field, SETTINGS, n=1)
+        known = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(SETTINGS)}"
+        message = f"{field} is not a setting; {known}"
+        problems.append(SettingsError("setting_unknown", field, message))
+    return {field: value for field, value in overrides.items() if field in SETTINGS}
+
+
+def _convert(given: Mapping[str, Any], problems: list[SettingsError]) -> Settings:
+    """Turn strings into typed fields; one that is out of its bounds is told, and has its default."""
+    fields = {}
+    for field, value in given.items():
+        if field == "fields" and isinstance(value, str):
+            value = [part.strip() for part in value.split(",")]  # noqa: PLW2901 - as a file has it
+        try:
+            fields[field] = msgspec.convert(
+                value, SETTINGS[field].kind, strict=False, dec_hook=_decode_secret
+            )
+        except msgspec.ValidationError:
+            problems.append(_malformed(field, SETTINGS[field].wanted, value))
+    return Settings(**fields)
 
 
 def _decode_secret(_wanted: type, value: Any) -> Any:
     return value if isinstance(value, Secret) else Secret(str(value))
+
+
+def _misfits(
+    settings: Settings, given: Mapping[str, Any], *, for_site: bool
+) -> Iterator[SettingsError]:
+    """Find what no single setting shows: which need each other, and which addresses are safe."""
+    yield from _url_problems("base_url", settings.base_url)
+    if settings.url is not None:
+        yield from _url_problems("url", settings.url)
+    last, first = settings.last_song, settings.first_song
+    if last is not None and last < first:
+        yield _malformed("last_song", f"at least CRAWLER_FIRST_SONG={first}", last)
+    if settings.queue is not None and not (settings.url and is_loopback(settings.url)):
+        for field in ("url", "invoker"):  # where to call back, and as whom
+            if getattr(settings, field) is None:
+                yield _missing(field, "is required where CRAWLER_QUEUE is set")
+    if for_site:
+        if settings.ca_file is not None and not Path(settings.ca_file).is_file():
+            yield _malformed("ca_file", "a file of certificates", settings.ca_file)
+        if given.get("function") is None:  # only the built-in source needs a token
+            yield from _token_problems(settings)
+        is_told = given.get("contact") is not None
+        if not (is_told or is_loopback(settings.base_url)):
+            why = "is required: a mail address or URL under which the site reaches you"
+            yield _missing("contact", why)
+
+
+def _token_problems(settings: Settings) -> Iterator[SettingsError]:
+    """Find what no header can carry; the message never shows the token."""
+    token = settings.genius_token.reveal() if settings.genius_token else ""
+    name = SETTINGS["genius_token"].variable
+    if not token.strip():
+        message = (
+            f"{name} is missing or empty: create a client access token at genius.com/api-clients"
+        )
+        yield SettingsError("token_missing", name, message)
+    elif not re.fullmatch(r"[\x21-\x7e]+", token):
+        message = (
+            f"{name} must be printable ASCII without spaces or line ends; its value is not shown"
+        )
+        yield SettingsError("token_malformed", name, message)
+
+
+def _url_problems(field: str, url: str) -> Iterator[SettingsError]:
+    """Find what is no plain address, and http to anywhere but this machine.
+
+    The message never repeats the URL: one with a password in it is one of the mistakes.
+    """
+    name = SETTINGS[field].variable
+    if not _is_plain_url(url):
+        message = f"{name} must be an http(s) address without user name, query and fragment"
+        yield SettingsError(f"{field}_malformed", name, message)
+    elif urlsplit(url).scheme != "https" and not is_loopback(url):
+        message = f"{name} must be https; plain http only on loopback"
+        yield SettingsError(f"{field}_insecure", name, message)
+
+
+def _is_plain_url(url: str) -> bool:
+    if not re.fullmatch(r"https?://[\x21-\x7e]+", url) or set("@?#\\") & set(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _malformed(field: str, wanted: str, got: object) -> SettingsError:
+    """Make the error for a setting that is not what is wanted; what came is shown cut short."""
+    name = SETTINGS[field].variable
+    return SettingsError(f"{field}_malformed", name, f"{name} must be {wanted}, got {got!r:.100}")
+
+
+def _missing(field: str, why: str) -> SettingsError:
+    name = SETTINGS[field].variable
+    return SettingsError(f"{field}_missing", name, f"{name} {why}")

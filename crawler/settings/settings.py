@@ -1,0 +1,334 @@
+"""The one list of settings: each field with type, bounds, unit, meaning, option and deployment.
+
+Options of the command line, `deploy.env`, the function's environment and `docs/settings.md` are
+derived from `Settings`: a new setting is one field here.
+"""
+
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+MAX_SONG_NUM = 10**12
+"""No song number above this is accepted anywhere: far beyond any catalogue, safe in every format."""
+
+_ADDRESS = r"\A(?:https?://[\x21-\x7e]+|[\x21-\x7e]+@[\x21-\x7e]+)\Z"
+_STORE = (
+    r"\A(?:gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](?:/[^\x00-\x1f]*)?|(?!\w+://)[^\x00-\x1f]+)\Z"
+)
+_QUEUE = r"\Aprojects/[^/\s]+/locations/[^/\s]+/queues/[^/\s]+\Z"
+
+SongNum = Annotated[int, Meta(ge=0, le=MAX_SONG_NUM)]
+
+
+class Secret:
+    """A string that shows itself only to who asks for it by `reveal()`, in no `repr`, log or JSON."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the secret itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def _about(
+    unit: str,
+    meaning: str,
+    wanted: str = "",
+    *,
+    metavar: str | None = None,
+    also: tuple[str, ...] = (),
+    deployed: bool = True,
+) -> Meta:
+    """Describe a setting.
+
+    Args:
+        unit: Of its value; empty where there is none.
+        meaning: One line, which ends with a full stop.
+        wanted: Completes "must be", where type and bounds do not say it.
+        metavar: Stands for the value in a help text; a setting without one is no option.
+        also: Other variables that are read when its own is not set, the first wins.
+        deployed: Whether it stands in `deploy.env`, under its own word, and goes to the function.
+    """
+    extra = {"unit": unit, "wanted": wanted, "metavar": metavar, "also": also, "deployed": deployed}
+    return Meta(description=meaning, extra=extra)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How this deployment crawls; one field per environment variable, checked as a whole when read."""
+
+    genius_token: Annotated[
+        Secret | None,
+        _about(
+            "",
+            "Client access token of the Genius API; required for the built-in source.",
+            also=("GENIUS_ACCESS_TOKEN",),
+            deployed=False,
+        ),
+    ] = None
+    store: Annotated[
+        str,
+        Meta(pattern=_STORE),
+        _about(
+            "",
+            "Where blocks live: `gs://bucket/prefix` or a folder; required in the cloud.",
+            "gs://bucket/prefix or a folder",
+            metavar="WHERE",
+            deployed=False,
+        ),
+    ] = "data/genius"
+    base_url: Annotated[
+        str,
+        _about("URL", "Address of the site; https, plain http only on loopback.", metavar="URL"),
+    ] = "https://api.genius.com"
+    contact: Annotated[
+        Annotated[str, Meta(pattern=_ADDRESS)] | None,
+        _about(
+            "",
+            "Mail address or URL told to the site; required unless it is on loopback.",
+            "a mail address or URL",
+        ),
+    ] = None
+    rate: Annotated[
+        float,
+        Meta(ge=0, le=10_000),
+        _about("requests/s", "Pace of this process over all runs; 0: no limit.", metavar="N"),
+    ] = 100.0
+    connections: Annotated[
+        int,
+        Meta(ge=1, le=900),
+        _about("connections", "Requests in flight at most.", metavar="N"),
+    ] = 64
+    function: Annotated[
+        Annotated[str, Meta(pattern=r"\A[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")] | None,
+        _about(
+            "",
+            "`module:name` of a step 1 function or source; unset: the Genius source.",
+            "module:name of a step 1 function or source",
+            metavar="MODULE:NAME",
+        ),
+    ] = None
+    ca_file: Annotated[
+        Annotated[str, Meta(pattern=r"\A[^\x00]+\Z")] | None,
+        _about(
+            "",
+            "File of the certificate authorities to trust; unset: those that browsers trust.",
+            "a file of certificates",
+            metavar="FILE",
+            also=("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+            deployed=False,
+        ),
+    ] = None
+    time_budget_seconds: Annotated[
+        Annotated[float, Meta(gt=0, le=86_400)] | None,
+        _about(
+            "s",
+            "A run ends after this long; no limit on the command line unless given there.",
+            metavar="SECONDS",
+        ),
+    ] = 1680.0
+    max_range: Annotated[
+        int, Meta(ge=1, le=MAX_SONG_NUM), _about("songs", "Longest range one request may ask for.")
+    ] = 1_000_000
+    first_song: Annotated[SongNum, _about("song number", "Where mode `next` begins.")] = 1
+    last_song: Annotated[
+        SongNum | None,
+        _about("song number", "Where mode `next` ends; unset: the last one found so far."),
+    ] = None
+    robots: Annotated[
+        Literal["obey", "ignore"] | None,
+        _about("", "Whether robots.txt is asked; unset: for web pages yes, for the Genius API no."),
+    ] = None
+    max_requests_per_day: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        _about(
+            "requests",
+            "Requests per day (UTC) of a run and those ended on this store before it; others under "
+            "way and killed ones are not counted; unset: no cap.",
+        ),
+    ] = None
+    fields: Annotated[
+        Annotated[
+            tuple[Annotated[str, Meta(pattern=r"\A\w+(?:\.\w+)*\Z")], ...], Meta(min_length=1)
+        ]
+        | None,
+        _about(
+            "",
+            "What is kept of a song: dotted names, comma-separated; unset: the default seven.",
+            "dotted names with commas between them",
+        ),
+    ] = None
+    keep_raw: Annotated[
+        bool, _about("", "Whether the site's own JSON is kept beside the blocks.")
+    ] = False
+    queue: Annotated[
+        Annotated[str, Meta(pattern=_QUEUE)] | None,
+        _about(
+            "",
+            "Task queue for fan-out: `projects/P/locations/L/queues/Q`.",
+            "projects/P/locations/L/queues/Q",
+            deployed=False,
+        ),
+    ] = None
+    url: Annotated[
+        str | None,
+        _about(
+            "URL",
+            "Where the queue calls this function back; required with a queue.",
+            deployed=False,
+        ),
+    ] = None
+    invoker: Annotated[
+        Annotated[str, Meta(pattern=r"\A[^@\s]+@[^@\s]+\Z")] | None,
+        _about(
+            "",
+            "Service account as which the queue calls; required with a queue.",
+            "the mail address of a service account",
+            deployed=False,
+        ),
+    ] = None
+    shard_songs: Annotated[
+        int,
+        Meta(ge=1000, le=10_000_000, multiple_of=1000),
+        _about("songs", "Length of one shard of a fanned-out range, whole blocks."),
+    ] = 50_000
+    cpu: Annotated[
+        Annotated[float, Meta(gt=0, le=8)] | None,
+        _about(
+            "vCPU",
+            "Of this instance, for the estimate of a run's cost; unset: no estimate.",
+        ),
+    ] = None
+    memory_mib: Annotated[
+        Annotated[int, Meta(ge=128, le=32_768)] | None,
+        _about("MiB", "Of this instance, for the same estimate; `deploy.sh` sets both."),
+    ] = None
+
+
+GONE = {"engine": "there is one way to send requests, and nothing to choose"}
+"""Settings of the version before, by field, with why: told and ignored for one version."""
+
+
+class Setting(NamedTuple):
+    """One setting, as everything that is derived from the list sees it."""
+
+    field: str
+    """Its word: the field of `Settings`, and the argument of `crawl()`."""
+    variable: str
+    """The environment variable, such as `CRAWLER_RATE`."""
+    also: tuple[str, ...]
+    """Variables that are read where its own is not set."""
+    option: str | None
+    """The option of the command line, such as `--rate`; None: there is none."""
+    metavar: str | None
+    """What stands for the value in a help text."""
+    deploy_name: str | None
+    """The variable of `deploy.env` whose value goes to the function; None: it is not passed on
+    under a name of its own, because `deploy.sh` computes it or because it has no place there."""
+    kind: Any
+    """The type with its bounds, for `msgspec.convert` and for a record derived from this one."""
+    type: str
+    """The type in words."""
+    unit: str
+    default: str
+    """The default as text; empty for None."""
+    bounds: str
+    meaning: str
+    """What it is for: one line."""
+    wanted: str
+    """What is allowed, as one phrase that completes "must be"."""
+    choices: tuple[str, ...]
+    """The words that are allowed, where there are few."""
+
+
+def environment_of(values: dict[str, Any]) -> dict[str, str]:
+    """Return the variables, as text, that make `read_settings` read these fields; None is left out."""
+    given = {field: value for field, value in values.items() if value is not None}
+    return {SETTINGS[field].variable: _text(value) for field, value in given.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool | float):
+        return f"{value:g}"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _setting(field: msgspec.inspect.Field, hint: Any) -> Setting:
+    """Read all that is known of a field from its type."""
+    kind, about, meaning = field.type, dict[str, Any](), ""
+    while isinstance(kind, msgspec.inspect.Metadata):
+        about |= kind.extra or {}
+        meaning = (kind.extra_json_schema or {}).get("description", meaning)
+        kind = kind.type
+    if isinstance(kind, msgspec.inspect.UnionType):
+        kind = next(t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType))
+    word, bounds, name = _type_word(kind), _bounds(kind), field.name
+    choices = kind.values if isinstance(kind, msgspec.inspect.LiteralType) else ()
+    return Setting(
+        field=name,
+        variable=name.upper() if name == "genius_token" else f"CRAWLER_{name.upper()}",
+        also=about["also"],
+        option=f"--{name.replace('_', '-')}" if about["metavar"] else None,
+        metavar=about["metavar"],
+        deploy_name=name.upper() if about["deployed"] else None,
+        kind=hint,
+        type=word,
+        unit=about["unit"],
+        default="" if field.default is None else _text(field.default),
+        bounds=bounds,
+        meaning=meaning,
+        wanted=about["wanted"] or (f"{word}, {bounds}" if bounds else word),
+        choices=tuple(str(value) for value in choices),
+    )
+
+
+def _type_word(kind: msgspec.inspect.Type) -> str:
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return " or ".join(f"`{value}`" for value in kind.values)
+    words: dict[type[msgspec.inspect.Type], str] = {
+        msgspec.inspect.IntType: "a whole number",
+        msgspec.inspect.FloatType: "a number",
+        msgspec.inspect.BoolType: "1 or 0",
+        msgspec.inspect.VarTupleType: "names",
+        msgspec.inspect.CustomType: "secret",
+    }
+    return words.get(type(kind), "text")
+
+
+def _bounds(kind: msgspec.inspect.Type) -> str:
+    """Return which numbers are allowed, in words; empty for what is no number."""
+    if not isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+        return ""
+    parts = [
+        f"{word} {bound:,}"
+        for word, bound in (
+            ("at least", kind.ge),
+            ("above", kind.gt),
+            ("at most", kind.le),
+            ("a multiple of", kind.multiple_of),
+        )
+        if bound is not None
+    ]
+    return ", ".join(parts)
+
+
+def _list_settings() -> dict[str, Setting]:
+    info = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(Settings))
+    hints = get_type_hints(Settings, include_extras=True)
+    return {field.name: _setting(field, hints[field.name]) for field in info.fields}
+
+
+SETTINGS = _list_settings()
+"""Every setting by its word, in the order of `Settings`."""
