@@ -78,6 +78,7 @@ FAULT_ROWS = {
     "F4": "running out of memory loses nothing",
     "F5": "a step 1 function that misbehaves costs its own number",
     "F5b": "a step 1 function that swallows errors makes nothing missing",
+    "F5c": "a step 1 function that appends whatever came stores nothing but songs",
     "F6": "it works wherever it is called, and leaves nothing behind",
     "F7": "a queue may deliver twice, late and out of order",
     # Secrets and people.
@@ -88,7 +89,7 @@ FAULT_ROWS = {
 }
 """Every row by its number."""
 
-_NUMBERS = re.compile(r"(?<![A-Za-z0-9])([A-G]\d+b?)(?:_to_([A-G]\d+))?(?![A-Za-z0-9])")
+_NUMBERS = re.compile(r"(?<![A-Za-z0-9])([A-H]\d+[b-f]?)(?:_to_([A-H]\d+))?(?![A-Za-z0-9])")
 
 
 def rows_named(test: str) -> set[str]:

@@ -522,6 +522,14 @@ async def _echo(out: Exchange) -> None:
     await answer(fixed(body), echoed, status=code)(out)
 
 
+async def _digest(out: Exchange) -> None:
+    if out.headers.get("authorization", "").startswith("Digest "):
+        await out.right()
+    else:
+        challenge = b'WWW-Authenticate: Digest realm="songs", nonce="n0nce", qop="auth"'
+        await answer(_error(401), challenge, status=401)(out)
+
+
 def told_to_wait(code: int) -> Act:
     """Refuse with `Retry-After` as the address says."""
 
@@ -801,6 +809,7 @@ _TABLE = (
     Fault("status", "C6-C8", "the status of the address: `status:418`", _status),
     Fault("large-500", "C6-C8", "500 and 8 MiB", answer(fixed(b" " * LARGE_BYTES), status=500)),
     Fault("echo", "G3", "the status of the address, and our headers back", _echo),
+    Fault("digest", "F5c", "401 with a digest challenge, then the page", _digest),
     Fault("half-500", "D6", "500 to every second request", _half_500),
     Fault("429", "D1-D5", "429, with `Retry-After` as in `429:2`", told_to_wait(429)),
     Fault("503", "D1-D5", "503, with `Retry-After` as in `503:2`", told_to_wait(503)),

@@ -386,6 +386,7 @@ EXPECTED = {
         "end",
         lambda head, body: status_is(500)(head, body) and len(body) == LARGE_BYTES,
     ),
+    "digest": ("end", status_is(401)),
     "half-500": ("end", status_is(500)),
     "429": ("end", lambda head, body: status_is(429)(head, body) and b"Retry-After" not in head),
     "503": ("end", lambda head, body: status_is(503)(head, body) and b"Retry-After" not in head),

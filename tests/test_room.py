@@ -193,7 +193,7 @@ def test_an_answer_for_which_there_was_no_room_counts_against_nobody(faulty_site
         session.begin(time.monotonic() + 0.3, lambda: True)
         with pytest.raises(HeldBackError):
             session.get(f"{faulty_site.url('large-no-length')}/songs/3")
-        assert (session.was_held_back, session.seen, session.sent) == (True, None, 1)
+        assert (session.was_held_back, session.returned, session.sent) == (True, [], 1)
         session.begin(time.monotonic() + 5, lambda: True)
         assert session.get(f"{faulty_site.url('right')}/songs/3").json()["meta"]["status"] == 200
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import requests
+from requests.auth import HTTPDigestAuth
 
-from crawler import crawl
+from crawler import Missing, crawl
 from crawler.demo.songs import expected_info
 from crawler.frontier.work import Policy
 from crawler.record import Record
@@ -219,6 +220,139 @@ def test_F5b_a_function_past_its_session_is_told_what_to_write(
     answer = fill(tmp_path, faulty_site, step1, 3)
     assert (answer.failed, answer.missing, answer.found) == (3, 0, 0)
     assert all("session.get(" in record.detail for record in records_of(tmp_path).values())
+
+
+def careless(base_url: str) -> Step1:
+    """Make the commonest function that people write: it appends whatever came."""
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        song_urls.append((song_num, session.get(f"{base_url}/songs/{song_num}").json()))
+
+    return step1
+
+
+@pytest.mark.parametrize(
+    ("fault", "stopped_by", "outcome"),
+    [
+        ("status:400", "done", "failed"),
+        ("status:401", "unauthorized", None),
+        ("status:404", "done", "missing"),
+        ("status:410", "done", "missing"),
+        ("status:500", "done", "failed"),
+        ("status:503", "done", "failed"),
+    ],
+)
+def test_F5c_what_an_error_answer_holds_is_never_stored_as_found(
+    fault: str, stopped_by: str, outcome: str | None, tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """The status decides before what was appended: 404 and 410 are missing, the rest fails."""
+    answer = fill(tmp_path, faulty_site, careless(faulty_site.url(fault)), 5)
+    assert (answer.found, answer.stopped_by) == (0, stopped_by)
+    if outcome is not None:
+        assert {record.outcome for record in records_of(tmp_path).values()} == {outcome}
+
+
+@pytest.mark.parametrize(
+    "fault", ["429:1@1", "429@1", "503:1@1", "status:500@2", "closed-in-body@1"]
+)
+def test_F5c_what_passes_is_found_in_the_end(
+    fault: str, tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """The pause that the site asks for is kept, and every record is a song of the site."""
+    answer = fill(tmp_path, faulty_site, careless(faulty_site.url(fault)), 4)
+    assert answer.complete
+    for num, record in records_of(tmp_path).items():
+        if expected_info(num) is None:
+            assert record.outcome == "missing"
+        else:
+            assert record.info["response"]["song"]["id"] == num
+
+
+def swallows_and_appends(base_url: str) -> Step1:
+    """Make a function that appends a tuple even when nothing came."""
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        try:
+            info = session.get(f"{base_url}/songs/{song_num}").json()
+        except requests.RequestException:
+            info = None
+        song_urls.append((song_num, info))
+
+    return step1
+
+
+@pytest.mark.parametrize("fault", ["reset-before-headers", "closed-in-body", "gzip-cut"])
+def test_F5c_a_broken_answer_is_no_song_even_if_something_was_appended(
+    fault: str, tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """A function that swallows the error and appends None has found nothing."""
+    answer = fill(tmp_path, faulty_site, swallows_and_appends(faulty_site.url(fault)), 3)
+    assert (answer.found, answer.missing, answer.failed) == (0, 0, 3)
+
+
+def denies_whatever_fails(base_url: str) -> Step1:
+    """Make a function that takes every error for a missing song."""
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        answer = session.get(f"{base_url}/songs/{song_num}")
+        if not answer.ok:
+            raise Missing
+        song_urls.append((song_num, answer.json()))
+
+    return step1
+
+
+def test_F5c_a_function_cannot_deny_a_song_on_an_error_answer(
+    tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """`raise Missing` on a 500 is a failed attempt: the site said nothing about the song."""
+    answer = fill(tmp_path, faulty_site, denies_whatever_fails(faulty_site.url("status:500")), 3)
+    assert (answer.missing, answer.failed) == (0, 3)
+
+
+def test_F5c_a_cover_that_is_not_there_makes_no_song_missing(
+    tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """A 404 of a later address is the function's affair; a 500 of it fails the attempt."""
+    songs, covers = faulty_site.url("right"), faulty_site.url("status:404")
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        title = session.get(f"{songs}/songs/{song_num}").json()["response"]["song"]["title"]
+        cover = session.get(f"{covers}/songs/{song_num}")
+        song_urls.append((song_num, [title, cover.status_code]))
+
+    there = [num for num in range(1, 20) if expected_info(num)]
+    results: list[Any] = []
+    execute_async_event_loop(there, results, function=step1, rate=0)
+    assert min(results) == (there[0], [expected_info(there[0])["title"], 404])
+    assert len(results) == len(there)
+
+
+def test_F5c_a_function_may_name_statuses_that_it_accepts(
+    tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """`request_x.accepts = {418}`: then the body of such an answer may be the record."""
+    step1 = careless(faulty_site.url("status:418"))
+    step1.accepts = {418}  # type: ignore[attr-defined]
+    answer = fill(tmp_path, faulty_site, step1, 3)
+    assert (answer.found, answer.complete) == (3, True)
+
+
+def test_F5c_a_digest_challenge_that_was_met_is_no_refusal(
+    tmp_path: Path, faulty_site: FaultySite
+) -> None:
+    """The 401 within the call is a step of the conversation; what the function got is the page."""
+
+    def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
+        answer = session.get(
+            f"{faulty_site.url('digest')}/songs/{song_num}", auth=HTTPDigestAuth("me", "secret")
+        )
+        song_urls.append((song_num, answer.json()["response"]["song"]["id"]))
+
+    there = [num for num in range(1, 12) if expected_info(num)]
+    results: list[Any] = []
+    execute_async_event_loop(there, results, function=step1, rate=0, connections=2)
+    assert sorted(results) == [(num, num) for num in there]
 
 
 ALWAYS_WRONG = """

@@ -75,7 +75,7 @@ def try_step_1(
         except Exception as error:  # noqa: BLE001 - step 1 is anybody's code
             trouble = error
     answer = Seen(seen[-1].status_code, request=seen[-1].request) if seen else None
-    reply = read_outcome(_attempt(target, song_num), answer, results, trouble)
+    reply = read_outcome(_attempt(target, song_num), [answer] if answer else [], results, trouble)
     told = reply.detail or ("" if trouble is None else in_words(trouble))
     hidden = [*secrets, *(answer.secrets if answer else ())]
     yield _site_finding(reply, seen, trouble, detail_of(told, hidden))

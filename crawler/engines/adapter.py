@@ -51,11 +51,24 @@ class Seen(msgspec.Struct):
         return [] if request is None else secrets_in(request.headers, request.url or "")
 
     @property
-    def is_failure(self) -> bool:
-        """Whether it leaves open what the site has under the number."""
-        return self.error is not None or (
-            self.status is not None and self.status >= 400 and self.status not in (404, 410)
-        )
+    def is_denial(self) -> bool:
+        """Whether the site says that there is no such page."""
+        return self.error is None and self.status in (404, 410)
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the site says that this is what was asked for."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+def seen_of(response: requests.Response) -> Seen:
+    """Describe a whole answer."""
+    return Seen(
+        response.status_code,
+        retry_after=response.headers.get("Retry-After"),
+        date=response.headers.get("Date"),
+        request=response.request,
+    )
 
 
 class GuardedAdapter(HTTPAdapter):

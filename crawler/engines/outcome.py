@@ -1,6 +1,6 @@
 """What a step 1 function did, and what its session saw, turned into a reply."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import msgspec
@@ -24,18 +24,24 @@ _NOTHING_TAKEN = "the function appended nothing, though the site answered 200"
 
 
 def read_outcome(
-    attempt: Attempt, seen: Seen | None, appended: list[Any], raised: BaseException | None
+    attempt: Attempt, returned: Sequence[Seen], appended: list[Any], raised: BaseException | None
 ) -> Reply:
     """Judge one call of step 1.
 
-    A function that swallows errors says nothing, so the session's own memory decides: only a 404
-    or 410 that was really answered, or `crawler.Missing`, makes a number missing.
+    The status decides before what was appended: a function may append the body of an error, and
+    one that swallows errors says nothing. Only 2xx, and what `function.accepts` names, can bring
+    info; only a 404 or 410 of the first address, or `crawler.Missing`, makes a number missing.
+
+    Args:
+        attempt: What was asked for.
+        returned: What `session` gave the function, of each method and address the last, in order.
+        appended: What the function appended.
+        raised: What it raised, None where it returned.
     """
-    is_unsent = seen is None
-    seen = seen or Seen()
-    if isinstance(raised, Missing):
-        return Reply(attempt, status=seen.status, error="missing", is_unsent=is_unsent)
-    if is_unsent and not appended:
+    is_unsent, accepted = not returned, _accepted(attempt.job.function)
+    seen = next((seen for seen in returned if _is_failure(seen, accepted)), None)
+    seen = seen or (returned[0] if returned else Seen())
+    if is_unsent and not appended and not isinstance(raised, Missing):
         detail = _NO_REQUEST if raised is None else detail_of(in_words(raised))
         return Reply(attempt, error="function", detail=detail, is_unsent=True)
     reply = Reply(
@@ -48,15 +54,40 @@ def read_outcome(
         is_reused=seen.is_reused,
         is_unsent=is_unsent,
     )
-    if raised is None and appended:
-        _take_info(reply, appended)
-        if is_unsent and reply.found and _names_a_client(attempt.job.function):
-            reply.detail = _AROUND_SESSION
-    elif seen.error is None and seen.status in (None, 200):
-        _blame_function(reply, raised)
+    if is_unsent or _is_usable(seen, accepted):
+        _read_function(reply, appended, raised)
     if reply.detail:
         reply.detail = detail_of(reply.detail, seen.secrets)
     return reply
+
+
+def _accepted(function: Any) -> Container[Any]:
+    """Return the statuses, besides 2xx, whose answers a function says it can use."""
+    function = getattr(function, "func", function)  # of a functools.partial
+    accepts: Container[Any] = getattr(function, "accepts", ())
+    return accepts
+
+
+def _is_usable(seen: Seen, accepted: Container[Any]) -> bool:
+    """Whether a function may take what it appends from this answer."""
+    return seen.error is None and (seen.is_page or seen.status in accepted)
+
+
+def _is_failure(seen: Seen, accepted: Container[Any]) -> bool:
+    """Whether this answer leaves the number open, whatever else the function was told."""
+    return not (_is_usable(seen, accepted) or seen.is_denial)
+
+
+def _read_function(reply: Reply, appended: list[Any], raised: BaseException | None) -> None:
+    """Read what the function made of an answer that it may use."""
+    if isinstance(raised, Missing):
+        reply.error = "missing"
+    elif raised is None and appended:
+        _take_info(reply, appended)
+        if reply.is_unsent and reply.found and _names_a_client(reply.attempt.job.function):
+            reply.detail = _AROUND_SESSION
+    elif reply.status in (None, 200):
+        _blame_function(reply, raised)
 
 
 def storage_trouble(info: Any) -> str | None:

@@ -99,7 +99,7 @@ class RequestsLane:
             frontier.charge(session.sent - granted)
         if session.was_held_back:
             return None
-        return read_outcome(attempt, session.seen, appended, raised)
+        return read_outcome(attempt, session.returned, appended, raised)
 
     def give_up(self) -> None:
         """Leave the room of its pages to others; the thread goes on until step 1 returns."""

@@ -130,7 +130,7 @@ def _follow(session: GuardedSession, url: str) -> requests.Response:
         try:
             response = session.get(url, allow_redirects=False)
         except requests.RequestException as error:
-            kind = session.seen.error if session.seen else None
+            kind = session.returned[-1].error if session.returned else None
             raise _left_alone(host, kind or type(error).__name__) from None
         if response.status_code >= 500:
             raise _left_alone(host, f"http_{response.status_code}")

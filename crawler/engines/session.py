@@ -9,11 +9,12 @@ import ssl
 import threading
 from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
+from typing import Any
 
 import certifi
 import requests
 
-from crawler.engines.adapter import GuardedAdapter, Seen
+from crawler.engines.adapter import GuardedAdapter, Seen, seen_of
 from crawler.engines.guard import Guard
 from crawler.engines.resolver import Resolver
 from crawler.engines.room import BodyRoom
@@ -68,6 +69,8 @@ class GuardedSession(requests.Session):
         if not keeps_cookies:
             self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._guard = Guard(shared.resolver, shared.tls)
+        self._returned: dict[tuple[str | None, str | None], Seen] = {}
+        self._depth = 0
         self._adapter = GuardedAdapter(self._guard, shared.room, cut_bytes)
         self.mount("https://", self._adapter)
         self.mount("http://", self._adapter)
@@ -91,19 +94,40 @@ class GuardedSession(requests.Session):
         """
         self._guard.begin(deadline, may_send)
         self._adapter.answers.clear()
+        self._returned.clear()
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send a request, and remember what its caller gets: redirects and challenges left out.
+
+        requests calls this again for each hop of a redirect, and a hook such as that of digest
+        authentication asks again beneath it. Neither hop is what the function sees.
+        """
+        asked, told = (request.method, request.url), len(self._adapter.answers)
+        self._depth += 1
+        try:
+            response = super().send(request, **options)
+        except requests.RequestException:
+            if self._depth == 1 and len(self._adapter.answers) > told:
+                self._returned[asked] = self._adapter.answers[-1]
+            raise
+        else:
+            if self._depth == 1:
+                self._returned[asked] = seen_of(response)
+            return response
+        finally:
+            self._depth -= 1
 
     def end(self) -> None:
         """End an attempt: step 1 has what it wanted. May be called from another thread."""
         self._adapter.forget_body()
 
     @property
-    def seen(self) -> Seen | None:
-        """What the attempt's requests came to, None when it made none.
+    def returned(self) -> list[Seen]:
+        """What the attempt's requests came to, in order: of each method and address the last.
 
-        Of several the first that failed: what came after it may rest on what it did not bring.
+        Where the function went beneath `session`, what its adapter saw.
         """
-        answers = self._adapter.answers
-        return next((seen for seen in answers if seen.is_failure), answers[-1] if answers else None)
+        return list(self._returned.values()) or list(self._adapter.answers)
 
     @property
     def was_held_back(self) -> bool:
