@@ -15,7 +15,12 @@ FAR = 10**9
 @pytest.mark.parametrize("rate", [100, 0])
 @pytest.mark.parametrize(
     "answer",
-    [status(500), status(429), status(429, retry_after="2"), status(503, retry_after="30")],
+    [
+        status(500),
+        status(429),
+        status(429, headers={"retry-after": "2"}),
+        status(503, headers={"retry-after": "30"}),
+    ],
     ids=["500", "429", "429-retry-after", "503-retry-after"],
 )
 def test_D5_a_dead_site_costs_a_bounded_number_of_requests(connections, latency, rate, answer):

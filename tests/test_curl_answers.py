@@ -62,4 +62,4 @@ def test_B6_a_garbled_status_line_is_no_answer(line):
 
 def test_the_date_of_an_interim_answer_is_not_joined_to_the_final_one():
     """Retry-After is reckoned from it."""
-    assert reply_to([*EARLY, *GONE], status=404).date == "y"
+    assert reply_to([*EARLY, *GONE], status=404).header("date") == "y"

@@ -191,7 +191,11 @@ def test_429s_count_towards_neither_tries_nor_time():
 
     def answer(attempt, _now):
         asked.append(1)
-        return found(attempt) if len(asked) > 20 else Reply(attempt, status=429, retry_after="60")
+        return (
+            found(attempt)
+            if len(asked) > 20
+            else Reply(attempt, status=429, headers={"retry-after": "60"})
+        )
 
     crawl = Crawl([7], answer=answer).run()
     assert crawl.outcomes == {7: "found"}
@@ -298,7 +302,9 @@ def test_one_number_that_waits_for_minutes_holds_up_nothing():
 # Pauses.
 
 
-@pytest.mark.parametrize("reply", [status(429), status(503, retry_after="1")], ids=["429", "503"])
+@pytest.mark.parametrize(
+    "reply", [status(429), status(503, headers={"retry-after": "1"})], ids=["429", "503"]
+)
 def test_an_overloaded_site_is_asked_half_as_often(reply):
     """One cut for all that was under way, with or without a pause."""
     crawl = Crawl(range(10))
@@ -332,7 +338,8 @@ def test_D1_D2_one_shared_pause(number, retry_after, skew_hours):
             date = "Sun, 22 Nov 2026 12:00:10 GMT" if len(text) > 1 else None
             if date is None and skew_hours:
                 date = (NOON + skew).strftime("%a, %d %b %Y %H:%M:%S GMT")
-            return Reply(attempt, status=number, retry_after=text, date=date)
+            headers = {"retry-after": text} | ({} if date is None else {"date": date})
+            return Reply(attempt, status=number, headers=headers)
         return found(attempt)
 
     def watch(replies):
@@ -360,7 +367,11 @@ def test_D3_an_unreadable_retry_after_is_no_pause(text):
 
     def answer(attempt, _now):
         is_first = attempt.song_num == 5 and attempt.requests == 0
-        return Reply(attempt, status=429, retry_after=text) if is_first else found(attempt)
+        return (
+            Reply(attempt, status=429, headers={"retry-after": text})
+            if is_first
+            else found(attempt)
+        )
 
     crawl = Crawl(range(1000), answer=answer, on_pause=told.append).run()
     assert told == []
@@ -371,7 +382,9 @@ def test_D3_an_unreadable_retry_after_is_no_pause(text):
 @pytest.mark.parametrize("text", ["0", "Sun, 06 Nov 1994 08:49:37 GMT"])
 def test_D2_a_pause_that_is_over_is_none(text):
     """Zero seconds, and a date in the past, hold nobody back."""
-    crawl = Crawl([1], answer=lambda a, _n: Reply(a, status=429, retry_after=text)).run(10)
+    crawl = Crawl(
+        [1], answer=lambda a, _n: Reply(a, status=429, headers={"retry-after": text})
+    ).run(10)
     assert crawl.pacer.held_seconds == 0
 
 
@@ -380,7 +393,11 @@ def test_D4_a_pause_longer_than_the_time_left_ends_the_run(budget):
     """A day's pause: the run ends at once, with what is left to be reported."""
 
     def answer(attempt, now):
-        return found(attempt) if now < 1005 else Reply(attempt, status=429, retry_after="86400")
+        return (
+            found(attempt)
+            if now < 1005
+            else Reply(attempt, status=429, headers={"retry-after": "86400"})
+        )
 
     crawl = Crawl(
         range(10**6), answer=answer, deadline=None if budget is None else 1000 + budget
@@ -403,7 +420,9 @@ def test_D4_a_run_that_begins_in_a_long_pause_ends_at_once(budget):
 def test_D4_a_long_pause_ends_all_runs_of_the_process():
     """A run beside the one that was told ends as well."""
     clock, pacer = Clock(), Pacer(100)
-    told = Crawl(range(10**6), clock=clock, pacer=pacer, answer=status(429, retry_after="86400"))
+    told = Crawl(
+        range(10**6), clock=clock, pacer=pacer, answer=status(429, headers={"retry-after": "86400"})
+    )
     other = Crawl(range(10**6), clock=clock, pacer=pacer, deadline=2000.0)
     run_together([told, other])
     assert (told.frontier.stopped_by, other.frontier.stopped_by) == ("paused", "paused")
@@ -434,7 +453,9 @@ def test_D7_a_wall_clock_that_jumps_changes_nothing():
 
     def answer(attempt, now):
         is_told = 1010 <= now < 1010.05
-        return Reply(attempt, status=429, retry_after="3") if is_told else found(attempt)
+        return (
+            Reply(attempt, status=429, headers={"retry-after": "3"}) if is_told else found(attempt)
+        )
 
     crawl = Crawl(range(10**6), clock=clock, answer=answer).run(60)
     assert crawl.pacer.held_seconds == pytest.approx(3, abs=0.5)
@@ -552,7 +573,7 @@ def test_close_in_the_midst_of_everything(moment):
 
     def answer(attempt, now):
         if now < 1003:
-            return Reply(attempt, status=429, retry_after="3")
+            return Reply(attempt, status=429, headers={"retry-after": "3"})
         if now < 1011:
             return Reply(attempt, status=500)
         return found(attempt) if attempt.song_num % 3 else Reply(attempt, status=404)

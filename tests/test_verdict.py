@@ -21,7 +21,7 @@ from crawler.frontier.verdict import FAILURE_KINDS, Reply, judge
         ({"status": 500}, "retry", "http_500"),
         ({"status": 502}, "retry", "http_502"),
         ({"status": 503}, "retry", "http_503"),
-        ({"status": 503, "retry_after": "2"}, "retry", "http_503"),
+        ({"status": 503, "headers": {"retry-after": "2"}}, "retry", "http_503"),
         ({"status": 504}, "retry", "http_504"),
         ({"status": 400}, "failed", "http_400"),
         ({"status": 418}, "failed", "http_418"),
@@ -85,7 +85,9 @@ def test_only_overload_holds_everybody_back():
         (500, "5"): (False, True),
     }
     for (status, retry_after), wanted in table.items():
-        verdict = judge(Reply(None, status=status, retry_after=retry_after))
+        verdict = judge(
+            Reply(None, status=status, headers=retry_after and {"retry-after": retry_after})
+        )
         assert (verdict.is_overload, verdict.is_counted) == wanted
 
 

@@ -30,8 +30,7 @@ class Seen(msgspec.Struct):
         status: HTTP status, None where no answer came.
         error: A word of `crawler.frontier.verdict.FAILURE_KINDS`, None for a whole answer.
         detail: A line for people.
-        retry_after: The header as received.
-        date: The `Date` header as received.
+        headers: Of the answer, as `crawler.frontier.verdict.Reply` has them.
         is_reused: Whether the connection had served an earlier request.
         request: The request as sent, for what it carried that must not be told.
     """
@@ -39,8 +38,7 @@ class Seen(msgspec.Struct):
     status: int | None = None
     error: str | None = None
     detail: str = ""
-    retry_after: str | None = None
-    date: str | None = None
+    headers: dict[str, str] | None = None
     is_reused: bool = False
     request: Any = None
 
@@ -65,8 +63,7 @@ def seen_of(response: requests.Response) -> Seen:
     """Describe a whole answer."""
     return Seen(
         response.status_code,
-        retry_after=response.headers.get("Retry-After"),
-        date=response.headers.get("Date"),
+        headers=_lower(response),
         request=response.request,
     )
 
@@ -191,6 +188,10 @@ class GuardedAdapter(HTTPAdapter):
             self._body = None
 
 
+def _lower(response: requests.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
 def _seconds_asked(timeout: Any) -> tuple[float | None, float | None]:
     """Read `timeout=` as requests understands it: one number, or one for connect and one for read."""
     if isinstance(timeout, tuple):
@@ -200,8 +201,7 @@ def _seconds_asked(timeout: Any) -> tuple[float | None, float | None]:
 
 def _note_answer(seen: Seen, response: requests.Response) -> None:
     seen.status = response.status_code
-    seen.retry_after = response.headers.get("Retry-After")
-    seen.date = response.headers.get("Date")
+    seen.headers = _lower(response)
 
 
 def _raw_again(response: requests.Response) -> urllib3.HTTPResponse:

@@ -131,8 +131,7 @@ def answer_without_page(attempt: Attempt, status: int | None, lines: list[bytes]
     return Reply(
         attempt,
         status=status,
-        retry_after=_header(lines, b"retry-after"),
-        date=_header(lines, b"date"),
+        headers=read_headers(lines),
     )
 
 
@@ -156,6 +155,17 @@ def _check_head(head: bytes, line_count: int) -> str:
     if b"\ncontent-encoding:" not in head:
         return ""
     return _header(head.split(b"\n"), b"content-encoding") or ""
+
+
+def read_headers(lines: Iterable[bytes]) -> dict[str, str]:
+    """Read the lines of a head; repeated ones are joined, as RFC 9110 section 5.3 says."""
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.decode("latin-1").partition(":")
+        if colon:
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _header(lines: Iterable[bytes], name: bytes) -> str | None:

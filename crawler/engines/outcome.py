@@ -49,8 +49,7 @@ def read_outcome(
         status=seen.status,
         error=seen.error,
         detail=seen.detail,
-        retry_after=seen.retry_after,
-        date=seen.date,
+        headers=seen.headers,
         is_reused=seen.is_reused,
         is_unsent=is_unsent,
     )

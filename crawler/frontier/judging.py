@@ -155,8 +155,8 @@ class Judging:
 
     def _heed_overload(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
         """Pause everybody as the site asks, and go on at half the pace."""
-        answered = http_date(reply.date, now=moment) or moment
-        seconds = retry_after_seconds(reply.retry_after, now=answered)
+        answered = http_date(reply.header("date"), now=moment) or moment
+        seconds = retry_after_seconds(reply.header("retry-after"), now=answered)
         if seconds and self._brakes.hold(seconds, now) and self._on_pause is not None:
             self._on_pause(seconds)
         self._brakes.slow_down(attempt.sent_at, now)

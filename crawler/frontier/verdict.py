@@ -39,8 +39,8 @@ class Reply(msgspec.Struct, gc=False):
         status: HTTP status, None where no answer came.
         error: A word of FAILURE_KINDS, "missing", or None where the status speaks for itself.
         detail: A line for people.
-        retry_after: The header as received.
-        date: The answer's `Date` header as received.
+        headers: Of an answer that is no plain page: names in lower case, the values of repeated
+            ones joined by `, ` (RFC 9110, section 5.3). None where policy needs none.
         is_reused: Whether the connection had served an earlier request.
         is_unsent: Whether step 1 came to this without sending anything.
     """
@@ -51,10 +51,13 @@ class Reply(msgspec.Struct, gc=False):
     status: int | None = None
     error: str | None = None
     detail: str = ""
-    retry_after: str | None = None
-    date: str | None = None
+    headers: dict[str, str] | None = None
     is_reused: bool = False
     is_unsent: bool = False
+
+    def header(self, name: str) -> str | None:
+        """Return a header of the answer by its name in lower case, None where there is none."""
+        return None if self.headers is None else self.headers.get(name)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -89,7 +92,7 @@ def judge(reply: Reply) -> Verdict:
         return _MISSING
     if status in (401, 403):
         return Verdict("refused", f"http_{status}")
-    if status == 429 or (status == 503 and reply.retry_after is not None):
+    if status == 429 or (status == 503 and reply.header("retry-after") is not None):
         return Verdict("retry", f"http_{status}", is_counted=status != 429, is_overload=True)
     if error is None and status is None:
         error = "protocol"
