@@ -17,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 SOURCES := crawler $(wildcard main.py) tests
-SCRIPTS := .ci/run $(wildcard deploy.sh deploy/*.sh)
+SCRIPTS := .ci/run .ci/test-all $(wildcard deploy.sh deploy/*.sh)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_VERSION := 0.13.9
 
@@ -33,10 +33,10 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run serve test check lint format coverage bench torture soak fleet lock sbom clean
+.PHONY: help setup run serve test test-all check lint format coverage bench torture soak fleet lock sbom clean
 
 help: ## List what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 setup: $(VENV)/.dev-installed ## Make .venv with the pinned packages (once; then instant)
@@ -48,8 +48,11 @@ run: $(VENV)/.installed ## Crawl songs 1 to 2000 of the embedded site through th
 serve: $(VENV)/.installed ## The same, and keep the site and the function up until Ctrl-C
 	@$(BIN)/python -m crawler demo --serve $(ARGS)
 
-test: $(VENV)/.dev-installed ## Run the tests (ARGS="-k pace" for some of them)
-	@$(PYTEST) $(ARGS)
+test: $(VENV)/.dev-installed ## Run the tests that take minutes (ARGS="-k pace" for some of them)
+	@$(PYTEST) -m "not once" $(ARGS)
+
+test-all: $(VENV)/.dev-installed ## Run all tests, on every Python that is here (20 minutes)
+	@.ci/test-all
 
 check: lint test ## Lint, types, tests
 

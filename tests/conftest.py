@@ -1,8 +1,11 @@
 """Real parts for the tests, each on a free loopback port and gone when its test is over."""
 
+import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,25 @@ from tests.storage_server import StorageServer
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that no process is left with it when the others are done."""
     items.sort(key=lambda item: item.get_closest_marker("once") is None)
+
+
+BROUGHT_BY = {
+    "nginx": "apt-get install nginx-light libnginx-mod-http-echo",
+    "chromedriver": "apt-get install chromium chromium-driver",
+    "gcloud": "apt-get install google-cloud-cli (from Google's own repository)",
+}
+"""Programs that some tests want, and what brings each."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name the programs whose absence skipped tests, and the tests that passed only when run again."""
+    reasons = " ".join(str(one.longrepr) for one in terminalreporter.stats.get("skipped", []))
+    for program, command in BROUGHT_BY.items():
+        if shutil.which(program) is None and program in reasons:
+            terminalreporter.write_line(f"Tests were skipped for want of {program}: {command}")
+    if os.environ.get("SECOND_RUN"):
+        for one in terminalreporter.stats.get("passed", []):
+            terminalreporter.write_line(f"FLAKY {one.nodeid}")
 
 
 @pytest.fixture
