@@ -1,12 +1,30 @@
 """The answer of a run: one struct, and the closed list of reasons for which a run ends."""
 
 from html import escape
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 Mode = Literal["range", "next", "new"]
+
+StoppedBy = Literal[
+    "done",
+    "time_budget",
+    "signal",
+    "stop_order",
+    "paused",
+    "daily_cap",
+    "barred",
+    "unauthorized",
+    "circuit",
+    "store",
+]
+"""Why a run ended."""
+
+Note = Literal["odd", "outside_session", "unproven"]
+"""What an answer may note: fields that were not what the source declares; pages that a step 1
+function fetched otherwise than by its session; missing numbers that nothing proved."""
 
 
 class Stop(msgspec.Struct, frozen=True):
@@ -25,7 +43,7 @@ class Stop(msgspec.Struct, frozen=True):
     meaning: str
 
 
-STOPS: dict[str, Stop] = {
+STOPS: dict[StoppedBy, Stop] = {
     "done": Stop(200, "INFO", False, "Every number of the range was asked or settled before."),
     "time_budget": Stop(
         200, "NOTICE", True, "The time budget ran out; `remaining` numbers are left."
@@ -34,6 +52,12 @@ STOPS: dict[str, Stop] = {
     "stop_order": Stop(200, "NOTICE", False, "Somebody ordered all runs on this store to stop."),
     "paused": Stop(200, "WARNING", True, "The site asked for a pause longer than the time left."),
     "daily_cap": Stop(200, "WARNING", False, "`CRAWLER_MAX_REQUESTS_PER_DAY` is used up."),
+    "barred": Stop(
+        502,
+        "ERROR",
+        False,
+        "The site bars us: it asks who we are (a challenge page), or answers 403 with a pause.",
+    ),
     "unauthorized": Stop(502, "ERROR", False, "The site refused the token (401 or 403)."),
     "circuit": Stop(
         502, "ERROR", False, "The site failed, or denied its songs, too many times in a row."
@@ -103,9 +127,31 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     ]
     seconds: Annotated[float, Meta(ge=0, description="Wall time of the run, seconds.")]
     mean_rate: Annotated[float, Meta(ge=0, description="requests / seconds, per second.")]
-    stopped_by: Annotated[str, Meta(description="Why the run ended: a key of the table of stops.")]
+    stopped_by: Annotated[
+        StoppedBy, Meta(description="Why the run ended: a key of the table of stops.")
+    ]
     blocks_written: Annotated[int, Meta(ge=0, description="Block objects written to the store.")]
     version: Annotated[str, Meta(description="Version of the crawler.")]
+    notes: Annotated[
+        dict[Note, Annotated[int, Meta(ge=1)]],
+        Meta(
+            description=(
+                "Counts that are rarely there: `odd` fields, requests `outside_session`, "
+                "missing numbers that are `unproven`."
+            )
+        ),
+    ] = msgspec.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as JSON has it: names to numbers, texts, booleans, and `notes`."""
+        return msgspec.structs.asdict(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Answer {self.start}..{self.stop}: {self.found} found, {self.missing} missing, "
+            f"{self.failed} failed, {self.skipped} skipped, {self.remaining} remaining, "
+            f"{self.stopped_by}>"
+        )
 
     def _repr_html_(self) -> str:
         """Show it in a notebook: a small table, and the map of the store it went to."""

@@ -77,10 +77,10 @@ def _run_beside(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _make_reentrant(loop: asyncio.AbstractEventLoop) -> bool:
-    # Imported here alone: it is needed in notebooks only. The original is archived and breaks
-    # asyncio on 3.14; there its maintained fork takes its place
-    # (github.com/ipython/ipykernel/pull/1499).
-    if sys.version_info >= (3, 14):
+    # Imported here alone: it is needed in notebooks only. The original is archived; from 3.12 on it
+    # refuses `asyncio.run(loop_factory=...)` to the whole process (github.com/Kludex/uvicorn/pull/2737),
+    # so there its maintained fork takes its place.
+    if sys.version_info >= (3, 12):
         import nest_asyncio2 as nest_asyncio
     else:
         import nest_asyncio

@@ -71,6 +71,7 @@ FAULT_ROWS = {
     "E10": "a site that denies all it had is not believed",
     "E11": "numbers that always fail do not use up the next run",
     "E12": "stop orders and pauses from elsewhere are obeyed within 10 s",
+    "E15": "what version 1.0 made goes on",
     # The process.
     "F1": "kills at random moments lose nothing",
     "F2": "a signal ends the run in seconds, with what was settled stored",
@@ -81,6 +82,10 @@ FAULT_ROWS = {
     "F5c": "a step 1 function that appends whatever came stores nothing but songs",
     "F6": "it works wherever it is called, and leaves nothing behind",
     "F7": "a queue may deliver twice, late and out of order",
+    # Where it runs.
+    "H2": "a pod beside a service named crawler starts",
+    "H4": "a site with a certificate authority of the user's own is crawled",
+    "H5": "asyncio is as before after a crawl inside a running loop",
     # Secrets and people.
     "G1": "the token's bytes are told nowhere",
     "G2": "a token that no header can carry is refused at the start",

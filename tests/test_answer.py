@@ -1,5 +1,7 @@
 """The answer in a notebook: a small table and the map, and the same JSON as everywhere."""
 
+import json
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import msgspec
 import pytest
 
 from crawler import crawl
-from crawler.answer import Answer
+from crawler.answer import STOPS, Answer, StoppedBy
 from crawler.demo.site import DemoSite
 from crawler.page.map_strip import map_strip
 from crawler.store.folder import FolderStore
@@ -56,6 +58,32 @@ def test_a_notebook_says_what_was_asked_and_what_is_left(fields: dict[str, Any],
         words
         in msgspec.structs.replace(a_run().answer, **{"complete": True} | fields)._repr_html_()
     )
+
+
+def test_an_answer_is_given_on_as_a_dict():
+    """Its names and values are those of its JSON, whoever writes it."""
+    answer = msgspec.structs.replace(a_run().answer, notes={"odd": 3})
+    assert json.loads(json.dumps(answer.to_dict())) == json.loads(msgspec.json.encode(answer))
+    assert answer.to_dict()["notes"] == {"odd": 3}
+
+
+def test_an_answer_of_version_1_0_is_read():
+    """What a run left before there were notes has none."""
+    before = a_run().answer.to_dict()
+    del before["notes"]
+    assert msgspec.convert(before, Answer).notes == {}
+
+
+def test_the_repr_of_an_answer_is_short():
+    """It fits on a line, and says what counts."""
+    shown = repr(a_run().answer)
+    assert len(shown) < 120
+    assert f"{a_run().answer.found} found" in shown
+
+
+def test_every_reason_for_a_stop_has_its_row():
+    """The table and the type name the same words."""
+    assert tuple(STOPS) == typing.get_args(StoppedBy)
 
 
 def test_the_map_is_no_part_of_the_json(demo_site: DemoSite, tmp_path: Path):

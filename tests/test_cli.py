@@ -551,7 +551,7 @@ def answer_of(**fields):
 @pytest.mark.parametrize("stopped_by", STOPS)
 def test_every_end_has_its_exit_code(stopped_by):
     """Complete is 0 whatever ended it; else 1 where site or store failed us, 3 otherwise."""
-    expected = 1 if stopped_by in ("unauthorized", "circuit", "store") else 3
+    expected = 1 if stopped_by in ("barred", "unauthorized", "circuit", "store") else 3
     assert exit_code(answer_of(complete=False, stopped_by=stopped_by)) == expected
     assert exit_code(answer_of(complete=True, stopped_by=stopped_by)) == 0
 

@@ -256,7 +256,7 @@ def test_every_end_of_a_run_has_its_consequence(
     status, names = deliver_shard(server, settings, answer_of(stopped_by))
     stop_order, _ = read_control(FolderStore(settings.store), timeout=5)
     goes_on = stopped_by in ("time_budget", "signal", "paused", "daily_cap", "stop_order")
-    ends_order = stopped_by in ("unauthorized", "circuit")
+    ends_order = stopped_by in ("barred", "unauthorized", "circuit")
     assert status == (503 if stopped_by == "store" else 200)
     assert [parse_task_name(name) for name in names] == ([(ORDER, 5)] if goes_on else [])
     assert (stop_order.stop_id is not None) == ends_order

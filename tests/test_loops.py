@@ -270,6 +270,27 @@ def test_an_error_passes_through_a_loop_made_re_entrant():
     assert run_python(code) == "1\n"
 
 
+def test_H5_asyncio_works_as_before_after_a_crawl_inside_a_running_loop():
+    """Timeouts, task groups and, from Python 3.12 on, loop factories are as they were."""
+    code = textwrap.dedent(HEADER) + textwrap.dedent("""
+        async def main():
+            assert crawl() == expected
+        asyncio.run(main())
+        async def after():
+            async with asyncio.timeout(5):
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(asyncio.sleep(0, "slept"))
+            try:
+                async with asyncio.timeout(0.01):
+                    await asyncio.sleep(5)
+            except TimeoutError:
+                return task.result()
+        factory = dict(loop_factory=asyncio.new_event_loop) if sys.version_info >= (3, 12) else {}
+        print(asyncio.run(after(), **factory))
+    """)
+    assert run_python(code) == "slept\n"
+
+
 def test_lane_threads_see_the_callers_context_and_hand_over_errors():
     """Log labels follow the work; an exception is the future's."""
     label = contextvars.ContextVar("label", default="none")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from crawler.answer import STOPS, Answer
+from crawler.answer import STOPS, Answer, StoppedBy
 from crawler.errors import QueueError, StoreError
 from crawler.fleet.fan_out import order_number, ordered_at, parse_task_name, task_name
 from crawler.fleet.task_queue import Task, TaskQueue
@@ -30,7 +30,7 @@ After a stop order it waits in the queue, which is paused, until somebody resume
 queue was not paused, the task finds the stop standing, asks nothing, and has no successor.
 """
 
-ENDS_ORDER = ("unauthorized", "circuit")
+ENDS_ORDER = ("barred", "unauthorized", "circuit")
 """Reasons that no repeat can mend: the other shards of the order need not find out by themselves."""
 
 
@@ -162,7 +162,7 @@ def earliest(answer: Answer, store: Store, now: datetime) -> datetime | None:
     return None if answer.requests else now + timedelta(seconds=BARREN_SECONDS)
 
 
-def end_order(settings: Settings, order: int, reason: str, *, now: datetime) -> None:
+def end_order(settings: Settings, order: int, reason: StoppedBy, *, now: datetime) -> None:
     """Tell the other shards of an order to stop, those at work and those to come."""
     meaning = STOPS[reason].meaning
     fields = {"order": order, "stopped_by": reason}

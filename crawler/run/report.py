@@ -1,6 +1,8 @@
 """The report: what a run did, as one answer that claims nothing the store does not hold."""
 
-from crawler.answer import Answer
+from typing import cast
+
+from crawler.answer import Answer, StoppedBy
 from crawler.frontier.frontier import Frontier
 from crawler.plan.scope import Scope
 from crawler.run.writer import Writer
@@ -30,7 +32,7 @@ def make_answer(frontier: Frontier, writer: Writer, scope: Scope, *, seconds: fl
         retries=tally.retries,
         seconds=round(seconds, 3),
         mean_rate=round(tally.requests / max(seconds, 1e-9), 2),
-        stopped_by="store" if lost.total() else frontier.stopped_by or "done",
+        stopped_by="store" if lost.total() else cast("StoppedBy", frontier.stopped_by or "done"),
         blocks_written=writer.blocks_written,
         version=VERSION,
     )
