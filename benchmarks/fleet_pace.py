@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from crawler import crawl
-from crawler.demo.counts import busiest_second
+from crawler.demo.behaviour import busiest_second
 from crawler.frontier.pacer import Pacer
 
 ROOT = Path(__file__).parent.parent

@@ -168,7 +168,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def why_not_complete(answer: Answer) -> str:
-    """Say in one sentence, plain text, why a run left numbers that are not settled."""
+    """Return in one sentence, plain text, why a run left numbers that are not settled."""
     if answer.stopped_by == "done":
         return "What failed is worth asking again later."
     return STOPS[answer.stopped_by].meaning.replace("`", "")

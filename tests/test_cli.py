@@ -17,10 +17,10 @@ import pytest
 
 from crawler.answer import STOPS, Answer
 from crawler.cli.crawl import exit_code
+from crawler.cli.demo import MAIN
 from crawler.cli.main import build_parser
-from crawler.cli.processes import MAIN
-from crawler.cli.words import answer_lines, count, size
-from crawler.request.words import songs
+from crawler.cli.options import answer_lines, count, size
+from crawler.request.crawl_request import songs
 from crawler.store.block import decode_block
 from crawler.store.folder import FolderStore
 from tests.records import failed
@@ -432,7 +432,7 @@ def test_the_version_is_told(tmp_path):
 
 def test_the_demo_site_answers_until_it_is_ended(tmp_path):
     """`demo-site` prints where it is, serves songs there, and ends cleanly on SIGTERM."""
-    from crawler.cli.processes import call
+    from crawler.cli.demo import call
 
     with start(tmp_path, "demo-site", environ=environment()) as process:
         assert process.stdout is not None
@@ -466,7 +466,7 @@ def test_the_served_demo_stays_up_until_it_is_ended(tmp_path):
     """`demo --serve` answers requests of one's own, and SIGTERM ends both processes with it."""
     import psutil
 
-    from crawler.cli.processes import call
+    from crawler.cli.demo import call
 
     with start(tmp_path, "demo", "--serve", "--rate", 0, environ=environment()) as process:
         assert process.stdout is not None
@@ -485,7 +485,7 @@ def test_the_served_demo_stays_up_until_it_is_ended(tmp_path):
 
 def test_the_demo_takes_no_settings_from_its_surroundings(monkeypatch):
     """A token or an address of the user's own never reach the demo."""
-    from crawler.cli.processes import demo_environment
+    from crawler.cli.demo import demo_environment
 
     monkeypatch.setenv("GENIUS_TOKEN", "secret")
     monkeypatch.setenv("CRAWLER_FIELDS", "id")

@@ -17,8 +17,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from crawler.demo.counts import Counts, busiest_second
-from crawler.demo.manners import FAULT_KINDS, MAX_FAULTS_IN_A_ROW, Manners
+from crawler.demo.behaviour import (
+    FAULT_KINDS,
+    MAX_FAULTS_IN_A_ROW,
+    Counts,
+    SiteBehaviour,
+    busiest_second,
+)
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info, song, song_body
 
@@ -481,6 +486,8 @@ def test_a_taken_port_is_told_with_the_way_out(demo_site):
     assert error == f"--port {port} cannot be used: {in_use}\n"
 
 
-def test_manners_have_the_command_lines_defaults():
+def test_the_behaviour_has_the_command_lines_defaults():
     """Without options the site is quick, right and unlimited."""
-    assert Manners() == Manners(latency_seconds=0.0, rate_limit=None, fault_share=0.0, gzip=False)
+    assert SiteBehaviour() == SiteBehaviour(
+        latency_seconds=0.0, rate_limit=None, fault_share=0.0, gzip=False
+    )

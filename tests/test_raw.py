@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from crawler import crawl, read
+from crawler.cli.export import rebuilt_name
 from crawler.cli.main import main
-from crawler.cli.rebuild import rebuilt_name
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info, song, song_body
 from crawler.errors import BlockFormatError, Missing, PageError, SettingsError, StoreMismatchError

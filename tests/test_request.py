@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crawler.errors import RequestError
 from crawler.request.crawl_request import CrawlRequest, RequestFields, check_request, parse_request
-from crawler.request.fields import MAX_BODY_BYTES
+from crawler.request.incoming import MAX_REQUEST_BYTES
 
 GOOD = b'{"start": 1, "stop": 2001}'
 
@@ -120,14 +120,14 @@ def test_A5_a_byte_order_mark_is_accepted():
     assert parse(b"\xef\xbb\xbf" + GOOD) == CrawlRequest(start=1, stop=2001)
 
 
-@pytest.mark.parametrize("length", [None, MAX_BODY_BYTES + 1])
+@pytest.mark.parametrize("length", [None, MAX_REQUEST_BYTES + 1])
 def test_A6_a_body_over_64_kib_is_read_no_further(length):
     """One byte over the limit is too much, and no more than that byte is asked for."""
     source = io.BytesIO(GOOD + b" " * 10_000_000)
     error = refusal(reader=source.read, length=length)
     assert (error.status, error.code) == (413, "body_too_large")
-    assert source.tell() == MAX_BODY_BYTES + 1
-    assert parse(GOOD.ljust(MAX_BODY_BYTES)) == CrawlRequest(start=1, stop=2001)
+    assert source.tell() == MAX_REQUEST_BYTES + 1
+    assert parse(GOOD.ljust(MAX_REQUEST_BYTES)) == CrawlRequest(start=1, stop=2001)
 
 
 def test_a_body_shorter_than_its_length_is_refused():
@@ -283,7 +283,7 @@ def test_a_query_may_say_all_that_a_body_may():
 
 def test_a_query_too_long_is_refused():
     """A query is held to the limit of a body."""
-    assert refusal(query="start=" + "1" * MAX_BODY_BYTES).status == 414
+    assert refusal(query="start=" + "1" * MAX_REQUEST_BYTES).status == 414
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crawler.page import status_files
+from crawler.page.status_page import write_status
 from crawler.record import Record
 from crawler.run.raw_object import raw_name
 from crawler.store import control, folder, identity, run_objects
@@ -48,7 +48,7 @@ def test_a_run_writes_nothing_else(tmp_path):
     store = folder.FolderStore(tmp_path)
     store.check(timeout=5)
     listing = {0: encode_block([failed(7)], source="s")[1]}
-    status_files.write_status(store, listing, now=datetime.now(UTC), known_runs={})
+    write_status(store, listing, now=datetime.now(UTC), known_runs={})
     top = {name.split("/")[0] for name in TREE}
     assert {path.name for path in tmp_path.iterdir()} <= top
 

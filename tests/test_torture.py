@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.cli.processes import song_site
+from crawler.cli.demo import song_site
 from crawler.store.block import encode_block
 from crawler.store.block_info import block_name
 from crawler.store.folder import FolderStore

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from crawler.answer import Answer
-from crawler.cli.processes import song_site
+from crawler.cli.demo import song_site
 from crawler.demo.songs import expected_info
 from crawler.store.block import decode_block
 from crawler.store.block_info import block_name

@@ -1,27 +1,33 @@
-"""The command `crawl`: a range, or what a mode finds, filled from the site into the store."""
+"""The command `crawl`: a range, or what a mode finds, filled here or handed to the task queue."""
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from crawler.answer import STOPS, Answer
-from crawler.cli.fan_out import add_fan_out_options, order_fan_out
 from crawler.cli.options import (
     VERBATIM,
+    answer_lines,
+    checked_request,
+    command,
     setting_options,
     settings_of,
     site_options,
     store_options,
 )
-from crawler.cli.request import checked_request
-from crawler.cli.signals import stop_on_signals
-from crawler.cli.words import answer_lines, command
-from crawler.errors import RequestError
-from crawler.request.crawl_request import CrawlRequest
-from crawler.request.words import label
+from crawler.errors import RequestError, SettingsError
+from crawler.request.crawl_request import CrawlRequest, label, songs
 from crawler.run.progress import progress_bar
-from crawler.settings.reading import Settings
+from crawler.settings.reading import Settings, is_loopback
 
 _DESCRIPTION = """\
 Make every song number of a range settled: found, or known to be missing.
@@ -88,7 +94,7 @@ def crawl(args: argparse.Namespace) -> int:
 
 
 def exit_code(answer: Answer) -> int:
-    """Say how a run went: 0 complete, 3 not complete, 1 where the site or the store failed us."""
+    """Return how a run went: 0 complete, 3 not complete, 1 where the site or the store failed us."""
     if answer.complete:
         return 0
     return 1 if STOPS[answer.stopped_by].status >= 500 else 3
@@ -117,3 +123,105 @@ def _tell(answer: Answer, args: argparse.Namespace) -> None:
     for line in answer_lines(answer, command(args.argv)):
         print(line)
     sys.stdout.flush()
+
+
+if TYPE_CHECKING:
+    from crawler.fleet.fan_out import OrderAnswer
+
+_NAMES = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck", "order")
+
+
+def add_fan_out_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the command `crawl`."""
+    add = parser.add_argument_group("past one machine").add_argument
+    add("--fan-out", action="store_true", help="hand the range to the task queue, CRAWLER_QUEUE")
+    add("--order", metavar="N", help="with --fan-out: enqueue what is left of this order")
+
+
+def order_fan_out(args: argparse.Namespace) -> int:
+    """Hand a range to the queue, and tell of it; returns the exit code: 0 all enqueued, 3 not all.
+
+    Raises:
+        CrawlerError: The request or the settings are wrong, or store or queue cannot be used.
+    """
+    _refuse_ineffective(args)
+    settings = settings_of(args, for_site=False, time_budget_seconds=None)
+    _check(settings)
+    given = {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}
+    if "start" not in given and "mode" not in given:
+        raise RequestError(400, "range_missing", "start", "give START and STOP")
+    request = checked_request(given | {"fan_out": "true"})
+    # Imported here: with them come the clients of store and queue, 0.8 s.
+    from crawler.fleet.fan_out import fan_out
+    from crawler.fleet.task_queue import TaskQueue
+
+    order = fan_out(request, settings, TaskQueue(settings), now=datetime.now(UTC))
+    if args.json:
+        print(msgspec.json.encode(order).decode())
+    else:
+        print("\n".join(_lines(order)))
+    return 3 if order.left else 0
+
+
+def _refuse_ineffective(args: argparse.Namespace) -> None:
+    """Refuse options that the deployed function would not hear of."""
+    for option in ("base_url", "function", "ca_file", "rate", "connections"):
+        if getattr(args, option) is not None:
+            name = f"--{option.replace('_', '-')}"
+            message = f"{name} has no effect with --fan-out: the deployed function has its own"
+            raise RequestError(400, "option_unfit", option, message)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse a store that the function cannot see: what it settled would be left out wrongly."""
+    if settings.queue is None or settings.url is None:
+        message = "--fan-out needs CRAWLER_QUEUE, CRAWLER_URL and CRAWLER_INVOKER, as deployed"
+        raise SettingsError("queue_missing", "CRAWLER_QUEUE", message)
+    if not settings.store.startswith("gs://") and not is_loopback(settings.url):
+        message = "CRAWLER_STORE must be the bucket of the deployed function, gs://bucket/prefix"
+        raise SettingsError("store_malformed", "CRAWLER_STORE", message)
+
+
+def _lines(order: "OrderAnswer") -> Iterator[str]:
+    yield (
+        f"Order {order.order}: {order.enqueued} tasks enqueued, {order.already_there} there "
+        f"already, for up to {order.to_ask:,} of {songs(order.start, order.stop)}."
+    )
+    if order.left:
+        yield f"{order.left} are left, time ran out: repeat the command with --order {order.order}"
+
+
+EXIT_AT_ONCE = 130
+"""What a shell expects of a program that Ctrl-C ended."""
+
+_FIRST = b"\nStopping: what is under way is finished and stored. Once more ends it at once.\n"
+_SECOND = b"\nEnded at once. Run the same command again: it goes on where the store says.\n"
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C or SIGTERM sets; the second ends the process, code 130.
+
+    Only for the main thread. Blocks are written whole or not at all, so that ending at once loses
+    at most the work of a minute.
+    """
+    stop = threading.Event()
+    heard = 0
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        # The second may interrupt the handling of the first, so it must not wait for the event's
+        # lock; os.write and os._exit, because a print may be interrupted, and lanes still run.
+        nonlocal heard
+        heard += 1
+        if heard > 1:
+            os.write(2, _SECOND)
+            os._exit(EXIT_AT_ONCE)
+        stop.set()
+        os.write(2, _FIRST)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from crawler.cli.options import VERBATIM
-from crawler.cli.words import caller
+from crawler.cli.options import VERBATIM, caller
 from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
 from crawler.errors import CrawlerError, SettingsError
 from crawler.settings.reading import read_settings

@@ -5,8 +5,14 @@ import os
 
 import msgspec
 
-from crawler.cli.options import ENV_FILE, VERBATIM, overrides_of, site_options, store_options
-from crawler.cli.request import checked_range
+from crawler.cli.options import (
+    ENV_FILE,
+    VERBATIM,
+    checked_range,
+    overrides_of,
+    site_options,
+    store_options,
+)
 
 _DESCRIPTION = """\
 Look at the token, the store, the queue, the site and the clock, and say what is wrong.

@@ -1,14 +1,21 @@
-"""The command `export`: a store into one file of Parquet, CSV or JSON lines."""
+"""The commands that make something else of a store: `export` and `rebuild`."""
 
 import argparse
 from pathlib import Path
 
 import msgspec
 
-from crawler.cli.options import VERBATIM, store_options, store_settings_of
-from crawler.cli.request import checked_range
-from crawler.cli.words import count, size
+from crawler.cli.options import (
+    VERBATIM,
+    checked_range,
+    command,
+    count,
+    size,
+    store_options,
+    store_settings_of,
+)
 from crawler.errors import CrawlerError
+from crawler.request.crawl_request import songs
 
 _DESCRIPTION = """\
 Write all records of a store to one file; the extension says in which format.
@@ -68,3 +75,77 @@ def export(args: argparse.Namespace) -> int:
     for name, number in report.misfits.items():
         print(f"  {count(number, 'value')} did not fit the column {name} and are empty there")
     return 0
+
+
+_DESCRIPTION = """\
+Make new info of what a crawl with CRAWLER_KEEP_RAW=1 kept, without a request to the site.
+
+For when CRAWLER_FIELDS, or a source of your own, has changed: a store never mixes two kinds of
+info, so the rebuilt records go into another store, with the raw bodies. The old one is only read.
+START is included, STOP is not."""
+
+_EXAMPLES = """\
+examples:
+  CRAWLER_FIELDS=title,stats.pageviews %(prog)s 1 2001
+  %(prog)s 1 2001 --store data/genius --into data/genius-2
+
+exit codes:
+  0 all of it, 3 some songs could not be rebuilt: a crawl into the new store asks for them"""
+
+
+def add_rebuild(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "rebuild",
+        help="make new info from kept bodies, without a request",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=VERBATIM,
+        parents=[store_options()],
+    )
+    parser.add_argument("start", metavar="START", help="first song number")
+    parser.add_argument("stop", metavar="STOP", help="the number after the last")
+    parser.add_argument(
+        "--into", metavar="WHERE", help="the new store (default: the old one's name and -rebuilt)"
+    )
+    parser.add_argument("--function", metavar="MODULE:NAME", help="your own source")
+    parser.set_defaults(run=rebuild)
+
+
+def rebuild(args: argparse.Namespace) -> int:
+    """Rebuild a range as the command says; returns 0 or 3.
+
+    Raises:
+        CrawlerError: The stores do not fit, or cannot be used.
+    """
+    from crawler.exports.rebuild import rebuild as make_anew
+    from crawler.run.functions import target_of
+    from crawler.store.opening import open_store
+
+    start, stop = checked_range(args.start, args.stop)
+    settings = store_settings_of(args)
+    into = args.into or rebuilt_name(settings.store)
+    source = target_of(settings)
+    report = make_anew(open_store(settings.store), open_store(into), source, start, stop)
+    left = report.without_raw + report.refused
+    if args.json:
+        print(msgspec.json.encode(report).decode())
+        return 3 if left else 0
+    print(
+        f"{into}: {count(report.rebuilt, 'song')} rebuilt, "
+        f"{count(report.copied, 'missing or failed record')} copied, of {songs(start, stop)}."
+    )
+    if left:
+        print(f"{report.without_raw:,} had no body, {report.refused:,} were refused:")
+        for num, why in report.first_troubles.items():
+            print(f"  song {num}: {why}")
+        go_on = command(["crawl", str(start), str(stop), "--store", into])
+        print(f"To ask the site for these alone: {go_on}")
+    return 3 if left else 0
+
+
+def rebuilt_name(location: str) -> str:
+    """Return the name of the store beside another one that a rebuild goes to."""
+    location = location.rstrip("/")
+    is_whole_bucket = location.startswith("gs://") and "/" not in location[5:]
+    return f"{location}/rebuilt" if is_whole_bucket else f"{location}-rebuilt"

@@ -1,6 +1,8 @@
-"""The command line: one parser, one way in, and errors in words."""
+"""The command line: one parser, one way in, errors in words, and streams that may be closed."""
 
 import argparse
+import contextlib
+import errno
 import logging
 import os
 import sys
@@ -8,17 +10,13 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from crawler.cli.crawl import add_crawl
+from crawler.cli.crawl import EXIT_AT_ONCE, add_crawl
 from crawler.cli.demo import add_demo, add_demo_site
 from crawler.cli.deployment import add_deployment
 from crawler.cli.doctor import add_doctor
-from crawler.cli.export import add_export
-from crawler.cli.options import VERBATIM, given_options, set_up_logs
-from crawler.cli.rebuild import add_rebuild
-from crawler.cli.signals import EXIT_AT_ONCE
+from crawler.cli.export import add_export, add_rebuild
+from crawler.cli.options import VERBATIM, error_lines, given_options, program, set_up_logs
 from crawler.cli.store import add_status, add_stop, add_verify
-from crawler.cli.streams import EXIT_UNREAD, FULL, complain, discard_output, open_closed_streams
-from crawler.cli.words import error_lines, program
 from crawler.errors import CrawlerError, RequestError, SettingsError
 from crawler.version import VERSION
 
@@ -113,3 +111,34 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         add(commands)
     return parser
+
+
+EXIT_UNREAD = 141
+"""What a shell expects of a program whose output nobody reads any more: 128 + SIGPIPE."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What a full disk, quota or limit, or a terminal that is gone, says to who writes to it."""
+
+
+def open_closed_streams() -> None:
+    """Let the streams that are closed, as by `>&-` or a supervisor, lead nowhere.
+
+    Python has None in their place, which nothing can be printed to. Worse, the next file that is
+    opened, a block or a connection, would get the number of the stream, and what C code or a signal
+    handler writes to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number is the one that is missing
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - it is no path of anybody's, and stays open
+
+
+def discard_output() -> None:
+    """Throw away what stdout still holds, or Python's own flush at the end would complain."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - it is no path of anybody's
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def complain(line: str) -> None:
+    """Write a line to stderr; where it does not take any, nobody can be told."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

@@ -1,15 +1,92 @@
-"""The options that commands share, and the settings they make together with the environment."""
+"""What commands share: options, the settings and ranges they make, and words for people."""
 
 import argparse
+import getpass
 import logging
 import os
+import re
+import shlex
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+from crawler.answer import Answer, why_not_complete
+from crawler.errors import CrawlerError, RequestError
 from crawler.logs import configure_logging
-from crawler.settings.reading import SETTINGS, Settings, read_settings
+from crawler.request.crawl_request import CrawlRequest, parse_request, songs
+from crawler.settings.reading import MAX_SONG_NUM, SETTINGS, Settings, read_settings
+
+
+def program() -> str:
+    """Return how this program was called, so that what is printed can be pasted."""
+    called = Path(sys.argv[0]).name
+    return "python -m crawler" if called.startswith("__main__") else called
+
+
+def command(arguments: Sequence[str]) -> str:
+    """Write a command line that a shell reads as it stands."""
+    return f"{program()} {shlex.join(arguments)}"
+
+
+def caller() -> str:
+    """Return who calls, for those who read an order later; a container's user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # what it raises depends on the Python and the system
+        user = f"user {os.getuid()}" if hasattr(os, "getuid") else "somebody"
+    return f"{user} on {socket.gethostname()}"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things: "1 request", "2,000 requests"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size(number_of_bytes: int) -> str:
+    """Write the size of a file: "20 kB", "1.5 MB"; nothing is 0 but an empty file."""
+    if number_of_bytes < 999_500:
+        return f"{-(-number_of_bytes // 1000)} kB"
+    return f"{number_of_bytes / 1e6:.1f} MB"
+
+
+def answer_lines(answer: Answer, repeat: str) -> list[str]:
+    """Return what a run did, why it ended, and the command that goes on where it stopped.
+
+    Args:
+        answer: What the run reported.
+        repeat: The command line that was run.
+    """
+    here = songs(answer.start, answer.stop)
+    lines = [
+        f"{here[0].upper()}{here[1:]}: {answer.found:,} found, {answer.missing:,} missing, "
+        f"{answer.failed:,} failed; {answer.skipped:,} were settled before.",
+        f"{count(answer.requests, 'request')} in {answer.seconds:.1f} s, "
+        f"{answer.mean_rate:.1f} a second; {count(answer.blocks_written, 'block')} written.",
+    ]
+    if answer.complete:
+        return [*lines, "Complete: every number is settled."]
+    left = f"{answer.remaining:,} not asked, {answer.failed:,} failed"
+    return [*lines, f"Not complete: {left}. {why_not_complete(answer)}", f"To go on: {repeat}"]
+
+
+def error_lines(error: CrawlerError, given: dict[str, str]) -> list[str]:
+    """Write an error, one line for each thing that is wrong, in the names that the caller wrote.
+
+    Args:
+        error: What went wrong.
+        given: Option by setting name for those on the command line: `CRAWLER_RATE` to `--rate`.
+    """
+    lines = []
+    for message in error.messages:
+        text = " ".join(message.split())
+        for variable, option in given.items():
+            text = re.sub(rf"\b{variable}\b", option, text)
+        lines.append(f"{program()}: {text}")
+    return lines
+
 
 ENV_FILE = Path("crawler.env")
 """Read where the command is called, beside `main.py`."""
@@ -89,3 +166,47 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     """Collect the settings that were given as options."""
     given = {row.field: getattr(args, row.field, None) for row in SETTINGS.values() if row.option}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def checked_request(fields: Mapping[str, str], *, deployed_rate: float = 0) -> CrawlRequest:
+    """Check words of the command line as if they were the query of a request to the function.
+
+    Args:
+        fields: By the names of the function's parameters, such as `start`.
+        deployed_rate: Requests per second; 0: no limit.
+
+    Raises:
+        RequestError: With what is wanted, in words for a command line.
+    """
+    try:
+        return parse_request(
+            "GET",
+            None,
+            None,
+            lambda _size: b"",
+            0,
+            query=urlencode(fields),
+            max_range=MAX_SONG_NUM,  # CRAWLER_MAX_RANGE guards against callers, not oneself
+            deployed_rate=deployed_rate,
+        )
+    except RequestError as error:
+        raise _in_words_of_the_command_line(error) from None
+
+
+def checked_range(start: str, stop: str) -> tuple[int, int]:
+    """Check a range alone; returns `(start, stop)`.
+
+    Raises:
+        RequestError: It is none.
+    """
+    request = checked_request({"start": start, "stop": stop})
+    assert request.start is not None
+    assert request.stop is not None
+    return request.start, request.stop
+
+
+def _in_words_of_the_command_line(error: RequestError) -> RequestError:
+    field = error.field or ""
+    option = field.upper() if field in ("start", "stop") else f"--{field.replace('_', '-')}"
+    message = str(error).partition(": ask for")[0].replace(field, option, 1)
+    return RequestError(error.status, error.code, error.field, message)

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from crawler.cli.options import VERBATIM, store_options, store_settings_of
-from crawler.cli.page import write_page
-from crawler.cli.request import checked_range
-from crawler.cli.words import caller, command, count
-from crawler.request.words import songs
+from crawler.cli.options import (
+    VERBATIM,
+    caller,
+    checked_range,
+    command,
+    count,
+    store_options,
+    store_settings_of,
+)
+from crawler.errors import CrawlerError
+from crawler.page.status_page import status_page
+from crawler.request.crawl_request import songs
+from crawler.settings.reading import Settings
+from crawler.store.block_info import BlockInfo
 from crawler.store.contract import Store
 from crawler.store.coverage import Coverage, coverage_of
+from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
 
 if TYPE_CHECKING:
     from crawler.store.verify import VerifyReport
@@ -180,7 +190,7 @@ def _status_lines(held: Coverage, location: str, rate: float) -> Iterator[str]:
 
 
 def _some(nums: list[int], how_many: int) -> str:
-    """Name numbers to look at; without commas, since they are to be pasted."""
+    """Return numbers to look at, in brackets; without commas, since they are to be pasted."""
     shown = ", ".join(str(num) for num in nums[:_SHOWN_NUMS])
     such_as = "such as " if how_many > min(len(nums), _SHOWN_NUMS) else ""
     return f" ({such_as}{'song' if how_many == 1 else 'songs'} {shown})" if shown else ""
@@ -205,3 +215,25 @@ def _left(not_asked: int, rate: float) -> str:
 
 def _time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def write_page(
+    store: Store, blocks: list[BlockInfo], settings: Settings, now: datetime, out: Path
+) -> None:
+    """Write the page of a store, from its listing and its last runs.
+
+    Raises:
+        CrawlerError: The runs cannot be read, or the file cannot be written.
+    """
+    page = status_page(
+        blocks,
+        read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS),
+        now=now,
+        location=settings.store,
+        rate=settings.rate,
+        last_song=settings.last_song,
+    )
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise CrawlerError(f"{out} cannot be written: {error.strerror or error}") from error

@@ -14,7 +14,7 @@ from typing import cast
 
 import msgspec
 
-from crawler.demo.manners import Reply, Request, Site, error_reply
+from crawler.demo.behaviour import Site, SiteReply, SiteRequest, error_reply
 
 _MAX_HEAD_BYTES = 65_536
 
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 if len(self._buffer) > _MAX_HEAD_BYTES:
-                    self._refuse(431, "Request header fields too large")
+                    self._refuse(431, "SiteRequest header fields too large")
                 return
             request = parse_request(bytes(self._buffer[:end]))
             del self._buffer[: end + 4]
@@ -115,36 +115,36 @@ class Connection(asyncio.Protocol):
                 return
             self._begin(request)
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: SiteRequest) -> None:
         path, _, query = request.target.partition(b"?")
         if path == b"/_stats":
             counts = self._site.counts.snapshot(arrivals=query == b"arrivals=1")
-            self._send(request, Reply(200, msgspec.json.encode(counts)))
+            self._send(request, SiteReply(200, msgspec.json.encode(counts)))
             return
         reply = self._site.reply(request, self._loop.time())
-        latency = self._site.manners.latency_seconds
+        latency = self._site.behaviour.latency_seconds
         if latency:
             self._waiting = self._loop.call_later(latency, self._end_waiting, request, reply)
         else:
             self._answer(request, reply)
 
-    def _end_waiting(self, request: Request, reply: Reply) -> None:
+    def _end_waiting(self, request: SiteRequest, reply: SiteReply) -> None:
         self._waiting = None
         self._answer(request, reply)
         if not self._over and len(self._buffer) > _MAX_HEAD_BYTES:
             self._transport.resume_reading()
         self._advance()
 
-    def _answer(self, request: Request, reply: Reply) -> None:
+    def _answer(self, request: SiteRequest, reply: SiteReply) -> None:
         self._site.counts.answered(reply.fault or str(reply.status))
         if reply.fault == "reset":
             self._reset()
-        elif self._site.manners.gzip and b"gzip" in request.headers.get(b"accept-encoding", b""):
+        elif self._site.behaviour.gzip and b"gzip" in request.headers.get(b"accept-encoding", b""):
             self._send(request, _gzipped(reply))
         else:
             self._send(request, reply)
 
-    def _send(self, request: Request, reply: Reply) -> None:
+    def _send(self, request: SiteRequest, reply: SiteReply) -> None:
         body = reply.body[: len(reply.body) // 2] if reply.fault else reply.body
         self._transport.write(self._head(reply, keep_alive=request.keep_alive) + body)
         if reply.fault or not request.keep_alive:
@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
-    def _head(self, reply: Reply, *, keep_alive: bool) -> bytes:
+    def _head(self, reply: SiteReply, *, keep_alive: bool) -> bytes:
         """Write an answer's head, with the empty line after it."""
         connection = b"keep-alive" if keep_alive else b"close"
         return (
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
         )
 
 
-def parse_request(head: bytes) -> Request | None:
+def parse_request(head: bytes) -> SiteRequest | None:
     """Read a request without a body from its head, or None when it is not one.
 
     Args:
@@ -201,10 +201,10 @@ def parse_request(head: bytes) -> Request | None:
         return None
     wish = headers.get(b"connection", b"").lower()
     keep_alive = wish != b"close" if words[2] == b"HTTP/1.1" else wish == b"keep-alive"
-    return Request(words[0], words[1], headers, keep_alive)
+    return SiteRequest(words[0], words[1], headers, keep_alive)
 
 
-def _gzipped(reply: Reply) -> Reply:
+def _gzipped(reply: SiteReply) -> SiteReply:
     packer = zlib.compressobj(1, wbits=31)
     body = packer.compress(reply.body) + packer.flush()
     return reply._replace(body=body, extra=reply.extra + b"Content-Encoding: gzip\r\n")

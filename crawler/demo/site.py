@@ -10,13 +10,96 @@ import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from crawler.demo.manners import Manners, Site
-from crawler.demo.options import add_arguments, read_manners
+from crawler.demo.behaviour import DEMO_TOKEN, FAULT_KINDS, LAST_SONG, Site, SiteBehaviour
 from crawler.demo.server import Server
 
-__all__ = ["DemoSite", "Manners", "add_arguments", "main", "serve"]
+_HELP = {
+    "last": "beyond this number there are no songs (default: %(default)s)",
+    "rate_limit": "requests per second above which it answers 429",
+    "retry": "what a 429 or 503 tells the client to wait (default: 1)",
+    "faults": "share of requests that get a fault, 0 to 1; each number succeeds in the end",
+    "kinds": f"which faults, with commas between them (default: {','.join(FAULT_KINDS)})",
+    "outage": "from START seconds after the first request, for SECONDS, every answer is STATUS "
+    "(default: 503)",
+}
+
+_N = TypeVar("_N", int, float)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the demo site to a command's parser."""
+    add = parser.add_argument
+    port = _number(int, 0, 65_535)
+    seconds = _number(float, 0, 3600)
+    whole_seconds = _number(int, 0, 10**9)
+    add("--port", type=port, default=0, help="loopback port; 0, the default, takes a free one")
+    add("--token", default=DEMO_TOKEN, help="the token it wants (default: %(default)s)")
+    add(
+        "--last-song",
+        type=_number(int, 0, 10**15),
+        default=LAST_SONG,
+        metavar="N",
+        help=_HELP["last"],
+    )
+    add("--latency", type=seconds, default=0.0, metavar="SECONDS", help="wait before each answer")
+    add("--rate-limit", type=_number(float, 0.001, 1e9), metavar="N", help=_HELP["rate_limit"])
+    add("--retry-after", type=whole_seconds, default=1, metavar="SECONDS", help=_HELP["retry"])
+    add("--faults", type=_number(float, 0, 1), default=0.0, metavar="SHARE", help=_HELP["faults"])
+    add("--fault-kinds", type=_kinds, default=FAULT_KINDS, metavar="KINDS", help=_HELP["kinds"])
+    add("--outage", type=_outage, metavar="START:SECONDS[:STATUS]", help=_HELP["outage"])
+    add("--gzip", action="store_true", help="compress answers for clients that accept it")
+
+
+def read_behaviour(args: argparse.Namespace) -> SiteBehaviour:
+    """Read how the site is to behave from the options given."""
+    return SiteBehaviour(
+        token=args.token,
+        last_song=args.last_song,
+        latency_seconds=args.latency,
+        rate_limit=args.rate_limit,
+        retry_after_seconds=args.retry_after,
+        fault_share=args.faults,
+        fault_kinds=args.fault_kinds,
+        outage=args.outage,
+        gzip=args.gzip,
+    )
+
+
+def _number(kind: Callable[[str], _N], least: float, most: float) -> Callable[[str], _N]:
+    """Make a reader of numbers from `least` to `most`, both included."""
+
+    def read(text: str) -> _N:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a number, got {text}") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {least} to {most}, got {text}")
+        return value
+
+    return read
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(","))
+    if not set(kinds) <= set(FAULT_KINDS):
+        raise argparse.ArgumentTypeError(f"must be out of {','.join(FAULT_KINDS)}, got {text}")
+    return kinds
+
+
+def _outage(text: str) -> tuple[float, float, int]:
+    parts = text.split(":")
+    if len(parts) not in (2, 3):
+        raise argparse.ArgumentTypeError(
+            f"must be START:SECONDS or START:SECONDS:STATUS, got {text}"
+        )
+    seconds, status = _number(float, 0, 1e9), _number(int, 400, 599)
+    return seconds(parts[0]), seconds(parts[1]), status(parts[2]) if len(parts) == 3 else 503
+
+
+__all__ = ["DemoSite", "SiteBehaviour", "add_arguments", "main", "serve"]
 
 
 class DemoSite:
@@ -27,20 +110,20 @@ class DemoSite:
         token: The token it wants.
     """
 
-    def __init__(self, port: int = 0, **manners: Any) -> None:
+    def __init__(self, port: int = 0, **behaviour: Any) -> None:
         """Start it.
 
         Args:
             port: 0 takes a free one.
-            manners: The fields of `crawler.demo.manners.Manners`.
+            behaviour: The fields of `crawler.demo.behaviour.SiteBehaviour`.
 
         Raises:
             OSError: The port is taken, or not ours to take.
         """
-        self._site = Site(Manners(**manners))
+        self._site = Site(SiteBehaviour(**behaviour))
         listener = _listen(port)
         self.base_url = _base_url(listener)
-        self.token = self._site.manners.token
+        self.token = self._site.behaviour.token
         self._stopped = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -49,10 +132,10 @@ class DemoSite:
         self._thread.start()
 
     def stats(self) -> dict[str, Any]:
-        """Say what was counted so far, with `arrivals`; from any thread, also after `close`.
+        """Return what was counted so far, with `arrivals`; from any thread, also after `close`.
 
         Returns:
-            The dict of `crawler.demo.counts.Counts.snapshot`.
+            The dict of `crawler.demo.behaviour.Counts.snapshot`.
         """
         if not self._thread.is_alive():
             return self._site.counts.snapshot(arrivals=True)
@@ -87,21 +170,21 @@ class DemoSite:
         return self._site.counts.snapshot(arrivals=True)
 
 
-def serve(port: int, manners: Manners, announce: Callable[[str], None]) -> None:
+def serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], None]) -> None:
     """Run a site in this thread, which must be the main one, until SIGTERM or Ctrl-C.
 
     Args:
         port: 0 takes a free one.
-        manners: How it behaves.
+        behaviour: How it behaves.
         announce: Gets the address, once the site can be reached there.
 
     Raises:
         OSError: The port is taken, or not ours to take.
     """
-    asyncio.run(_serve(port, manners, announce))
+    asyncio.run(_serve(port, behaviour, announce))
 
 
-async def _serve(port: int, manners: Manners, announce: Callable[[str], None]) -> None:
+async def _serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     # Not loop.add_signal_handler, which Windows does not have.
@@ -112,7 +195,7 @@ async def _serve(port: int, manners: Manners, announce: Callable[[str], None]) -
     try:
         listener = _listen(port)
         announce(_base_url(listener))
-        await _answer_until(stopped, Site(manners), listener)
+        await _answer_until(stopped, Site(behaviour), listener)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -159,7 +242,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"{base_url} {words}", flush=True)
 
     try:
-        serve(args.port, read_manners(args), announce)
+        serve(args.port, read_behaviour(args), announce)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else error
         print(

@@ -1,10 +1,15 @@
-"""The last runs as curves: one run's course, the progress over the days, the forecast of the end."""
+"""The last runs as curves, the progress with its forecast, and what failed, grouped by reason."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
+
+from crawler.store.block_info import BLOCK_SIZE, BlockInfo
+from crawler.store.coverage import failed_nums
 from crawler.store.run_objects import RunObject
 
 MAX_POINTS = 120
@@ -38,7 +43,7 @@ class Point(NamedTuple):
     paused: bool
 
 
-class Progress(NamedTuple):
+class SettledCount(NamedTuple):
     """How many numbers were settled at a moment."""
 
     moment: datetime
@@ -58,8 +63,8 @@ def course(run: RunObject) -> list[Point]:
     ]
 
 
-def progress(runs: Sequence[RunObject], settled: int, now: datetime) -> list[Progress]:
-    """Say how many numbers were settled when each run began and ended, ascending; now comes last.
+def progress(runs: Sequence[RunObject], settled: int, now: datetime) -> list[SettledCount]:
+    """Return how many numbers were settled when each run began and ended, ascending; now comes last.
 
     Reckoned back from what is settled now, taking each run's gain as spread evenly over its time,
     so that runs may overlap. Numbers that a run only refreshed count as gained, which a line
@@ -71,13 +76,13 @@ def progress(runs: Sequence[RunObject], settled: int, now: datetime) -> list[Pro
     ]
     moments = {start + timedelta(seconds=part) for start, took, _ in spans for part in (0, took)}
     return [
-        *(Progress(moment, _settled_at(moment, spans, settled)) for moment in sorted(moments)),
-        Progress(now, settled),
+        *(SettledCount(moment, _settled_at(moment, spans, settled)) for moment in sorted(moments)),
+        SettledCount(now, settled),
     ]
 
 
-def forecast(points: Sequence[Progress], left: int, now: datetime) -> datetime | None:
-    """Say when nothing will be left, at the pace of the last week; None where there is no pace."""
+def forecast(points: Sequence[SettledCount], left: int, now: datetime) -> datetime | None:
+    """Return when nothing will be left, at the pace of the last week; None where there is no pace."""
     week = [point for point in points if point.moment >= now - timedelta(days=FORECAST_DAYS)]
     if not left or len(week) < 2:
         return None
@@ -117,3 +122,75 @@ def _settled_at(
 def _gain_after(moment: datetime, spans: Sequence[tuple[datetime, float, int]]) -> Iterator[float]:
     for start, took, gain in spans:
         yield gain * min(1.0, max(0.0, 1.0 - (moment - start).total_seconds() / took))
+
+
+MAX_PLACES = 8
+"""Places named for one reason; the others are counted."""
+
+
+class Place(msgspec.Struct):
+    """Neighbouring blocks with failures: of `[start, stop)` so many numbers failed."""
+
+    start: int
+    stop: int
+    failed: int
+
+
+class Failures(msgspec.Struct):
+    """Numbers that failed for one reason.
+
+    Attributes:
+        reason: Kind of failure; "other" are those of blocks with more than five kinds.
+        failed: How many numbers.
+        nums: Some of them, ascending; none where no block names any.
+        places: Where most of them are, ascending.
+        places_left_out: Places beyond `MAX_PLACES`.
+    """
+
+    reason: str
+    failed: int
+    nums: list[int]
+    places: list[Place]
+    places_left_out: int
+
+    @property
+    def all_named(self) -> bool:
+        """Whether `nums` are all there are, so that nobody need be told where they lie."""
+        return len(self.nums) == self.failed
+
+
+def group_failures(blocks: Iterable[BlockInfo]) -> list[Failures]:
+    """Group what failed by reason, most first; `blocks` ascend."""
+    blocks = list(blocks)
+    places: defaultdict[str, list[Place]] = defaultdict(list)
+    for block in blocks:
+        if block.failed:
+            for reason, count in _reasons(block).items():
+                _add(places[reason], block, count)
+    nums = failed_nums(blocks)
+    groups = [_group(reason, nums.get(reason, []), found) for reason, found in places.items()]
+    return sorted(groups, key=lambda group: (-group.failed, group.reason))
+
+
+def _reasons(block: BlockInfo) -> dict[str, int]:
+    rest = block.failed - sum(block.reasons.values())
+    return block.reasons | ({"other": block.reasons.get("other", 0) + rest} if rest > 0 else {})
+
+
+def _add(places: list[Place], block: BlockInfo, failed: int) -> None:
+    if places and places[-1].stop == block.first:
+        places[-1].stop = block.first + BLOCK_SIZE
+        places[-1].failed += failed
+    else:
+        places.append(Place(block.first, block.first + BLOCK_SIZE, failed))
+
+
+def _group(reason: str, nums: list[int], places: list[Place]) -> Failures:
+    worst = sorted(places, key=lambda place: -place.failed)[:MAX_PLACES]
+    return Failures(
+        reason,
+        sum(place.failed for place in places),
+        nums,
+        sorted(worst, key=lambda place: place.start),
+        len(places) - len(worst),
+    )

@@ -1,20 +1,24 @@
-"""The coverage page: one HTML file that needs no network, from a listing and the last runs."""
+"""The coverage page: one HTML file that needs no network, and the status that runs leave."""
 
 import base64
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+import logging
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
-from crawler.page import words
-from crawler.page.failures import Failures, group_failures
+import msgspec
+
+from crawler.errors import StoreError
 from crawler.page.map import STATES, CoverageMap, coverage_map, densest, stretches
-from crawler.page.runs import course, forecast, progress
+from crawler.page.runs import Failures, course, forecast, group_failures, progress
 from crawler.store.block_info import BlockInfo
+from crawler.store.contract import Store
 from crawler.store.coverage import Coverage, coverage_of
-from crawler.store.run_objects import RunObject
+from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, RunObject, read_runs
 from crawler.version import VERSION
 
 SHOWN_RUNS = 10
@@ -63,7 +67,7 @@ def status_page(
         policy=_policy(style, scripts),
         style=style,
         scripts=scripts,
-        words=words,
+        words=_WORDS,
         version=VERSION,
         location=location,
         now=now,
@@ -111,7 +115,7 @@ def _example(failures: Sequence[Failures], line: CoverageMap) -> range:
 
 
 def _pace(runs: Sequence[RunObject], rate: float | None) -> float:
-    """Say at which pace what is left would be asked; 0: not known."""
+    """Return at which pace what is left would be asked; 0: not known."""
     if rate is None:
         rate = runs[0].rate if runs else 0.0
     asking = (run.answer.mean_rate for run in runs if run.answer.requests)
@@ -175,3 +179,96 @@ def _template() -> Any:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     return environment.from_string(_asset("page.html"))
+
+
+logger = logging.getLogger("crawler")
+
+
+def write_status(
+    store: Store,
+    listing: Mapping[int, BlockInfo],
+    *,
+    now: datetime,
+    known_runs: dict[str, RunObject | None],
+) -> None:
+    """Write both from what the run knows of the blocks; trouble is only logged.
+
+    Args:
+        store: Where.
+        listing: All its blocks, by first number; none is read.
+        now: What the page says it is as of.
+        known_runs: Runs by name that were read before, as `read_runs` keeps them.
+    """
+    blocks = [listing[first] for first in sorted(listing)]
+    try:
+        _write(store, "status.json", msgspec.json.encode(coverage_of(blocks)), "application/json")
+        runs = read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS, known=known_runs)
+        page = status_page(blocks, runs, now=now, location=store.location)
+        _write(store, "status.html", page.encode(), "text/html; charset=utf-8")
+    except StoreError as error:
+        logger.warning("the status could not be written: %s", error)
+
+
+def _write(store: Store, name: str, data: bytes, content_type: str) -> None:
+    store.write(name, data, generation=None, content_type=content_type, timeout=RUN_SECONDS)
+
+
+_UNITS = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def counted(number: float) -> str:
+    """Write a count with commas: "20,000"."""
+    return f"{number:,.0f}"
+
+
+def numbers(start: int, stop: int) -> str:
+    """Write a range as people do, both ends included: "1,000 to 1,999"."""
+    return counted(start) if stop == start + 1 else f"{counted(start)} to {counted(stop - 1)}"
+
+
+def some(nums: Sequence[int], total: int) -> str:
+    """Return some numbers of so many: "2,017, 2,018 and 5 more"."""
+    shown = ", ".join(counted(num) for num in nums)
+    return f"{shown} and {counted(total - len(nums))} more" if total > len(nums) else shown
+
+
+def crawl_command(start: int, stop: int, location: str) -> str:
+    """Write the command that fills a range of this store, as a shell reads it."""
+    return f"python -m crawler crawl {start} {stop} --store {shlex.quote(location)}"
+
+
+def share(part: int, whole: int) -> str:
+    """Write a share in per cent; only what is whole reads "100 %"."""
+    if not whole or part == whole:
+        return "100 %" if whole else "0 %"
+    return f"{min(99.9, 100 * part / whole):.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration with its two largest units: "2 hours 5 minutes"."""
+    left = max(1, round(seconds))
+    parts = []
+    for size, name in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count:,} {name}{'s' if count > 1 else ''}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
+def moment(time: datetime) -> str:
+    """Write a time, UTC: "2026-11-22 06:12 UTC"."""
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+_WORDS = {
+    "counted": counted,
+    "numbers": numbers,
+    "some": some,
+    "crawl": crawl_command,
+    "share": share,
+    "duration": duration,
+    "moment": moment,
+}
+"""What the template says things in."""

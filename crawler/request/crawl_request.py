@@ -8,7 +8,14 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from crawler.errors import RequestError
-from crawler.request.fields import body_fields, check_media, culprit, query_fields, read_body, short
+from crawler.request.incoming import (
+    body_fields,
+    check_media,
+    culprit,
+    query_fields,
+    read_body,
+    short,
+)
 from crawler.settings.reading import MAX_SONG_NUM, SongNum
 
 MAX_ORDER = 10**13
@@ -217,3 +224,17 @@ def _refuse(field: str, problem: str, message: str) -> NoReturn:
     if field not in _WANTED:
         field, code = field[:100], f"parameter_{problem}"
     raise RequestError(400, code, field, message)
+
+
+def songs(start: int, stop: int) -> str:
+    """Write a range as people do: "songs 1 to 2000" for `range(1, 2001)`."""
+    if stop <= start:
+        return "no songs"
+    return f"song {start}" if stop == start + 1 else f"songs {start} to {stop - 1}"
+
+
+def label(request: CrawlRequest) -> str:
+    """Write what a run is about: its range, or its mode where it has none."""
+    if request.start is None or request.stop is None:
+        return f"{request.mode} songs"
+    return songs(request.start, request.stop)

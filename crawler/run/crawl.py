@@ -13,9 +13,8 @@ from typing import Any
 from crawler.answer import Answer
 from crawler.frontier.pacer import Pacer
 from crawler.frontier.work import Results
-from crawler.page.map_strip import map_strip
-from crawler.request.crawl_request import CrawlRequest, check_request
-from crawler.request.words import label
+from crawler.page.map import map_strip
+from crawler.request.crawl_request import CrawlRequest, check_request, label
 from crawler.run.assembly import Run
 from crawler.run.functions import identify, target_of
 from crawler.run.housekeeping import Progress

@@ -4,7 +4,7 @@ import logging
 from datetime import UTC, datetime
 
 from crawler.errors import StoreError
-from crawler.page.status_files import write_status
+from crawler.page.status_page import write_status
 from crawler.record import Record
 from crawler.store.block import decode_block
 from crawler.store.block_info import BlockInfo, block_name

@@ -1,18 +1,28 @@
-"""The coverage page as text: what it says, what it may do, how large it is, who gets it."""
+"""The coverage page: what it says, what it may do, how large it is, who gets it, and its files."""
 
 import html.parser
 import json
+import logging
 import re
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from crawler.page.status_files import write_status
-from crawler.page.status_page import status_page
-from crawler.store.contract import Store
+from crawler.page.status_page import (
+    crawl_command,
+    duration,
+    numbers,
+    share,
+    some,
+    status_page,
+    write_status,
+)
+from crawler.store.contract import Store, Stored
+from crawler.store.folder import FolderStore
+from crawler.store.run_objects import RunObject, leave_run_object, read_runs
 from tests.function_process import FunctionProcess
 from tests.pages import a_block, a_listing, a_run
 from tests.records import NOON
@@ -264,3 +274,103 @@ def test_browsers_get_a_page_and_programs_get_json(function, accept, kind):
     assert reply.headers["content-type"].startswith(kind)
     assert reply.headers["vary"] == "Accept"
     assert b"holds no songs yet" in reply.body or reply.json()["blocks"] == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "1 second"),
+        (59.6, "1 minute"),
+        (61, "1 minute 1 second"),
+        (7500, "2 hours 5 minutes"),
+        (86_400, "1 day"),
+        (86_401, "1 day"),
+        (2_110_000, "24 days 10 hours"),
+    ],
+)
+def test_a_duration_has_its_two_largest_units(seconds, words):
+    """Nobody wants the seconds of a week."""
+    assert duration(seconds) == words
+
+
+def test_ranges_are_written_as_people_do():
+    """Both ends are included, and one number is itself."""
+    assert numbers(1000, 2000) == "1,000 to 1,999"
+    assert numbers(7, 8) == "7"
+
+
+def test_some_numbers_say_how_many_more_there_are():
+    """Whoever reads a few of many knows that."""
+    assert some([7, 2017], 2) == "7, 2,017"
+    assert some([7, 2017], 1000) == "7, 2,017 and 998 more"
+
+
+def test_a_command_names_its_store():
+    """A store of any name stays one word of the shell's."""
+    assert crawl_command(1, 9, "gs://b/p") == "python -m crawler crawl 1 9 --store gs://b/p"
+    assert crawl_command(1, 9, "a;b") == "python -m crawler crawl 1 9 --store 'a;b'"
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "words"),
+    [(0, 0, "0 %"), (1, 3, "33.3 %"), (999_999, 1_000_000, "99.9 %"), (5, 5, "100 %")],
+)
+def test_only_what_is_whole_is_a_hundred_per_cent(part, whole, words):
+    """One number left of a million is not rounded away."""
+    assert share(part, whole) == words
+
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+class CountingStore(FolderStore):
+    """A folder that notes what is read from it."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.reads: list[str] = []
+
+    def read(self, name: str, *, timeout: float) -> Stored | None:
+        """Read an object, and note its name."""
+        self.reads.append(name)
+        return super().read(name, timeout=timeout)
+
+
+def test_a_run_that_was_read_is_not_read_again(tmp_path):
+    """Nobody changes a run's object, so once a minute only new ones are asked for."""
+    store = CountingStore(tmp_path)
+    known: dict[str, RunObject | None] = {}
+    for hour in range(3):
+        leave_run_object(store, a_run(hours=hour), "aa")
+    for _ in range(3):
+        write_status(store, {0: a_block(0)}, now=NOW, known_runs=known)
+    assert len(store.reads) == 3
+    leave_run_object(store, a_run(hours=4), "aa")
+    write_status(store, {0: a_block(0)}, now=NOW, known_runs=known)
+    assert len(store.reads) == 4
+
+
+def test_no_block_is_read(tmp_path):
+    """The page of any number of blocks costs the listing that the run has anyway."""
+    store = CountingStore(tmp_path)
+    write_status(store, {k * 1000: a_block(k * 1000) for k in range(50)}, now=NOW, known_runs={})
+    assert store.reads == []
+
+
+def test_many_runs_come_the_newest_first(tmp_path):
+    """Runs are read several at a time, and are in their order all the same."""
+    store = FolderStore(tmp_path)
+    for hour in range(30):
+        leave_run_object(store, a_run(hours=hour), f"{hour:02}")
+    runs = read_runs(store, latest=20, timeout=5)
+    assert [run.started_at for run in runs] == [
+        a_run(hours=hour).started_at for hour in range(29, 9, -1)
+    ]
+
+
+def test_trouble_is_only_logged(tmp_path, caplog):
+    """A status that cannot be written ends no crawl."""
+    (tmp_path / "status.json").mkdir()  # a folder lies where the file should
+    with caplog.at_level(logging.WARNING, "crawler"):
+        write_status(FolderStore(tmp_path), {0: a_block(0)}, now=NOW, known_runs={})
+    assert "the status could not be written" in caplog.text
