@@ -541,7 +541,7 @@ release_hold() {
 
 show_status() {
   local columns=timestamp name
-  for name in mode found missing failed remaining stopped_by cost_usd; do
+  for name in mode found missing failed remaining stopped_by; do
     columns+=",jsonPayload.$name"
   done
   say "--- function"

@@ -30,7 +30,6 @@ from crawler.fleet.task_queue import TaskQueue
 from crawler.logs import configure_logging, log_context, request_labels, trace_id
 from crawler.request.crawl_request import CrawlRequest, parse_request
 from crawler.request.incoming import body_reader, drain, in_time
-from crawler.run.cost import answer_cost
 from crawler.settings.reading import MAX_SONG_NUM, Settings, read_settings
 from crawler.version import VERSION
 
@@ -118,7 +117,7 @@ def _crawl(request: Request) -> Response:
     answer = _run(crawl_request, deployment, is_unattended=is_unattended)
     if deployment.settings.queue is not None and SCHEDULE_HEADER not in request.headers:
         _continue(crawl_request, deployment.settings, answer, started)
-    return _tell(STOPS[answer.stopped_by].status, answer, deployment.settings)
+    return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))
 
 
 def _run(crawl_request: CrawlRequest, deployment: "_Deployment", *, is_unattended: bool) -> Answer:
@@ -153,14 +152,7 @@ def _deliver(
         queue=lambda: TaskQueue(settings),
         wall=_now,
     )
-    return _tell(status, answer, settings)
-
-
-def _tell(status: int, answer: Answer, settings: Settings) -> Response:
-    """Answer with what a run did and, in a header, what it cost, roughly: US dollars."""
-    cost = answer_cost(settings, answer)
-    headers = {} if cost is None else {"Crawl-Cost-USD": f"{cost:.6f}"}
-    return _json(status, msgspec.json.encode(answer), headers)
+    return _json(status, msgspec.json.encode(answer))
 
 
 def _continue(

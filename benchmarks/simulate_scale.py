@@ -15,7 +15,7 @@ try:
 except ImportError:
     sys.exit("simpy is not installed: .venv/bin/pip install simpy==4.1.2, and run it again")
 
-from crawler.run.cost import CPU_SECONDS, run_cost, size_for
+from crawler.deployment.cost import CPU_SECONDS, run_cost, size_for
 
 BLOCK = 1000
 BUDGET_SECONDS = 1680.0

@@ -4,7 +4,7 @@ from benchmarks.cases import Plan, Row
 from benchmarks.cgroup import small_machine
 from benchmarks.parts import call_function, tell_limited
 from benchmarks.site import Site
-from crawler.run.cost import SIZES, Size, run_cost
+from crawler.deployment.cost import SIZES, Size, run_cost
 
 MOST_CPUS = 1
 """Larger sizes cannot be told apart here: the site needs a processor too."""
@@ -47,7 +47,7 @@ def _measure(site: Site, plan: Plan, size: Size, engine: str) -> Row:
 
 
 def _dollars_per_million(size: Size, rate: float) -> float:
-    """Estimate what a million pages cost at a rate, by the list prices in `crawler.run.cost`."""
+    """Estimate what a million pages cost at a rate, by the list prices in `crawler.deployment.cost`."""
     return run_cost(
         size, seconds=_MILLION / rate, requests=_MILLION, blocks_written=_MILLION // 1000
     )

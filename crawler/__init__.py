@@ -16,7 +16,7 @@ from crawler.version import VERSION
 if TYPE_CHECKING:
     from crawler.exports.export import export, to_pandas
     from crawler.run.crawl import crawl
-    from crawler.run.progress import progress_bar
+    from crawler.run.monitor import progress_bar
     from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
     from crawler.store.reading import read
 
@@ -39,7 +39,7 @@ _HOMES = {
     "execute_async_event_loop": "crawler.steps",
     "export": "crawler.exports.export",
     "get_data_asynchronous": "crawler.steps",
-    "progress_bar": "crawler.run.progress",
+    "progress_bar": "crawler.run.monitor",
     "read": "crawler.store.reading",
     "request_song_info": "crawler.steps",
     "to_pandas": "crawler.exports.export",

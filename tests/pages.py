@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from crawler.answer import Answer
-from crawler.store.block_info import BlockInfo
+from crawler.store.block import BlockInfo
 from crawler.store.run_objects import RunObject
 from tests.records import NOON
 

@@ -50,4 +50,4 @@ def fill(
     for record in records:
         blocks.setdefault(block_first(record.song_num), {})[record.song_num] = record
     for first, block in blocks.items():
-        save_block(store, first, block, source=source, generation=0, timeout=SECONDS)
+        save_block(store, first, block, source=source, timeout=SECONDS)

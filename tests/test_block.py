@@ -354,9 +354,9 @@ def test_counts_that_make_no_sense_are_refused(changed):
         parse_block_info(msgspec.json.encode(counts), NAME)
 
 
-def test_the_generation_is_not_among_the_counts():
+def test_the_token_is_not_among_the_counts():
     """Bytes and metadata do not depend on where and when a block was stored."""
-    stored = msgspec.structs.replace(INFO, generation=17)
+    stored = msgspec.structs.replace(INFO, token="17")
     assert format_block_info(stored) == format_block_info(INFO)
 
 

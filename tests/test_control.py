@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import BlockFormatError
+from crawler.store.contract import ABSENT, Content
 from crawler.store.control import (
     NAME,
     Control,
@@ -25,12 +26,12 @@ SOON, LATER = NOON + timedelta(seconds=30), NOON + timedelta(hours=1)
 
 def control(store):
     """Read what stands."""
-    return read_control(store, timeout=20)[0]
+    return read_control(store, timeout=20)
 
 
 def test_a_new_store_has_no_orders(store):
     """Nobody has ordered anything, and nothing is written to say so."""
-    assert read_control(store, timeout=20) == (Control(), 0)
+    assert read_control(store, timeout=20) == Control()
     assert store.read(NAME, timeout=20) is None
 
 
@@ -129,7 +130,7 @@ def test_orders_given_at_once_are_all_kept(store):
 
 def test_stopping_works_whatever_stands_there(store):
     """A control object that cannot be read is told by name, and a stop order replaces it."""
-    store.write(NAME, b"broken", generation=0, timeout=20)
+    store.write(NAME, Content(b"broken"), expected=ABSENT, timeout=20)
     with pytest.raises(BlockFormatError, match=r"control\.json .* order a stop"):
         read_control(store, timeout=20)
     assert control_after_stop(store).stop_ordered_by == "ann"
@@ -143,7 +144,9 @@ def control_after_stop(store):
 
 def test_a_time_without_a_zone_is_refused(store):
     """A time that could mean two moments is an error, not a guess."""
-    store.write(NAME, b'{"pause_until": "2026-11-22T12:00:00"}', generation=0, timeout=20)
+    store.write(
+        NAME, Content(b'{"pause_until": "2026-11-22T12:00:00"}'), expected=ABSENT, timeout=20
+    )
     with pytest.raises(BlockFormatError, match="zone"):
         read_control(store, timeout=20)
 
@@ -153,6 +156,6 @@ def test_a_time_without_a_zone_is_refused(store):
 def test_any_bytes_are_orders_or_a_named_error(tmp_path, data):
     """No object in the place of control.json raises anything but the named error."""
     store = FolderStore(tmp_path)
-    store.write(NAME, data, generation=None, timeout=20)
+    store.write(NAME, Content(data), expected=None, timeout=20)
     with suppress(BlockFormatError):
         assert isinstance(control(store), Control)

@@ -1,4 +1,4 @@
-"""What a run costs, a day at worst, what alerts look at, and the daily cap."""
+"""What a day costs at worst, what alerts look at, and the daily cap."""
 
 import json
 import logging
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from crawler import crawl
 from crawler.answer import Answer
 from crawler.demo.site import DemoSite
-from crawler.run.cost import SIZES, Size, estimate, run_cost, size_for, worst_day
-from crawler.run.watch import watch_fields
+from crawler.deployment.cost import SIZES, Size, run_cost, size_for, worst_day
+from crawler.run.run import alert_fields
 from crawler.store.opening import open_store
-from crawler.store.run_objects import read_runs, requests_today
+from crawler.store.run_objects import requests_today
 
 SMALL = SIZES[0]
 
@@ -59,13 +59,6 @@ def test_more_of_anything_costs_no_less(size, seconds, requests, blocks):
     assert 0 < base < more
 
 
-def test_a_run_of_an_instance_of_unknown_size_has_no_estimate():
-    """On a laptop nobody pays Google."""
-    assert estimate(None, 512, seconds=1, requests=1, blocks_written=1) is None
-    assert estimate(0.5, None, seconds=1, requests=1, blocks_written=1) is None
-    assert estimate(0.5, 512, seconds=1, requests=1, blocks_written=1) == pytest.approx(0, abs=1e-3)
-
-
 @pytest.mark.parametrize(
     ("rate", "engine", "cpu"),
     [(20, "curl", 0.167), (100, "curl", 0.333), (500, "curl", 1), (9999, "curl", 2),
@@ -98,29 +91,23 @@ def test_the_smallest_size_that_holds_the_rate_is_chosen(rate, engine, cpu):
 )
 def test_what_alerts_look_at(fields, kinds, at_end, expected):
     """Shares are told as yes or no, above their limits only, and the end of the catalogue is none."""
-    told = watch_fields(answer(**fields), kinds, at_end)
+    told = alert_fields(answer(**fields), kinds, at_end)
     assert (told["missing_high"], told["throttled"], told["gained"]) == expected
 
 
-def test_a_run_tells_its_cost_and_what_alerts_look_at(tmp_path, caplog, monkeypatch):
-    """The line run_finished and the run's object carry them; the answer is as it ever was."""
-    monkeypatch.setenv("CRAWLER_CPU", "0.333")
-    monkeypatch.setenv("CRAWLER_MEMORY_MIB", "512")
+def test_a_run_tells_what_alerts_look_at(tmp_path, caplog):
+    """The line run_finished carries it."""
     caplog.set_level(logging.INFO, "crawler")
     with DemoSite(last_song=150) as site:
         where = {"base_url": site.base_url, "genius_token": site.token, "rate": 0}
-        done = crawl(mode="next", store=str(tmp_path), **where)
+        crawl(mode="next", store=str(tmp_path), **where)
     line = next(r for r in caplog.records if getattr(r, "event", "") == "run_finished")
-    assert 0 < line.fields["cost_usd"] < 0.01
     assert (line.fields["missing_high"], line.fields["gained"]) == (False, True)
-    (run,) = read_runs(open_store(str(tmp_path)), latest=5, timeout=10)
-    assert run.cost_usd == line.fields["cost_usd"]
-    assert not hasattr(done, "cost_usd")
 
 
 def test_the_metrics_filter_on_fields_that_are_logged():
     """What deploy/metrics extracts are fields of the answer or of what alerts look at."""
-    logged = {*answer().__struct_fields__, *watch_fields(answer(), {}, 0), "cost_usd", "event"}
+    logged = {*answer().__struct_fields__, *alert_fields(answer(), {}, 0), "event"}
     for path in (Path(__file__).parent.parent / "deploy/metrics").glob("*.json"):
         metric = json.loads(path.read_text())
         extracted = [*metric.get("labelExtractors", {}).values(), metric.get("valueExtractor", "")]

@@ -36,7 +36,7 @@ def test_totals_are_summed(store):
     records = mixed(range(1, 1000)) | {5: failed(5, next_try_at=NOON + timedelta(hours=3))}
     more = {2000: failed(2000, next_try_at=NOON + timedelta(hours=2)), 2001: missing(2001)}
     for first, block in ((0, records), (2000, more)):
-        save_block(store, first, block, source="s", generation=0, timeout=20)
+        save_block(store, first, block, source="s", timeout=20)
     held = coverage(store, timeout=20)
     assert (held.blocks, held.found, held.missing, held.failed) == (2, 908, 91, 2)
     assert (held.settled, held.first_num, held.last_num, held.last_found) == (999, 1, 2001, 999)
@@ -114,8 +114,8 @@ def test_reasons_beyond_the_five_of_a_block_are_others():
 def test_failed_numbers_are_named(store):
     """Where few failed, all of them stand there by reason, ascending."""
     records = {n: failed(n, "timeout" if n % 2 else "json") for n in (2, 3, 5)}
-    save_block(store, 0, records, source="s", generation=0, timeout=20)
-    save_block(store, 9000, {9001: failed(9001)}, source="s", generation=0, timeout=20)
+    save_block(store, 0, records, source="s", timeout=20)
+    save_block(store, 9000, {9001: failed(9001)}, source="s", timeout=20)
     assert coverage(store, timeout=20).failed_nums == {"timeout": [3, 5, 9001], "json": [2]}
 
 

@@ -174,7 +174,7 @@ def test_what_the_function_is_given_it_can_read():
     environment = function_environment(read_deployment(REQUIRED | every))
     settings = read_settings(environment | {"K_SERVICE": "x"})
     assert (settings.last_song, settings.max_requests_per_day) == (9000, 5000)
-    assert (settings.function, settings.robots, settings.cpu) == ("own:fetch", "obey", 1)
+    assert (settings.function, settings.robots) == ("own:fetch", "obey")
     assert (settings.keep_raw, settings.max_range) == (True, 5000)
     chosen = read_deployment(REQUIRED | {"FIELDS": "title, primary_artist.name", "KEEP_RAW": "0"})
     settings = read_settings(function_environment(chosen), for_site=False)

@@ -17,7 +17,7 @@ import pytest
 
 from crawler import Missing, crawl, read
 from crawler.errors import PageError
-from crawler.run.stock import Stock
+from crawler.run.store_index import StoreIndex
 from crawler.store.folder import FolderStore
 from tests.crawls import ENGINES, Crawl
 from tests.function_process import FunctionProcess
@@ -198,7 +198,7 @@ def test_the_function_crawls_with_a_module_beside_it(museum: str, tmp_path: Path
     with FunctionProcess(environ, source=tmp_path / "main.py") as function:
         answer = function.post(json.dumps({"start": 1, "stop": 11}).encode()).json()
     assert (answer["found"], answer["missing"], answer["complete"]) == (8, 2, True)
-    records = Stock(FolderStore(store), "museum", 0, 100).read(0)
+    records = StoreIndex(FolderStore(store), "museum", 0, 100).read(0)
     assert {num: r.outcome for num, r in records.items()} == {
         n: outcome_of(n) for n in range(1, 11)
     }

@@ -254,7 +254,7 @@ def test_every_end_of_a_run_has_its_consequence(
 ) -> None:
     """A successor for what is left, a stop order for what no repeat mends, 503 for the store."""
     status, names = deliver_shard(server, settings, answer_of(stopped_by))
-    stop_order, _ = read_control(FolderStore(settings.store), timeout=5)
+    stop_order = read_control(FolderStore(settings.store), timeout=5)
     goes_on = stopped_by in ("time_budget", "signal", "paused", "daily_cap", "stop_order")
     ends_order = stopped_by in ("barred", "unauthorized", "circuit")
     assert status == (503 if stopped_by == "store" else 200)
@@ -311,7 +311,7 @@ def test_a_chain_that_comes_to_nothing_does_not_spin(settings: Settings, stopped
 def test_a_run_that_was_held_orders_no_stop(server: QueueServer, settings: Settings) -> None:
     """Who sent nothing learnt nothing: other runs are left alone."""
     deliver_shard(server, settings, answer_of("unauthorized", requests=0))
-    assert read_control(FolderStore(settings.store), timeout=5)[0].stop_id is None
+    assert read_control(FolderStore(settings.store), timeout=5).stop_id is None
 
 
 def test_a_mode_goes_on_with_what_its_limit_leaves() -> None:

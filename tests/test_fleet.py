@@ -190,7 +190,7 @@ def test_a_refused_token_ends_the_order(make_fleet: Callable[..., Fleet]) -> Non
     fleet.queue.wait_until_empty(30)
     assert [delivery.status for delivery in fleet.queue.deliveries] == [200] * 20
     assert fleet.site.stats()["requests"] <= WORKERS * 10
-    order, _ = read_control(fleet.store, timeout=5)
+    order = read_control(fleet.store, timeout=5)
     assert (order.held_by, "unauthorized" in order.stop_ordered_by) == ("unauthorized", True)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from crawler.errors import StoreMismatchError
 from crawler.store.block import FORMAT_VERSION
+from crawler.store.contract import Content
 from crawler.store.folder import FolderStore
 from crawler.store.identity import NAME, Identity, claim_store, read_identity
 
@@ -78,7 +79,7 @@ def test_of_two_first_runs_one_wins(store):
 def test_an_unreadable_identity_is_refused(tmp_path, data):
     """A damaged store.json is never taken for an empty store, and is not written over."""
     store = FolderStore(tmp_path)
-    store.write(NAME, data, generation=None, timeout=20)
+    store.write(NAME, Content(data), expected=None, timeout=20)
     with pytest.raises(StoreMismatchError, match=r"store\.json .* cannot be read"):
         claim(store)
     assert store.read(NAME, timeout=20).data == data

@@ -42,17 +42,6 @@ def deployed_for(site: DemoSite, store: Path, **settings: str) -> FunctionProces
     return FunctionProcess(environ | settings)
 
 
-def test_an_answer_says_what_the_run_cost(tmp_path):
-    """In a header, in dollars, where the size of the instance is known; else there is none."""
-    with DemoSite(last_song=50) as site:
-        with deployed_for(site, tmp_path, CRAWLER_CPU="0.167", CRAWLER_MEMORY_MIB="256") as known:
-            told = known.post(b'{"start": 1, "stop": 51}').headers["crawl-cost-usd"]
-        with deployed_for(site, tmp_path) as unknown:
-            headers = unknown.post(b'{"start": 1, "stop": 51}').headers
-    assert 0 < float(told) < 0.01
-    assert "crawl-cost-usd" not in headers
-
-
 def source_with(tmp_path: Path, broken: str) -> Path:
     """Write a function whose look at the store ends as told."""
     source = tmp_path / "function.py"

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import BlockFormatError, StoreUnavailableError
-from crawler.plan.planned import Criteria, PlannedBlock
-from crawler.plan.supply import FillSupply
+from crawler.plan.fill import Criteria, FillSupply, PlannedBlock
 from crawler.record import Record, is_settled
 from crawler.store.block import BLOCK_SIZE, summarise
 from tests.records import NOON, failed, found, missing, mixed
@@ -114,7 +113,7 @@ def test_failed_numbers_are_asked_again():
     shelf = Shelf(records)
     assert drain(shelf.fill(0, 1000)) == list(range(990, 1000))
     assert shelf.entered[-1].failed_runs == dict.fromkeys(range(990, 1000), 1)
-    supply = shelf.fill(0, 1000, is_patient=True)
+    supply = shelf.fill(0, 1000, skip_until_due=True)
     assert drain(supply) == list(range(995, 1000))
     assert (supply.settled, supply.postponed) == (990, 5)
 
@@ -257,7 +256,7 @@ def test_any_plan_is_exact_whenever_it_is_interrupted(
         now=NOON,
         refresh_before=NOON - timedelta(days=1) if refresh else None,
         is_missing_rechecked=recheck,
-        is_patient=patient,
+        skip_until_due=patient,
     )
     known = {num: record for block in shelf.blocks.values() for num, record in block.items()}
     wished = [n for n in range(start, stop) if n not in known or criteria.wants(known[n])]

@@ -15,8 +15,7 @@ from crawler import crawl
 from crawler.answer import Answer
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
-from crawler.store.block import decode_block
-from crawler.store.block_info import block_name
+from crawler.store.block import block_name, decode_block
 from crawler.store.opening import open_store
 from tests.clock import wait_until
 from tests.faulty_site import FaultySite

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from crawler.run.progress import progress_bar
+from crawler.run.monitor import progress_bar
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,16 @@ from crawler.demo.songs import expected_info, song, song_body
 from crawler.errors import BlockFormatError, Missing, PageError, SettingsError, StoreMismatchError
 from crawler.exports.rebuild import rebuild
 from crawler.record import Record
-from crawler.run.raw import RawKeeper, read_pages, save_pages
-from crawler.run.raw_object import decode_pages, encode_pages, merge_pages, raw_name, raw_page
+from crawler.run.raw import (
+    RawKeeper,
+    decode_pages,
+    encode_pages,
+    merge_pages,
+    raw_name,
+    raw_page,
+    read_pages,
+    save_pages,
+)
 from crawler.source.fields import MAX_DEPTH, FieldsSource, genius_source
 from crawler.source.source import GeniusSource
 from crawler.store.block import BlockInfo, summarise

@@ -203,7 +203,7 @@ def test_E11_what_fails_beyond_the_last_song_does_not_use_up_mode_next(
     due = utc_now() + timedelta(hours=due_in_hours)
     stretch = {num: failed(num, next_try_at=due) for num in range(50, 90)}
     store = FolderStore(where["store"])
-    save_block(store, 0, stretch, source="genius", generation=1, timeout=20)
+    save_block(store, 0, stretch, source="genius", believed=None, timeout=20)
     answer = crawl(mode="next", limit=30, **where)
     settled = [num for num, held in records_of(where["store"]).items() if held.outcome != "failed"]
     first = 90 if due_in_hours > 0 else 50

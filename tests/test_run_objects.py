@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crawler.answer import Answer
-from crawler.store import run_objects
-from crawler.store.contract import Store
+from crawler.store.contract import Content, Store
 from crawler.store.folder import FolderStore
 from crawler.store.run_objects import (
     RunObject,
@@ -68,11 +67,10 @@ def test_runs_come_the_newest_first(store: Store) -> None:
     assert started == [15, 14]
 
 
-def test_only_the_latest_runs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_latest_runs_are_kept(store: Store) -> None:
     """The rest is removed when another one is written."""
-    monkeypatch.setattr(run_objects, "KEPT_RUNS", 3)
     for hours in range(5):
-        leave_run_object(store, a_run(hours), "aa")
+        leave_run_object(store, a_run(hours), "aa", kept_runs=3)
     names = store.list_names("runs/", timeout=5)
     assert names == [run_name(a_run(hours).started_at, "aa") for hours in (2, 3, 4)]
 
@@ -87,7 +85,7 @@ def test_the_requests_of_a_day_are_summed(store: Store) -> None:
 def test_an_unreadable_run_is_left_out(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """One broken object costs itself, and is named in the log."""
     leave_run_object(store, a_run(), "aa")
-    store.write("runs/29990101T000000Z-zz.json", b"{", generation=None, timeout=5)
+    store.write("runs/29990101T000000Z-zz.json", Content(b"{"), expected=None, timeout=5)
     assert read_runs(store, latest=5, timeout=5) == [a_run()]
     assert "29990101T000000Z-zz" in caplog.text
 
@@ -111,5 +109,5 @@ def test_the_object_is_plain_json() -> None:
 def test_any_bytes_are_a_run_or_left_out(tmp_path: Path, data: bytes) -> None:
     """Whatever lies under a run's name, looking at the runs raises nothing and shows the others."""
     folder = FolderStore(tmp_path)
-    folder.write(run_name(NOON, "abcd"), data, generation=None, timeout=5)
+    folder.write(run_name(NOON, "abcd"), Content(data), expected=None, timeout=5)
     assert read_runs(folder, latest=1, timeout=5) == []

@@ -128,4 +128,4 @@ def test_criteria_look_from_the_moment_of_the_order():
     criteria = criteria_of(request, NOON + timedelta(days=1))
     assert (criteria.now, criteria.refresh_before) == (NOON, NOON - timedelta(days=2))
     assert criteria.is_missing_rechecked
-    assert not criteria.is_patient
+    assert not criteria.skip_until_due

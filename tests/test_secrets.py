@@ -14,7 +14,7 @@ from crawler import crawl
 from crawler.demo.site import DemoSite
 from crawler.errors import CrawlerError
 from crawler.frontier.work import Policy
-from crawler.run import assembly
+from crawler.run.run import Limits
 from crawler.store.opening import open_store
 from tests.everything import MET, SITE_VARIABLE, STOP, TOKEN, Everything
 from tests.faulty_site import FaultySite, closed_port
@@ -27,14 +27,12 @@ ENGINES = ("curl", "requests")
 MARK = b"MARKED-4711"
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give attempts two seconds, and numbers two tries at once."""
-    monkeypatch.setattr(
-        assembly,
-        "Policy",
-        lambda **more: Policy(attempt_seconds=2.0, max_attempts=2, backoff_seconds=0.01, **more),
-    )
+QUICK = Limits(
+    policy=Policy(attempt_seconds=2.0, max_attempts=2, backoff_seconds=0.01),
+    store_seconds=1.0,
+    give_up_seconds=1.0,
+)
+"""Two seconds for an attempt, two tries at once, and a second for the store."""
 
 
 @pytest.fixture
@@ -85,6 +83,7 @@ def test_G1_no_fault_of_a_site_makes_a_run_tell_the_token(
         function=Everything(),
         engine=engine,
         rate=0,
+        limits=QUICK,
         time_budget_seconds=30,
     )
     met = {seen.path.split("/")[1] for seen in faulty_site.requests}
@@ -109,6 +108,7 @@ def test_G1_what_ends_a_run_is_told_without_the_token(
         genius_token=TOKEN,
         engine=engine,
         rate=0,
+        limits=QUICK,
     )
     assert not answer.complete
     told += [repr(answer).encode(), *contents(tmp_path)]
@@ -130,6 +130,7 @@ def test_G1_a_site_that_cannot_be_reached_does_not_get_the_token_told(
             genius_token=TOKEN,
             engine=engine,
             rate=0,
+            limits=QUICK,
             ca_file=str(faulty_site_tls.ca_path),
         )
     assert answer.found == 0
@@ -148,12 +149,6 @@ def test_G1_no_fault_of_the_store_makes_a_run_tell_the_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before the first request or in mid-run: errors and objects are without it."""
-    from crawler.run import stock, writer
-
-    monkeypatch.setattr("crawler.run.crawl.STORE_SECONDS", 1.0)
-    monkeypatch.setattr(stock, "STORE_SECONDS", 1.0)
-    monkeypatch.setattr(assembly, "STORE_SECONDS", 1.0)
-    monkeypatch.setattr(writer, "GIVE_UP_SECONDS", 1.0)
     with RoughWay(storage_server) as way, DemoSite(token=TOKEN) as site:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", way.url)
         way.faults = [*[None] * passed]
@@ -161,9 +156,8 @@ def test_G1_no_fault_of_the_store_makes_a_run_tell_the_token(
         if passed:
             way.faults += [fault] * 4
         try:
-            answer = crawl(
-                0, 50, store=bucket_url, base_url=site.base_url, genius_token=TOKEN, rate=0
-            )
+            where = {"store": bucket_url, "base_url": site.base_url, "genius_token": TOKEN}
+            answer = crawl(0, 50, rate=0, limits=QUICK, **where)
             told.append(repr(answer).encode())
         except CrawlerError as error:
             told.append(errors_of(error))

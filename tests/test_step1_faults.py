@@ -17,11 +17,10 @@ from crawler import Missing, crawl
 from crawler.demo.songs import expected_info
 from crawler.frontier.work import Policy
 from crawler.record import Record
-from crawler.run import assembly
+from crawler.run.run import Limits
 from crawler.source.source import GeniusSource
 from crawler.steps import execute_async_event_loop
-from crawler.store.block import decode_block
-from crawler.store.block_info import block_name
+from crawler.store.block import block_name, decode_block
 from tests.crawls import ROOT, nothing_left_behind, run_python
 from tests.faulty_site import FaultySite
 
@@ -31,10 +30,8 @@ BAD = 7
 Step1 = Callable[[Any, int, list[Any]], Any]
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs try again at once: what is tried again is the point, not how long that takes."""
-    monkeypatch.setattr(assembly, "Policy", lambda **more: Policy(backoff_seconds=0.01, **more))
+IMPATIENT = Limits(policy=Policy(backoff_seconds=0.01))
+"""Tries again at once: what is tried again is the point, not how long that takes."""
 
 
 def records_of(folder: Path) -> dict[int, Record]:
@@ -46,6 +43,7 @@ def records_of(folder: Path) -> dict[int, Record]:
 def fill(folder: Path, site: FaultySite, function: Any, stop: int = 30, **options: Any) -> Any:
     """Crawl a few numbers with a function."""
     given: dict[str, Any] = {"store": str(folder), "base_url": site.base_url, "rate": 0}
+    given["limits"] = IMPATIENT
     return crawl(0, stop, function=function, connections=4, **given | options)
 
 
@@ -112,10 +110,10 @@ def test_F5_a_function_that_misbehaves_costs_its_own_number(
 
 
 def test_F5_a_function_that_never_returns_costs_its_own_number(
-    tmp_path: Path, faulty_site: FaultySite, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, faulty_site: FaultySite
 ) -> None:
     """Its lane is replaced after the deadline, and the process does not wait for it."""
-    monkeypatch.setattr(assembly, "Policy", lambda **more: Policy(attempt_seconds=1.0, **more))
+    limits = Limits(policy=Policy(attempt_seconds=1.0))
     right, released = good(faulty_site.url("right")), threading.Event()
 
     def step1(session: Any, song_num: int, song_urls: list[Any]) -> None:
@@ -124,7 +122,7 @@ def test_F5_a_function_that_never_returns_costs_its_own_number(
         right(session, song_num, song_urls)
 
     began = time.monotonic()
-    answer = fill(tmp_path, faulty_site, step1)
+    answer = fill(tmp_path, faulty_site, step1, limits=limits)
     released.set()
     assert time.monotonic() - began < 10
     assert (answer.stopped_by, answer.failed) == ("done", 1)
@@ -403,10 +401,9 @@ def misspelt(_session: Any, song_num: int, _urls: list[Any]) -> None:
     ids=["a-few", "a-whole-range"],
 )
 def test_F5_a_function_that_fails_before_it_asks_waits_for_nothing(
-    numbers: int, stopped_by: str, failed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    numbers: int, stopped_by: str, failed: Any, tmp_path: Path
 ) -> None:
     """Its tries follow each other at once, a hundred end the run, and none counts as a request."""
-    monkeypatch.setattr(assembly, "Policy", Policy)  # with the real waits
     began = time.monotonic()
     answer = crawl(
         0, numbers, function=misspelt, store=str(tmp_path), base_url="http://127.0.0.1:9", rate=0
@@ -438,7 +435,6 @@ def test_F5b_a_function_that_goes_around_its_session_is_told_so(
 CALLED = """
 import asyncio, os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from crawler.run import assembly
 from crawler import crawl
 
 def run(name, first=0):

@@ -22,7 +22,7 @@ from crawler.errors import (
 )
 from crawler.store.block import block_name, decode_block, encode_block
 from crawler.store.bucket import BucketStore
-from crawler.store.contract import Deadline, Store, save_block
+from crawler.store.contract import ABSENT, Content, Deadline, Store, Token, save_block
 from crawler.store.folder import FolderStore
 from crawler.store.opening import open_store
 from tests.records import NOON, failed, found, missing, mixed
@@ -32,16 +32,16 @@ ROOT = Path(__file__).parent.parent
 NAME = block_name(7000)
 
 
-def save(store, records, first=7000, generation=0):
+def save(store, records, first=7000, believed=ABSENT):
     """Save with the arguments that do not matter here."""
-    return save_block(store, first, records, source="s", generation=generation, timeout=20)
+    return save_block(store, first, records, source="s", believed=believed, timeout=20)
 
 
 def fill(store, firsts):
     """Put blocks of one record each."""
     for first in firsts:
         data, info = encode_block([found(first)], source="s")
-        store.write(block_name(first), data, generation=0, info=info, timeout=20)
+        store.write(block_name(first), Content(data, info=info), expected=ABSENT, timeout=20)
 
 
 def listed(store, *span):
@@ -63,7 +63,7 @@ def in_another_process(code, *args, check=True):
     return done.stdout.strip()
 
 
-# ---------------------------------------------------------------- objects and generations
+# ---------------------------------------------------------------- objects and tokens
 
 
 def test_nothing_is_read_as_none(store):
@@ -73,48 +73,48 @@ def test_nothing_is_read_as_none(store):
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 1000], ids=["0", "1", "many"])
 def test_what_is_written_is_read(store, data):
-    """An object comes back byte for byte, with the generation that writing it returned."""
-    generation = store.write("runs/one.json", data, generation=None, timeout=20)
-    assert generation > 0
-    assert store.read("runs/one.json", timeout=20) == (data, generation)
+    """An object comes back byte for byte, with the token that writing it returned."""
+    token = store.write("runs/one.json", Content(data), expected=None, timeout=20)
+    assert token != ABSENT
+    assert store.read("runs/one.json", timeout=20) == (data, token)
 
 
 def test_creating_what_is_there_is_a_conflict(store):
-    """With generation 0 an object is made once, and who comes second changes nothing."""
-    store.write(NAME, b"first", generation=0, timeout=20)
+    """Where nothing is expected an object is made once, and who comes second changes nothing."""
+    store.write(NAME, Content(b"first"), expected=ABSENT, timeout=20)
     with pytest.raises(StoreConflictError, match=NAME):
-        store.write(NAME, b"second", generation=0, timeout=20)
+        store.write(NAME, Content(b"second"), expected=ABSENT, timeout=20)
     assert store.read(NAME, timeout=20).data == b"first"
 
 
 def test_replacing_what_changed_is_a_conflict(store):
-    """A write that names an older generation changes nothing."""
-    old = store.write("control.json", b"old", generation=0, timeout=20)
-    new = store.write("control.json", b"new", generation=old, timeout=20)
+    """A write that names an older token changes nothing."""
+    old = store.write("control.json", Content(b"old"), expected=ABSENT, timeout=20)
+    new = store.write("control.json", Content(b"new"), expected=old, timeout=20)
     with pytest.raises(StoreConflictError):
-        store.write("control.json", b"late", generation=old, timeout=20)
+        store.write("control.json", Content(b"late"), expected=old, timeout=20)
     assert store.read("control.json", timeout=20) == (b"new", new)
 
 
 def test_replacing_what_is_gone_is_a_conflict(store):
     """A deleted object is not brought back by a write that expects it."""
-    old = store.write("control.json", b"old", generation=0, timeout=20)
+    old = store.write("control.json", Content(b"old"), expected=ABSENT, timeout=20)
     store.delete("control.json", timeout=20)
     with pytest.raises(StoreConflictError):
-        store.write("control.json", b"late", generation=old, timeout=20)
+        store.write("control.json", Content(b"late"), expected=old, timeout=20)
     assert store.read("control.json", timeout=20) is None
 
 
-def test_without_a_generation_the_last_one_wins(store):
+def test_without_a_token_the_last_one_wins(store):
     """A status object is replaced, whatever is there."""
     for text in (b"one", b"two"):
-        store.write("status.json", text, generation=None, timeout=20)
+        store.write("status.json", Content(text), expected=None, timeout=20)
     assert store.read("status.json", timeout=20).data == b"two"
 
 
 def test_deleting_nothing_is_no_error(store):
     """A deletion may be repeated."""
-    store.write("runs/one.json", b"1", generation=0, timeout=20)
+    store.write("runs/one.json", Content(b"1"), expected=ABSENT, timeout=20)
     for _ in range(2):
         store.delete("runs/one.json", timeout=20)
     assert store.list_names("runs/", timeout=20) == []
@@ -124,7 +124,7 @@ def test_names_are_listed_by_prefix(store):
     """Names come ascending, relative, and only those with the prefix."""
     names = ["runs/20261122T1-a.json", "runs/20261123T1-b.json", "store.json", "songs/note"]
     for name in reversed(names):
-        store.write(name, b"x", generation=None, timeout=20)
+        store.write(name, Content(b"x"), expected=None, timeout=20)
     assert store.list_names("runs/", timeout=20) == names[:2]
     assert store.list_names("runs/20261123", timeout=20) == names[1:2]
     assert store.list_names("", timeout=20) == sorted(names)
@@ -139,11 +139,11 @@ def test_an_empty_store_has_no_blocks(store):
 
 
 def test_a_listing_tells_what_saving_told(store):
-    """The listing has each block's counts and generation, without reading a record."""
+    """The listing has each block's counts and token, without reading a record."""
     records = mixed(range(7000, 8000)) | {7005: failed(7005, next_try_at=NOON)}
     info = save(store, records)
     assert list(store.list_blocks(timeout=20)) == [info]
-    assert info.generation == store.read(NAME, timeout=20).generation
+    assert info.token == store.read(NAME, timeout=20).token
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_E8_foreign_objects_are_left_alone(store):
     """E8: what is not named like a block is neither listed nor touched."""
     foreign = ["songs/readme.txt", "songs/000000000500.jsonl.gz", "songs/old/000000001000.jsonl.gz"]
     for name in foreign:
-        store.write(name, b"mine", generation=0, timeout=20)
+        store.write(name, Content(b"mine"), expected=ABSENT, timeout=20)
     fill(store, [1000])
     assert listed(store) == [1000]
     assert [store.read(name, timeout=20).data for name in foreign] == [b"mine"] * 3
@@ -201,7 +201,7 @@ def test_E8_foreign_objects_are_left_alone(store):
 def test_E5_a_block_without_counts_ends_the_listing_with_its_name(store, data):
     """E5: an object named like a block whose counts cannot be read is never passed over."""
     fill(store, [0, 2000])
-    store.write(block_name(1000), data, generation=0, timeout=20)
+    store.write(block_name(1000), Content(data), expected=ABSENT, timeout=20)
     with pytest.raises(BlockFormatError, match=block_name(1000)):
         listed(store)
     assert listed(store, 2000) == [2000]
@@ -211,7 +211,7 @@ def test_E5_a_block_under_another_one_s_name_ends_the_listing_with_what_to_do(st
     """E5: its counts are true, but not of the numbers that its name promises."""
     fill(store, [0])
     data, info = encode_block([found(0)], source="s")
-    store.write(block_name(1000), data, generation=0, info=info, timeout=20)
+    store.write(block_name(1000), Content(data, info=info), expected=ABSENT, timeout=20)
     with pytest.raises(BlockFormatError, match=f"{block_name(1000)}.*another block.*Restore"):
         listed(store)
 
@@ -230,8 +230,8 @@ def test_both_stores_hold_the_same_bytes(tmp_path, bucket_url):
 def test_saving_merges_with_what_is_there(store):
     """Whatever the hint said about the block, both halves are there in the end."""
     save(store, mixed(range(7000, 7400)))
-    for generation in (0, 99):
-        save(store, mixed(range(7300, 7500)), generation=generation)
+    for believed in (ABSENT, None, Token("99")):
+        save(store, mixed(range(7300, 7500)), believed=believed)
     info = save(store, {7000: failed(7000)})
     assert decode_block(store.read(NAME, timeout=20).data, NAME) == mixed(range(7000, 7500))
     assert (info.settled, info.failed) == (500, 0)
@@ -239,7 +239,7 @@ def test_saving_merges_with_what_is_there(store):
 
 def test_saving_where_nothing_is_though_the_hint_said_so(store):
     """A hint that names a block which is gone does no harm."""
-    assert save(store, mixed(range(7000, 7003)), generation=99).settled == 3
+    assert save(store, mixed(range(7000, 7003)), believed=Token("99")).settled == 3
 
 
 def test_saving_the_same_again_writes_nothing(store):
@@ -251,7 +251,7 @@ def test_saving_the_same_again_writes_nothing(store):
 
 def test_saving_over_a_broken_block_is_refused(store):
     """E5: what cannot be read is not overwritten; the error names it."""
-    store.write(NAME, b"broken", generation=0, timeout=20)
+    store.write(NAME, Content(b"broken"), expected=ABSENT, timeout=20)
     with pytest.raises(BlockFormatError, match=NAME):
         save(store, mixed(range(7000, 7400)))
     assert store.read(NAME, timeout=20).data == b"broken"
@@ -268,7 +268,7 @@ store = open_store(sys.argv[1])
 sys.stdin.readline()
 def write(number):
     for records in states_of_writer(number):
-        save_block(store, 7000, records, source="s", generation=0, timeout=60)
+        save_block(store, 7000, records, source="s", timeout=60)
 with ThreadPoolExecutor(4) as pool:
     list(pool.map(write, range(int(sys.argv[2]), int(sys.argv[2]) + 4)))
 """
@@ -307,15 +307,15 @@ def test_one_of_many_creators_wins(store):
 
     def create(number):
         try:
-            return store.write("store.json", b"%d" % number, generation=0, timeout=30)
+            return store.write("store.json", Content(b"%d" % number), expected=ABSENT, timeout=30)
         except StoreConflictError:
             return None
 
     with ThreadPoolExecutor(16) as pool:
-        generations = list(pool.map(create, range(16)))
-    winner = next(number for number, generation in enumerate(generations) if generation)
-    assert generations.count(None) == 15
-    assert store.read("store.json", timeout=20) == (b"%d" % winner, generations[winner])
+        tokens = list(pool.map(create, range(16)))
+    winner = next(number for number, token in enumerate(tokens) if token)
+    assert tokens.count(None) == 15
+    assert store.read("store.json", timeout=20) == (b"%d" % winner, tokens[winner])
 
 
 def test_compare_and_swap_loses_no_increment(store):
@@ -324,9 +324,11 @@ def test_compare_and_swap_loses_no_increment(store):
     def count_up(_):
         while True:
             stored = store.read("control.json", timeout=20)
-            number, generation = (int(stored.data), stored.generation) if stored else (0, 0)
+            number, token = (int(stored.data), stored.token) if stored else (0, ABSENT)
             try:
-                store.write("control.json", b"%d" % (number + 1), generation=generation, timeout=20)
+                store.write(
+                    "control.json", Content(b"%d" % (number + 1)), expected=token, timeout=20
+                )
             except StoreConflictError:
                 continue
             return
@@ -347,7 +349,7 @@ def test_E7_all_of_more_than_a_thousand_objects_are_seen(tmp_path, bucket_url, m
 
         def put(first, store=store):
             packed, info = data[first]
-            store.write(block_name(first), packed, generation=0, info=info, timeout=60)
+            store.write(block_name(first), Content(packed, info=info), expected=ABSENT, timeout=60)
 
         monkeypatch.setattr(os, "fsync", lambda _: None)  # 1050 synced files are not the point
         with ThreadPoolExecutor(8) as pool:
@@ -382,9 +384,9 @@ def rough_way(storage_server, bucket_url, monkeypatch):
         yield way
 
 
-@pytest.mark.parametrize("passed", [0, 1, 2], ids=["list", "replace", "delete"])
+@pytest.mark.parametrize("passed", range(5), ids=["list", "create", "replace", "read", "delete"])
 def test_E1_no_permission(rough_way, passed):
-    """E1: a right that lacks, be it to list, to replace or to delete, is told with the role."""
+    """E1: a right that lacks, to whatever a run needs, is told with the role."""
     rough_way.faults = [None] * passed + [403]
     with pytest.raises(StoreUnavailableError, match=r"roles/storage\.objectUser"):
         rough_way.store.check(timeout=20)
@@ -418,7 +420,7 @@ if os.getuid() == 0:
     os.setuid(65534)
 store = FolderStore(sys.argv[1])
 for action in (lambda: store.check(5),
-               lambda: save_block(store, 0, {1: found(1)}, source="s", generation=0, timeout=5)):
+               lambda: save_block(store, 0, {1: found(1)}, source="s", timeout=5)):
     try:
         action()
     except StoreUnavailableError as error:
@@ -476,12 +478,12 @@ FULL_DISK = """
 import resource, sys
 from crawler.errors import StoreUnavailableError
 from crawler.store.folder import FolderStore
-from crawler.store.contract import save_block
+from crawler.store.contract import Content, save_block
 from tests.records import mixed
 store = FolderStore(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    save_block(store, 7000, mixed(range(7000, 8000)), source="s", generation=0, timeout=5)
+    save_block(store, 7000, mixed(range(7000, 8000)), source="s", timeout=5)
 except StoreUnavailableError as error:
     print("make room" in str(error))
 """
@@ -494,14 +496,15 @@ def test_E6_a_full_disk(tmp_path):
     before = save(store, mixed(range(7000, 7010)))
     assert in_another_process(FULL_DISK, str(tmp_path)) == "True"
     assert list(store.list_blocks(timeout=5)) == [before]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "songs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".mark", "songs"]
 
 
 KILLED = """
 import os, signal, sys
+from crawler.store.contract import Content
 from crawler.store.folder import FolderStore
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-FolderStore(sys.argv[1]).write("songs/x", b"half", generation=0, timeout=5)
+FolderStore(sys.argv[1]).write("songs/x", Content(b"half"), expected=None, timeout=5)
 """
 
 
@@ -537,9 +540,9 @@ def test_waiting_for_another_process_ends_in_time(tmp_path):
     ) as holder:
         holder.stdout.readline()
         with pytest.raises(StoreUnavailableError, match=r"another writer .* more than 0\.2 s"):
-            FolderStore(tmp_path).write("x", b"", generation=None, timeout=0.2)
+            FolderStore(tmp_path).write("x", Content(b""), expected=None, timeout=0.2)
         holder.stdin.close()
-    assert FolderStore(tmp_path).write("x", b"", generation=None, timeout=5)
+    assert FolderStore(tmp_path).write("x", Content(b""), expected=None, timeout=5)
 
 
 def test_waiting_for_another_thread_ends_in_time(tmp_path, monkeypatch):
@@ -552,12 +555,12 @@ def test_waiting_for_another_thread_ends_in_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", hang)
     thread = threading.Thread(
-        target=store.write, args=("x", b""), kwargs={"generation": None, "timeout": 5}
+        target=store.write, args=("x", Content(b"")), kwargs={"expected": None, "timeout": 5}
     )
     thread.start()
     stuck.wait(10)
     with pytest.raises(StoreUnavailableError, match="another writer"):
-        store.write("y", b"", generation=None, timeout=0.1)
+        store.write("y", Content(b""), expected=None, timeout=0.1)
     go_on.set()
     thread.join()
 
@@ -577,21 +580,21 @@ def test_a_deadline_is_shared_by_all_steps():
 def test_E2_one_object_with_the_right_bytes(rough_way, faults):
     """E2: 503 twice, 429 on one name, an answer lost after the object was stored: one object."""
     rough_way.faults = list(faults)
-    generation = rough_way.store.write(NAME, b"right", generation=0, timeout=30)
-    assert rough_way.store.read(NAME, timeout=20) == (b"right", generation)
+    token = rough_way.store.write(NAME, Content(b"right"), expected=ABSENT, timeout=30)
+    assert rough_way.store.read(NAME, timeout=20) == (b"right", token)
     assert rough_way.store.list_names("", timeout=20) == [NAME]
 
 
 def test_E2_a_lost_answer_with_somebody_elses_bytes_is_a_conflict(rough_way):
     """E2: after a lost answer, what another one wrote is not taken for our own."""
-    rough_way.store.write(NAME, b"theirs", generation=0, timeout=30)
+    rough_way.store.write(NAME, Content(b"theirs"), expected=ABSENT, timeout=30)
     rough_way.faults = ["lose"]
     with pytest.raises(StoreConflictError):
-        rough_way.store.write(NAME, b"ours", generation=0, timeout=30)
+        rough_way.store.write(NAME, Content(b"ours"), expected=ABSENT, timeout=30)
 
 
 def test_E2_a_block_whose_answer_was_lost_is_saved_once(rough_way):
-    """E2: saving a block through a rough way gives its counts and its generation."""
+    """E2: saving a block through a rough way gives its counts and its token."""
     rough_way.faults = ["lose", 503]
     info = save(rough_way.store, mixed(range(7000, 7100)))
     assert list(rough_way.store.list_blocks(timeout=20)) == [info]
@@ -603,7 +606,7 @@ def test_E2_a_block_whose_answer_was_lost_is_saved_once(rough_way):
     [
         lambda store: store.check(timeout=1.0),
         lambda store: store.read(NAME, timeout=1.0),
-        lambda store: store.write(NAME, b"", generation=0, timeout=1.0),
+        lambda store: store.write(NAME, Content(b""), expected=ABSENT, timeout=1.0),
         lambda store: list(store.list_blocks(timeout=1.0)),
         lambda store: store.list_names("", timeout=1.0),
         lambda store: store.delete(NAME, timeout=1.0),
@@ -630,7 +633,7 @@ def test_a_block_copied_from_a_folder_is_listed(bucket_url):
     """A block without metadata, as a copy makes it, is asked for its first bytes."""
     store = open_store(bucket_url)
     data, info = encode_block(mixed(range(7000, 8000)).values(), source="s")
-    info.generation = store.write(NAME, data, generation=0, timeout=20)
+    info.token = store.write(NAME, Content(data), expected=ABSENT, timeout=20)
     assert list(store.list_blocks(timeout=20)) == [info]
 
 
@@ -654,7 +657,7 @@ def test_a_client_that_is_handed_in_is_used(storage_server, bucket_url):
 
     bucket, prefix = bucket_url.removeprefix("gs://").split("/", 1)
     store = BucketStore(bucket, prefix, storage.Client(project=None))
-    store.write("x", b"1", generation=0, timeout=20)
+    store.write("x", Content(b"1"), expected=ABSENT, timeout=20)
     assert open_store(bucket_url).read("x", timeout=20).data == b"1"
 
 

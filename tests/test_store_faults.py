@@ -18,7 +18,7 @@ from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.errors import BlockFormatError, StoreMismatchError, StoreUnavailableError
 from crawler.record import Record
-from crawler.run import contact, writer
+from crawler.run.run import Limits
 from crawler.store.block import (
     FORMAT_VERSION,
     block_name,
@@ -26,7 +26,7 @@ from crawler.store.block import (
     encode_block,
     format_block_info,
 )
-from crawler.store.contract import Store
+from crawler.store.contract import Content, Store
 from crawler.store.control import order_pause, order_stop
 from crawler.store.identity import NAME as IDENTITY
 from crawler.store.identity import Identity
@@ -174,15 +174,10 @@ def mend_folder(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_E3_a_store_that_fails_for_ever_ends_the_run(
-    kind: str,
-    tmp_path: Path,
-    demo_site: DemoSite,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, tmp_path: Path, demo_site: DemoSite, request: pytest.FixtureRequest
 ) -> None:
     """The crawl pauses within its memory limit, ends, and claims nothing that is not stored."""
-    monkeypatch.setattr(writer, "GIVE_UP_SECONDS", 2.0)
-    monkeypatch.setattr(writer, "MAX_PENDING_BLOCKS", 2)
+    limits = Limits(give_up_seconds=2.0, max_pending_blocks=2)
     if kind == "folder":
         place, way = Place(str(tmp_path / "store"), demo_site), None
     else:
@@ -197,7 +192,7 @@ def test_E3_a_store_that_fails_for_ever_ends_the_run(
 
     listen = once(lambda progress: progress.requests > 2000, break_store)
     start = time.monotonic()
-    answer = place.crawl(0, 100_000, on_progress=listen)
+    answer = place.crawl(0, 100_000, on_progress=listen, limits=limits)
     assert time.monotonic() - start < 30
     assert (answer.stopped_by, answer.complete) == ("store", False)
     asked = place.asked()
@@ -207,7 +202,7 @@ def test_E3_a_store_that_fails_for_ever_ends_the_run(
         way.fault_for_ever = None
     records = place.records()
     # those that wait, one more on its way, one that is being filled, and what was in flight
-    assert asked - len(records) <= (writer.MAX_PENDING_BLOCKS + 2) * 1000 + 64
+    assert asked - len(records) <= (limits.max_pending_blocks + 2) * 1000 + 64
     assert answer.found + answer.missing + answer.failed == len(records)
     assert answer.remaining == 100_000 - answer.found - answer.missing - answer.failed
     again = place.crawl(0, 5000)
@@ -215,16 +210,16 @@ def test_E3_a_store_that_fails_for_ever_ends_the_run(
 
 
 def test_E6_a_folder_that_cannot_be_written_any_more_keeps_what_it_has(
-    tmp_path: Path, demo_site: DemoSite, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, demo_site: DemoSite
 ) -> None:
     """Blocks stored before the trouble are whole, and are all that the answer claims."""
-    monkeypatch.setattr(writer, "GIVE_UP_SECONDS", 0.5)
+    limits = Limits(give_up_seconds=0.5)
     place = Place(str(tmp_path / "store"), demo_site)
     before = place.crawl(0, 2000)
     trouble = once(
         lambda progress: progress.requests > 100, lambda: break_folder(tmp_path / "store")
     )
-    answer = place.crawl(0, 30_000, rate=8000, on_progress=trouble)
+    answer = place.crawl(0, 30_000, rate=8000, on_progress=trouble, limits=limits)
     mend_folder(tmp_path / "store")
     assert answer.stopped_by == "store"
     assert answer.skipped == before.found + before.missing == 2000
@@ -237,7 +232,7 @@ def test_E6_a_folder_that_cannot_be_written_any_more_keeps_what_it_has(
 
 def put(store: Store, name: str, data: bytes, **more: Any) -> None:
     """Write an object whatever was there."""
-    store.write(name, data, generation=None, timeout=20, **more)
+    store.write(name, Content(data, **more), expected=None, timeout=20)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +261,9 @@ def test_E5_a_block_with_a_damaged_inside_is_left_out_by_name(
     damaged = stored.data[:-40]
     (info,) = place.store.list_blocks(timeout=20)
     info.failed, info.found = 1, info.found - 1  # so that its records have to be read
-    (place.store.write)(FIRST, _with_counts(damaged, info), generation=None, info=info, timeout=20)
+    place.store.write(
+        FIRST, Content(_with_counts(damaged, info), info=info), expected=None, timeout=20
+    )
     with caplog.at_level(logging.ERROR, "crawler"):
         answer = place.crawl(0, 2000)
     assert FIRST in caplog.text
@@ -408,19 +405,18 @@ def test_E12_a_stop_order_in_a_bucket_ends_a_run_within_10_s(
     assert len(place.records()) == answer.found + answer.missing
 
 
-def test_E12_a_pause_of_another_instance_is_kept(
-    bucket_url: str, demo_site: DemoSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_E12_a_pause_of_another_instance_is_kept(bucket_url: str, demo_site: DemoSite) -> None:
     """What another one wrote holds this one back: nothing is sent until the pause is over."""
     place = Place(bucket_url, demo_site)
-    monkeypatch.setattr(contact, "CONTROL_SECONDS", 0.1)  # real: 5 s; a test cannot wait so long
+    limits = Limits(control_seconds=0.1)  # real: 5 s; a test cannot wait so long
     with FaultySite() as site:
 
         def order() -> None:
             order_pause(place.store, utc_now() + timedelta(seconds=2), now=utc_now())
 
         listen = once(lambda progress: progress.requests > 20, order)
-        answer = place.crawl(0, 100, base_url=site.url("right"), rate=40, on_progress=listen)
+        where = {"base_url": site.url("right"), "rate": 40}
+        answer = place.crawl(0, 100, on_progress=listen, limits=limits, **where)
         times = sorted(seen.at for seen in site.requests)
     assert answer.complete
     longest = max(later - earlier for earlier, later in pairwise(times))

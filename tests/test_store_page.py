@@ -9,10 +9,10 @@ import pytest
 
 from crawler.page.status_page import write_status
 from crawler.record import Record
-from crawler.run.raw_object import raw_name
+from crawler.run.raw import raw_name
 from crawler.store import control, folder, identity, run_objects
 from crawler.store.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
-from crawler.store.bucket import CHECK_NAME, METADATA_KEY
+from crawler.store.bucket import CHECK_FOLDER, METADATA_KEY
 from tests.records import failed
 
 PAGE = (Path(__file__).parent.parent / "docs" / "store.md").read_text(encoding="utf-8")
@@ -40,6 +40,7 @@ def test_the_tree_has_the_names_of_the_code():
         "status.html",
         folder.LOCK_FILE,
         folder.PARTIAL_FILE,
+        folder.MARK_FILE,
     } == TREE
 
 
@@ -80,7 +81,7 @@ def test_the_numbers_are_those_of_the_code():
         f"the latest {run_objects.KEPT_RUNS} ",
         f"the first {HEAD_BYTES} bytes",
         f"format version of the block, {FORMAT_VERSION} ",
-        f"an object `{CHECK_NAME}` that",
+        f"below `{CHECK_FOLDER}`",
         f"under the key `{METADATA_KEY}`",
     ):
         assert words in PAGE

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from crawler.cli.demo import song_site
-from crawler.store.block import encode_block
-from crawler.store.block_info import block_name
+from crawler.store.block import block_name, encode_block
+from crawler.store.contract import ABSENT, Content
 from crawler.store.folder import FolderStore
 from tests.records import found
 from tests.storage_server import StorageServer
@@ -101,6 +101,6 @@ def test_the_judge_sees_what_is_lost_and_what_is_wrong(tmp_path: Path, site: str
     assert scene.judge("lost", 0).missing == 1000
     store = FolderStore(str(tmp_path / "store"))
     data, info = encode_block([found(1001, title="not what the site serves")], source="genius")
-    store.write(block_name(1000), data, generation=0, info=info, timeout=5)
+    store.write(block_name(1000), Content(data, info=info), expected=ABSENT, timeout=5)
     outcome = scene.judge("wrong", 0)
     assert (outcome.missing, outcome.wrong > 0) == (999, True)

@@ -9,7 +9,7 @@ import pytest
 from crawler import crawl
 from crawler.answer import Answer
 from crawler.demo.site import DemoSite
-from crawler.run import housekeeping
+from crawler.run.run import Limits
 from crawler.store.folder import FolderStore
 from crawler.store.verify import verify
 
@@ -76,12 +76,12 @@ def test_a_run_that_comes_later_takes_over_a_part(
 
 
 def test_runs_that_have_written_the_status_still_hear_of_each_other(
-    where: dict[str, Any], demo_site: DemoSite, monkeypatch: pytest.MonkeyPatch
+    where: dict[str, Any], demo_site: DemoSite
 ) -> None:
     """What a run lists anew after its first minute is what it goes by, so that it comes to an end."""
-    monkeypatch.setattr(housekeeping, "STATUS_SECONDS", 0.01)
     begins = threading.Event()
     begins.set()
+    where["limits"] = Limits(status_seconds=0.01)
     answers = run_beside(10_000, where, begins)
     assert [answer.complete for answer in answers] == [True, True]
     assert demo_site.stats()["requests"] <= 10_000 + ENDS
@@ -105,7 +105,7 @@ def test_what_a_run_leaves_undone_the_other_does(
 
 
 def test_a_refresh_beside_another_run_parts_too(where: dict[str, Any]) -> None:
-    """Blocks that are there already tell by their generation that somebody else wrote them."""
+    """Blocks that are there already tell by their token that somebody else wrote them."""
     crawl(0, 12_000, rate=0, **where)
     begins = threading.Event()
     begins.set()

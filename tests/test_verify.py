@@ -7,7 +7,7 @@ import pytest
 
 from crawler.errors import StoreUnavailableError
 from crawler.store.block import block_name, encode_block
-from crawler.store.contract import save_block
+from crawler.store.contract import ABSENT, Content, save_block
 from crawler.store.folder import FolderStore
 from crawler.store.verify import VerifyReport, verify
 from tests.records import failed, found, missing, mixed
@@ -18,7 +18,7 @@ def keep(store, records):
     """Save records, each where it belongs."""
     for first in sorted({num - num % 1000 for num in records}):
         block = {num: records[num] for num in records if first <= num < first + 1000}
-        save_block(store, first, block, source="s", generation=0, timeout=20)
+        save_block(store, first, block, source="s", timeout=20)
 
 
 def problem(store, start=7000, stop=8000):
@@ -73,7 +73,7 @@ def test_a_single_number_is_named_as_one(store):
 def test_E5_a_broken_block_is_named(tmp_path, data, why):
     """E5: a number in a wrong block, one twice, a cut line: the object is named, and why."""
     store = FolderStore(tmp_path)
-    store.write(block_name(7000), data, generation=0, timeout=20)
+    store.write(block_name(7000), Content(data), expected=ABSENT, timeout=20)
     words = problem(store)
     assert words.startswith(block_name(7000))
     assert why in words or "header" in words
@@ -85,7 +85,7 @@ def test_counts_that_are_not_true_are_named(store):
     lie = msgspec.structs.replace(info, found=2, missing=0)
     if isinstance(store, FolderStore):  # there the counts lie in the file's own header
         data = data.replace(b'"found":1,"missing":1', b'"found":2,"missing":0')
-    store.write(block_name(7000), data, generation=0, info=lie, timeout=20)
+    store.write(block_name(7000), Content(data, info=lie), expected=ABSENT, timeout=20)
     words = "the listing says of songs/000000007000.jsonl.gz that found is 2, its records say 1"
     assert problem(store, 7000, 7002) == words
 
@@ -102,7 +102,7 @@ def test_a_block_written_meanwhile_is_no_lie(store, monkeypatch):
 def test_foreign_objects_are_no_strays(store):
     """E8: what is not named like a block is none of our business."""
     keep(store, mixed(range(7000, 8000)))
-    store.write("songs/readme.txt", b"hello", generation=0, timeout=20)
+    store.write("songs/readme.txt", Content(b"hello"), expected=ABSENT, timeout=20)
     assert problem(store) is None
 
 

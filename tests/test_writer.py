@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from crawler.errors import BlockFormatError, StoreUnavailableError
-from crawler.plan.planned import PlannedBlock
+from crawler.plan.fill import PlannedBlock
 from crawler.record import Record
 from crawler.run.writer import MAX_OPEN_BLOCKS, MAX_PENDING_BLOCKS, Writer, next_try
 from crawler.store.block import BLOCK_SIZE, BlockInfo, summarise
@@ -82,7 +82,7 @@ def test_a_whole_block_is_stored_in_whatever_order_its_records_come(clock):
     expect(writer, range(1000, 2000))
     for num in [*range(1999, 1500, -1), *range(1000, 1500)]:
         writer.add(found(num))
-    assert not writer._saver.pending
+    assert not writer._pending
     writer.add(found(1500))
     settled(writer, shelf)
     assert shelf.saves == [(1000, list(range(1000, 2000)), True)]
@@ -109,7 +109,7 @@ def test_a_record_waits_a_minute_at_most(clock):
     clock.now += 59.9
     writer.tick()
     writer.add(found(1))
-    assert not writer._saver.pending
+    assert not writer._pending
     clock.now += 0.1
     writer.tick()
     writer.add(found(2))
@@ -198,7 +198,7 @@ def test_E2_a_store_out_of_reach_for_a_while_loses_nothing(clock):
     writer = writer_to(shelf, clock)
     expect(writer, [1])
     writer.add(found(1))
-    while writer._saver.pending:
+    while writer._pending:
         shelf.began.acquire(timeout=0.1)
     settled(writer, shelf)
     assert shelf.saves == [(0, [1], True)]
@@ -213,7 +213,7 @@ def test_E3_a_store_out_of_reach_for_ever_ends_the_run(clock):
     expect(writer, [1, 2, 3])
     for record in (found(1), missing(2), failed(3)):
         writer.add(record)
-    while writer._saver.pending:
+    while writer._pending:
         shelf.began.acquire(timeout=0.1)
     assert 100 < clock.now - 1000 <= 120
     writer.close(30)
@@ -251,7 +251,7 @@ def test_what_is_not_stored_in_time_is_counted_as_lost(clock):
     assert writer.lost == {"found": 5}
     assert len(shelf.troubles) == 5
     shelf.gate.set()
-    writer._saver._pool.shutdown(wait=True)
+    writer._pool.shutdown(wait=True)
     assert writer.lost == {"found": 5}
 
 
@@ -260,7 +260,7 @@ def test_what_is_under_way_when_the_time_is_over_may_still_end(clock):
     shelf = Shelf()
     shelf.gate.clear()
     writer = writer_to(shelf, clock)
-    writer._saver._on_trouble = lambda _reason: shelf.gate.set()
+    writer._on_trouble = lambda _reason: shelf.gate.set()
     for block in range(5):
         expect(writer, [block * BLOCK_SIZE])
         writer.add(found(block * BLOCK_SIZE))
@@ -277,7 +277,7 @@ def test_pauses_are_short_when_the_run_ends():
         clock.now += seconds
         pauses.append(seconds)
         if len(pauses) == 6:
-            writer._saver.hurry(3.0)
+            writer._hurry(3.0)
 
     shelf = Shelf([StoreUnavailableError("503")] * 1000)
     writer = Writer(
@@ -289,7 +289,7 @@ def test_pauses_are_short_when_the_run_ends():
     )
     expect(writer, [1])
     writer.add(found(1))
-    while writer._saver.pending:
+    while writer._pending:
         shelf.began.acquire(timeout=0.1)
     assert pauses == [0.5, 1, 2, 4, 8, 10, 0.5, 0.5, 0.5, 0.5, 0.5]
     writer.close(1)
@@ -302,7 +302,7 @@ def test_closing_wakes_who_waits_for_a_next_try():
         shelf.save,
         on_stored=shelf.infos.append,
         on_trouble=shelf.troubles.append,
-        sleep=lambda _seconds: writer._saver._pause(600.0),
+        sleep=lambda _seconds: writer._pause(600.0),
     )
     expect(writer, [1])
     writer.add(found(1))

@@ -22,8 +22,7 @@ import msgspec
 from crawler.answer import Answer
 from crawler.cli.demo import song_site
 from crawler.demo.songs import expected_info
-from crawler.store.block import decode_block
-from crawler.store.block_info import block_name
+from crawler.store.block import block_name, decode_block
 from crawler.store.opening import open_store
 from crawler.store.verify import verify
 from tests.storage_server import StorageServer

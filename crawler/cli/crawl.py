@@ -26,7 +26,7 @@ from crawler.cli.options import (
 )
 from crawler.errors import RequestError, SettingsError
 from crawler.request.crawl_request import CrawlRequest, label, songs
-from crawler.run.progress import progress_bar
+from crawler.run.monitor import progress_bar
 from crawler.settings.reading import Settings, is_loopback
 
 _DESCRIPTION = """\

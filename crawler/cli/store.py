@@ -21,7 +21,7 @@ from crawler.errors import CrawlerError
 from crawler.page.status_page import status_page
 from crawler.request.crawl_request import songs
 from crawler.settings.reading import Settings
-from crawler.store.block_info import BlockInfo
+from crawler.store.block import BlockInfo
 from crawler.store.contract import Store
 from crawler.store.coverage import Coverage, coverage_of
 from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 from msgspec import Meta
 
+from crawler.deployment.cost import SIZES
 from crawler.deployment.cron import longest_gap_seconds
 from crawler.deployment.settings import CPU_WANTED, VARIABLES, Deployment
 from crawler.errors import SettingsError
-from crawler.run.cost import SIZES
 from crawler.settings.reading import read_env_file, read_settings
 
 
@@ -66,8 +66,6 @@ def function_environment(deployment: Deployment) -> dict[str, str]:
         "last_song": deployment.last_song,
         "robots": deployment.robots,
         "max_requests_per_day": deployment.max_requests_per_day,
-        "cpu": f"{deployment.size.cpu:g}",
-        "memory_mib": deployment.size.memory_mib,
     }
     return {f"CRAWLER_{k.upper()}": str(v) for k, v in values.items() if v is not None}
 

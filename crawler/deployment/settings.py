@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from crawler.deployment.cost import SIZES, Size, size_for, worst_day
 from crawler.deployment.schedule import Schedule, make_schedule
-from crawler.run.cost import SIZES, Size, size_for, worst_day
 
 _NAME = r"\A[a-z](?:[a-z0-9-]*[a-z0-9])?\Z"
 

@@ -8,8 +8,7 @@ import msgspec
 
 from crawler.errors import Missing, PageError, SettingsError, StoreMismatchError
 from crawler.record import Record
-from crawler.run.raw import read_pages, save_pages
-from crawler.run.raw_object import RawPage, raw_name
+from crawler.run.raw import RawPage, raw_name, read_pages, save_pages
 from crawler.source.source import Source
 from crawler.store.block import block_first
 from crawler.store.contract import Deadline, Store, save_block
@@ -142,4 +141,4 @@ def _save(
     save_pages(store, kept, deadline)
     first = block_first(next(iter(records)))
     left = deadline.left(f"saving block {first}")
-    save_block(store, first, records, source=identity.source, generation=0, timeout=left)
+    save_block(store, first, records, source=identity.source, timeout=left)

@@ -12,7 +12,7 @@ from crawler.errors import QueueError, StoreError
 from crawler.fleet.fan_out import order_number, ordered_at, parse_task_name, task_name
 from crawler.fleet.task_queue import Task, TaskQueue
 from crawler.request.crawl_request import CrawlRequest
-from crawler.run.stock import STORE_SECONDS
+from crawler.run.store_index import STORE_SECONDS
 from crawler.settings.reading import Settings
 from crawler.store import control
 from crawler.store.contract import Store
@@ -157,7 +157,7 @@ def earliest(answer: Answer, store: Store, now: datetime) -> datetime | None:
         tomorrow = now.astimezone(UTC).date() + timedelta(days=1)
         return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=UTC)
     if answer.stopped_by == "paused":
-        order, _ = control.read_control(store, timeout=STORE_SECONDS)
+        order = control.read_control(store, timeout=STORE_SECONDS)
         return now + control.pause_left(order, now=now)
     return None if answer.requests else now + timedelta(seconds=BARREN_SECONDS)
 

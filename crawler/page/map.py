@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from crawler.store.block_info import BLOCK_SIZE, BlockInfo
+from crawler.store.block import BLOCK_SIZE, BlockInfo
 
 MAX_CELLS = 2000
 """Cells that a person can still tell apart on one screen."""

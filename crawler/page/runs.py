@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from crawler.store.block_info import BLOCK_SIZE, BlockInfo
+from crawler.store.block import BLOCK_SIZE, BlockInfo
 from crawler.store.coverage import failed_nums
 from crawler.store.run_objects import RunObject
 

@@ -15,8 +15,8 @@ import msgspec
 from crawler.errors import StoreError
 from crawler.page.map import STATES, CoverageMap, coverage_map, densest, stretches
 from crawler.page.runs import Failures, course, forecast, group_failures, progress
-from crawler.store.block_info import BlockInfo
-from crawler.store.contract import Store
+from crawler.store.block import BlockInfo
+from crawler.store.contract import Content, Store
 from crawler.store.coverage import Coverage, coverage_of
 from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, RunObject, read_runs
 from crawler.version import VERSION
@@ -210,7 +210,7 @@ def write_status(
 
 
 def _write(store: Store, name: str, data: bytes, content_type: str) -> None:
-    store.write(name, data, generation=None, content_type=content_type, timeout=RUN_SECONDS)
+    store.write(name, Content(data, content_type), expected=None, timeout=RUN_SECONDS)
 
 
 _UNITS = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))

@@ -4,10 +4,8 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
-from crawler.plan.known_failures import KnownFailures
-from crawler.plan.planned import Criteria, PlannedBlock
-from crawler.plan.supply import FillSupply
-from crawler.plan.tail import TailSupply
+from crawler.plan.fill import Criteria, FillSupply, PlannedBlock
+from crawler.plan.tail import KnownFailures, TailSupply
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
 from crawler.settings.reading import MAX_SONG_NUM, Settings
@@ -141,17 +139,17 @@ class Scope:
 
 
 def _last_song(settings: Settings) -> int:
-    """Say which number is the highest ever to be asked: beyond `MAX_SONG_NUM` there is no block."""
+    """Return the highest number ever to be asked: beyond `MAX_SONG_NUM` there is no block."""
     highest = MAX_SONG_NUM - 1
     return highest if settings.last_song is None else min(settings.last_song, highest)
 
 
 def criteria_of(request: CrawlRequest, now: datetime) -> Criteria:
-    """Say what is to be asked again; all parts of an order look from the moment it was given."""
+    """Return what is to be asked again; all parts of an order look from the moment it was given."""
     days, since = request.refresh_older_than_days, request.ordered_at or now
     return Criteria(
         now=since,
         refresh_before=None if days is None else since - timedelta(days=days),
         is_missing_rechecked=request.recheck == "missing",
-        is_patient=request.mode == "next",
+        skip_until_due=request.mode == "next",
     )

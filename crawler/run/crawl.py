@@ -15,11 +15,10 @@ from crawler.frontier.pacer import Pacer
 from crawler.frontier.work import Results
 from crawler.page.map import map_strip
 from crawler.request.crawl_request import CrawlRequest, check_request, label
-from crawler.run.assembly import Run
 from crawler.run.functions import identify, target_of
-from crawler.run.housekeeping import Progress
-from crawler.run.progress import in_notebook, progress_bar
-from crawler.run.stock import STORE_SECONDS, Stock
+from crawler.run.monitor import Progress, in_notebook, progress_bar
+from crawler.run.run import Limits, Run
+from crawler.run.store_index import StoreIndex
 from crawler.settings.reading import Settings, read_settings
 from crawler.store import identity
 from crawler.store.opening import open_store
@@ -39,6 +38,7 @@ def crawl(
     recheck: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop_event: threading.Event | None = None,
+    limits: Limits | None = None,
     **settings: Any,
 ) -> Answer:
     """Make every number from `start` to `stop` settled in a store.
@@ -58,6 +58,7 @@ def crawl(
         on_progress: Told several times a second where the run stands, in a thread of its own. By
             default a bar in a Jupyter notebook, and nothing elsewhere.
         stop_event: Set it to end the run early, from any thread or signal handler.
+        limits: Deadlines and retries other than the usual ones.
         settings: Fields of `Settings`, such as `store="data/songs"`, `rate=50`; they win over the
             environment. There is no time budget unless one is given here.
 
@@ -93,6 +94,7 @@ def crawl(
             song_urls=song_urls,
             on_progress=show,
             stop_event=stop_event,
+            limits=limits,
         )
 
 
@@ -115,6 +117,7 @@ def run(
     on_progress: Callable[[Progress], None] | None = None,
     stop_event: threading.Event | None = None,
     is_unattended: bool = False,
+    limits: Limits | None = None,
 ) -> Answer:
     """Carry out one checked request; what `crawl`, the function and the command line all call.
 
@@ -128,31 +131,36 @@ def run(
         stop_event: Set it to end the run early.
         is_unattended: Whether nobody looks on. Such a run leaves a hold when the site refuses the
             token, and asks for nothing while one stands.
+        limits: Deadlines and retries other than the usual ones.
 
     Raises:
         SettingsError, StoreError: Before the first request to the site.
     """
     began = time.monotonic()  # the budget bounds the whole, the look at the store included
+    limits = limits or Limits()
     target = function or target_of(settings)
     store = open_store(settings.store)
     mine = identify(target, settings.base_url)
-    store.check(timeout=STORE_SECONDS)
-    identity.claim_store(store, mine, timeout=STORE_SECONDS)
-    stock = Stock(store, mine.source, request.start, request.stop)
+    store.check(timeout=limits.store_seconds)
+    identity.claim_store(store, mine, timeout=limits.store_seconds)
+    index = StoreIndex(
+        store, mine.source, request.start, request.stop, timeout=limits.store_seconds
+    )
     made = Run(
         request,
         settings,
-        stock,
+        index,
         target,
         pacer,
         began=began,
         ca_file=settings.ca_file,
         is_unattended=is_unattended,
+        limits=limits,
     )
     answer = made.execute(
         deque(maxlen=0) if song_urls is None else song_urls,  # records are in the blocks
         on_progress=on_progress,
         stop_event=stop_event or threading.Event(),
     )
-    answer.__dict__["draw_map"] = lambda: map_strip(stock.listing.values())
+    answer.__dict__["draw_map"] = lambda: map_strip(index.listing.values())
     return answer

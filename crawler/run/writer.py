@@ -1,20 +1,24 @@
 """The writer: gathers records into blocks and stores them beside the crawl, never stalling it."""
 
+import contextvars
+import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from itertools import count
+from typing import Protocol
 
 import msgspec
 
-from crawler.plan.planned import PlannedBlock
+from crawler.errors import StoreError, StoreUnavailableError
+from crawler.plan.fill import PlannedBlock
 from crawler.record import Record
-from crawler.run.saver import Save, Saver
 from crawler.store.block import BLOCK_SIZE, BlockInfo
 
-__all__ = ["FLUSH_SECONDS", "GIVE_UP_SECONDS", "MAX_OPEN_BLOCKS", "MAX_PENDING_BLOCKS"]
-__all__ += ["Save", "Writer", "next_try"]
+logger = logging.getLogger("crawler")
 
 MAX_OPEN_BLOCKS = 16
 """With more blocks open the oldest is written with what it has, and merged with the rest later."""
@@ -28,6 +32,32 @@ FLUSH_SECONDS = 60.0
 GIVE_UP_SECONDS = 120.0
 """A store that was out of reach for so long ends the run."""
 
+SAVE_SECONDS = 30.0
+"""Time for one try to save one block."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_LAST_SECONDS = 2.0
+"""After the time for the last blocks is over, so much more for calls that are under way."""
+
+
+class Save(Protocol):
+    """Merges records into a block of the store."""
+
+    def __call__(
+        self, first: int, records: dict[int, Record], *, is_new: bool, timeout: float
+    ) -> BlockInfo:
+        """Save; `is_new` where no block is believed to be there."""
+
+
+class _Parcel(msgspec.Struct, eq=False):
+    """Records of one block on their way to the store."""
+
+    first: int
+    records: dict[int, Record]
+    is_new: bool
+    is_begun: bool = False
+    is_settled: bool = False
+
 
 class OpenBlock(msgspec.Struct):
     """A block on its way: how many records are expected, and those that have come."""
@@ -40,9 +70,13 @@ class OpenBlock(msgspec.Struct):
 
 
 class Writer:
-    """Takes records, in any order, and hands blocks to the store.
+    """Takes records, in any order, and brings blocks to the store, trying again while it is away.
 
     `expect` and `add` are called under the frontier's lock, the rest by the run's own threads.
+
+    Attributes:
+        blocks_written: Blocks stored so far.
+        lost: Records by outcome that were given up: the run made them, the store has them not.
     """
 
     def __init__(
@@ -52,6 +86,8 @@ class Writer:
         on_stored: Callable[[BlockInfo], None],
         on_trouble: Callable[[str], None],
         threads: int = 1,
+        give_up_seconds: float = GIVE_UP_SECONDS,
+        max_pending_blocks: int = MAX_PENDING_BLOCKS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
@@ -59,35 +95,28 @@ class Writer:
 
         Args:
             save: Merges records into a block of the store.
-            on_stored: Told of each block stored, in a thread of the writer.
-            on_trouble: Told why, when a block is given up, in a thread of the writer.
+            on_stored: Called with each block stored, in a thread of the writer.
+            on_trouble: Called with the reason when a block is given up, in a thread of the writer.
             threads: Blocks saved at once.
+            give_up_seconds: A block is given up when it could not be saved for so long.
+            max_pending_blocks: See `has_room`.
             clock: Monotonic seconds.
             sleep: How to wait so many seconds between two tries; by default until the run ends.
         """
-        self._saver = Saver(
-            save,
-            on_stored=on_stored,
-            on_trouble=on_trouble,
-            threads=threads,
-            give_up_seconds=GIVE_UP_SECONDS,
-            clock=clock,
-            sleep=sleep,
-        )
-        self._clock = clock
+        self.blocks_written = 0
+        self.lost: Counter[str] = Counter()
+        self._save, self._on_stored, self._on_trouble = save, on_stored, on_trouble
+        self._give_up_seconds, self._give_up_at = give_up_seconds, float("inf")
+        self._max_pending_blocks = max_pending_blocks
+        self._clock, self._sleep = clock, sleep or self._pause
         self._awaited: dict[int, OpenBlock] = {}
         self._open: dict[int, OpenBlock] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def blocks_written(self) -> int:
-        """Blocks stored so far."""
-        return self._saver.blocks_written
-
-    @property
-    def lost(self) -> Counter[str]:
-        """Records by outcome that are not in the store, though the run made them."""
-        return self._saver.lost
+        self._lock = threading.Lock()  # of the blocks that are filled; the rest are on their way
+        self._pool = ThreadPoolExecutor(threads, "store")
+        self._pending: dict[int, _Parcel] = {}
+        self._tickets = count()
+        self._changed = threading.Condition()
+        self._closing, self._ended = threading.Event(), threading.Event()
 
     def expect(self, block: PlannedBlock) -> None:
         """Learn how many numbers of a block will get a record."""
@@ -113,11 +142,11 @@ class Writer:
             block.records[num] = record
             if len(block.records) == block.expected:
                 del self._open[first]
-                self._saver.hand_on(first, block.records, is_new=block.is_new)
+                self._hand_on(first, block.records, is_new=block.is_new)
 
     def has_room(self) -> bool:
-        """Whether the store keeps up."""
-        return self._saver.pending < MAX_PENDING_BLOCKS
+        """Whether the store keeps up: fewer than `max_pending_blocks` wait for it."""
+        return len(self._pending) < self._max_pending_blocks
 
     def tick(self) -> None:
         """Write blocks whose oldest record has waited long enough."""
@@ -129,9 +158,21 @@ class Writer:
 
     def close(self, timeout: float) -> None:
         """Write what is left and wait for the store, at most `timeout` seconds and a little."""
-        self._saver.hurry(timeout)
+        self._hurry(timeout)
         self.flush()
-        self._saver.close(timeout)
+        self._wait_for_none(timeout)
+        self._ended.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._give_up(lambda parcel: not parcel.is_begun)
+        self._wait_for_none(_LAST_SECONDS)
+        self._give_up(lambda _parcel: True)
+
+    def _hurry(self, timeout: float) -> None:
+        """Leave `timeout` seconds for all that is and will be handed on."""
+        self._give_up_at = self._clock() + timeout
+        self._closing.set()
+
+    # Filling blocks.
 
     def _begin(self, first: int) -> OpenBlock:
         block = self._awaited.pop(first, None) or OpenBlock(0, is_new=False, failed_runs={})
@@ -154,11 +195,102 @@ class Writer:
         left = block.expected - len(block.records)
         if left > 0:
             self._awaited[first] = OpenBlock(left, is_new=False, failed_runs=block.failed_runs)
-        self._saver.hand_on(first, block.records, is_new=block.is_new)
+        self._hand_on(first, block.records, is_new=block.is_new)
+
+    # Bringing them to the store.
+
+    def _hand_on(self, first: int, records: dict[int, Record], *, is_new: bool) -> None:
+        """Save a block soon; never waits. Called under `_lock`."""
+        if self._ended.is_set():
+            self._lose(first, records, "the run has ended")
+            return
+        ticket, parcel = next(self._tickets), _Parcel(first, records, is_new)
+        self._pending[ticket] = parcel
+        run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
+        self._pool.submit(run, self._bring, ticket, parcel)
+
+    def _wait_for_none(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pending, seconds)
+
+    def _give_up(self, which: Callable[[_Parcel], bool]) -> None:
+        for ticket, parcel in list(self._pending.items()):
+            if which(parcel):
+                self._settle(ticket, None, "it was not stored in time")
+
+    def _bring(self, ticket: int, parcel: _Parcel) -> None:
+        info, trouble = None, "unexpected, see the log"
+        parcel.is_begun = True
+        try:
+            info = self._save_in_time(parcel)
+        except StoreError as error:
+            trouble = str(error)
+        except BaseException:  # nobody looks at the future, so it is told here
+            logger.exception("saving block %s broke", parcel.first)
+            raise
+        finally:
+            self._settle(ticket, info, trouble)
+
+    def _save_in_time(self, parcel: _Parcel) -> BlockInfo:
+        """Save one block, trying again while the store is out of reach.
+
+        Raises:
+            StoreError: It cannot be saved, or not in time.
+        """
+        began, pause = self._clock(), _FIRST_PAUSE
+        while True:
+            left = self._time_left(began)
+            timeout = max(_FIRST_PAUSE, min(SAVE_SECONDS, left))
+            try:
+                return self._save(
+                    parcel.first, parcel.records, is_new=parcel.is_new, timeout=timeout
+                )
+            except StoreUnavailableError as error:
+                pause = _FIRST_PAUSE if self._closing.is_set() else pause
+                if pause >= self._time_left(began) or self._ended.is_set():
+                    raise
+                logger.warning("block %s is not stored yet: %s", parcel.first, error)
+            self._sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _time_left(self, began: float) -> float:
+        return min(began + self._give_up_seconds, self._give_up_at) - self._clock()
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep; the first word of an end wakes everybody for one more try, then pauses are short."""
+        if self._closing.is_set():
+            self._ended.wait(min(seconds, _FIRST_PAUSE))
+        else:
+            self._closing.wait(seconds)
+
+    def _settle(self, ticket: int, info: BlockInfo | None, trouble: str) -> None:
+        """Book what became of a block, once."""
+        with self._changed:
+            parcel = self._pending.get(ticket)
+            if parcel is None or parcel.is_settled:
+                return
+            parcel.is_settled = True
+        try:
+            if info is not None:
+                with self._changed:
+                    self.blocks_written += 1
+                self._on_stored(info)
+            else:
+                self._lose(parcel.first, parcel.records, trouble)
+                self._on_trouble(trouble)
+        finally:
+            with self._changed:
+                del self._pending[ticket]
+                self._changed.notify_all()
+
+    def _lose(self, first: int, records: dict[int, Record], why: str) -> None:
+        with self._changed:
+            self.lost.update(record.outcome for record in records.values())
+        logger.error("block %s could not be stored: %s", first, why)
 
 
 def next_try(failed_runs: int, now: datetime) -> datetime:
-    """Say when a number that failed in so many runs in a row is worth asking again.
+    """Return when a number that failed in so many runs in a row is worth asking again.
 
     One hour after the first, doubling to seven days.
     """

@@ -204,20 +204,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=1000, le=10_000_000, multiple_of=1000),
         _about("songs", "Length of one shard of a fanned-out range, whole blocks."),
     ] = 50_000
-    cpu: Annotated[
-        Annotated[float, Meta(gt=0, le=8)] | None,
-        _about(
-            "vCPU",
-            "Of this instance, for the estimate of a run's cost; unset: no estimate.",
-        ),
-    ] = None
-    memory_mib: Annotated[
-        Annotated[int, Meta(ge=128, le=32_768)] | None,
-        _about("MiB", "Of this instance, for the same estimate; `deploy.sh` sets both."),
-    ] = None
 
 
-GONE = {"engine": "there is one way to send requests, and nothing to choose"}
+GONE = {
+    "engine": "there is one way to send requests, and nothing to choose",
+    "cpu": "no run estimates its cost any more",
+    "memory_mib": "no run estimates its cost any more",
+}
 """Settings of the version before, by field, with why: told and ignored for one version."""
 
 

@@ -1,24 +1,26 @@
 """The store in a Cloud Storage bucket, through Google's own client."""
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crawler.errors import StoreConflictError
+from crawler.errors import StoreConflictError, StoreUnavailableError
 from crawler.store.block import (
+    ABSENT,
     BLOCK_SIZE,
     HEAD_BYTES,
     BlockInfo,
+    Token,
     block_first,
+    broken_block,
     format_block_info,
     overlaps,
     parse_block_info,
     parse_block_name,
     read_block_info,
 )
-from crawler.store.block_info import broken_block
-from crawler.store.bucket_calls import call, list_objects, make_client
-from crawler.store.contract import Deadline, Stored
+from crawler.store.contract import Content, Deadline, Stored
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
@@ -26,21 +28,34 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 METADATA_KEY = "block"
-CHECK_NAME = ".check"
-"""Never exists: `check` asks to replace and to delete it, and looks at how it is refused."""
+CHECK_FOLDER = ".check/"
+
+_POOL_SIZE = 32  # by default 10, fewer than the threads that read and write: python-storage #253
+_ATTEMPT_SECONDS = 30.0  # one request, so that a dead connection leaves time for a second one
+
+_CAUSES = (
+    ("retention", "remove the retention policy: blocks are replaced as they grow"),
+    ("hold", "release the holds and the default hold: blocks are replaced as they grow"),
+    ("requester pays", "turn requester pays off: no project is named that would pay"),
+    ("kms", "restore the key that the bucket encrypts with, or let Cloud Storage use it"),
+)
+"""What to do about a bucket that refuses what a run needs, by words of its refusal."""
 
 
 class BucketStore:
     """A store in a bucket, below a prefix.
 
-    Every write is one request with a precondition on the object's generation; a block's counts are
-    its custom metadata, one JSON text under the key `block`. `STORAGE_EMULATOR_HOST` is honoured
+    Every write is one request with a precondition on the object's generation, which is its token; a
+    block's counts are its custom metadata, one JSON text under the key `block`. `STORAGE_EMULATOR_HOST` is honoured
     as the client does. The client is made at first use. A timeout bounds attempts and the waits
     between them; within one attempt it bounds each wait for the network.
 
     Attributes:
         location: `gs://bucket` or `gs://bucket/prefix`.
+        parallel_writes: 8, since their waits for the network overlap.
     """
+
+    parallel_writes = 8
 
     def __init__(
         self, bucket: str, prefix: str, client: Any = None, *, page_size: int | None = None
@@ -61,20 +76,19 @@ class BucketStore:
         self._making = threading.Lock()
 
     def check(self, timeout: float) -> None:
-        """Find out whether listing, replacing and deleting are allowed; leaves no trace."""
-        from google.api_core.exceptions import PreconditionFailed
-
+        """List, create, replace, read and delete an object of its own; see `Store`."""
         doing = f"checking the store {self.location}"
         deadline = Deadline(timeout)
-        list(self._pages(doing, deadline, prefix=self._prefix, fields="items(name)", max_results=1))
-
-        def replace(seconds: float) -> None:
-            # No object has generation 1, so a right that is there shows as a lost precondition.
-            blob = self._blob(CHECK_NAME)
-            blob.upload_from_string(b"", if_generation_match=1, timeout=seconds, retry=None)
-
-        self._call(doing, deadline, replace, expected=PreconditionFailed)
-        self.delete(CHECK_NAME, timeout=deadline.left(doing))
+        name = f"{CHECK_FOLDER}{secrets.token_hex(8)}"
+        self.list_names(name, timeout=timeout)
+        created = self.write(name, Content(b"1"), expected=ABSENT, timeout=deadline.left(doing))
+        self.write(name, Content(b"2"), expected=created, timeout=deadline.left(doing))
+        stored = self.read(name, timeout=deadline.left(doing))
+        self.delete(name, timeout=deadline.left(doing))
+        if stored is None or stored.data != b"2":
+            raise StoreUnavailableError(
+                f"{doing} failed: an object that was replaced shows its old content"
+            )
 
     def list_blocks(
         self, start: int = 0, stop: int | None = None, *, timeout: float
@@ -105,7 +119,7 @@ class BucketStore:
                 continue  # deleted since the listing
             if info.first != first:
                 raise broken_block(name, "its counts are another block's")
-            info.generation = blob.generation
+            info.token = Token(str(blob.generation))
             yield info
 
     def read(self, name: str, *, timeout: float) -> Stored | None:
@@ -113,36 +127,30 @@ class BucketStore:
         return self._read(name, Deadline(timeout))
 
     def write(
-        self,
-        name: str,
-        data: bytes,
-        *,
-        generation: int | None,
-        info: BlockInfo | None = None,
-        content_type: str = "application/octet-stream",
-        timeout: float,
-    ) -> int:
+        self, name: str, content: Content, *, expected: Token | None, timeout: float
+    ) -> Token:
         """Write an object whole in one request; see `Store`."""
         from google.api_core.exceptions import PreconditionFailed
 
         doing = f"writing {name} in {self.location}"
         deadline = Deadline(timeout)
+        generation = None if expected is None else int(expected or 0)
         attempts = 0
 
-        def upload(seconds: float) -> int:
+        def upload(seconds: float) -> Token:
             nonlocal attempts
             attempts += 1
             blob = self._blob(name)
-            if info is not None:
-                blob.metadata = {METADATA_KEY: format_block_info(info)}
+            if content.info is not None:
+                blob.metadata = {METADATA_KEY: format_block_info(content.info)}
             blob.upload_from_string(
-                data,
-                content_type,
+                content.data,
+                content.content_type,
                 if_generation_match=generation,
                 timeout=seconds,
                 retry=None,
             )
-            return int(blob.generation)
+            return Token(str(blob.generation))
 
         written = self._call(doing, deadline, upload, expected=PreconditionFailed)
         if written is not None:
@@ -150,8 +158,8 @@ class BucketStore:
         # An earlier attempt may have landed although its answer was lost:
         # docs.cloud.google.com/storage/docs/retry-strategy
         there = self._read(name, deadline) if attempts > 1 else None
-        if there is not None and there.data == data:
-            return there.generation
+        if there is not None and there.data == content.data:
+            return there.token
         raise StoreConflictError(f"{name} in {self.location} is not what it was")
 
     def list_names(self, prefix: str, *, timeout: float) -> list[str]:
@@ -177,7 +185,7 @@ class BucketStore:
         def download(seconds: float) -> Stored:
             blob = self._blob(name)
             data = blob.download_as_bytes(end=end, raw_download=True, timeout=seconds, retry=None)
-            return Stored(data, int(blob.generation))
+            return Stored(data, Token(str(blob.generation)))
 
         return self._call(
             f"reading {name} in {self.location}", deadline, download, expected=NotFound
@@ -190,8 +198,28 @@ class BucketStore:
         return read_block_info(head.data, name) if head else None
 
     def _pages(self, doing: str, deadline: Deadline, **query: Any) -> Iterator["Blob"]:
-        query |= {"bucket": self._bucket_name, "page_size": self._page_size}
-        return list_objects(doing, deadline, self._client, **query)
+        """Yield the objects of all pages, ascending by name, each page asked for with the time left.
+
+        `query` is what `Client.list_blobs` takes.
+        """
+        token = None
+        while True:
+
+            def ask(seconds: float, token: str | None = token) -> tuple[list["Blob"], str | None]:
+                page = self._client().list_blobs(
+                    self._bucket_name,
+                    page_token=token,
+                    page_size=self._page_size,
+                    timeout=seconds,
+                    retry=None,
+                    **query,
+                )
+                return list(next(page.pages, ())), page.next_page_token
+
+            blobs, token = self._call(doing, deadline, ask) or ([], None)
+            yield from blobs
+            if token is None:
+                return
 
     def _blob(self, name: str) -> "Blob":
         return self._client().bucket(self._bucket_name).blob(self._prefix + name)
@@ -199,7 +227,7 @@ class BucketStore:
     def _client(self) -> "Client":
         with self._making:
             if self._known_client is None:
-                self._known_client = make_client()
+                self._known_client = _make_client()
             return self._known_client
 
     def _call(
@@ -207,6 +235,77 @@ class BucketStore:
         doing: str,
         deadline: Deadline,
         request: Callable[[float], T],
+        *,
         expected: type[Exception] | None = None,
     ) -> T | None:
-        return call(doing, deadline, request, bucket=self._bucket_name, expected=expected)
+        """Send a request, again where Google says that this can help, until the deadline.
+
+        Args:
+            doing: What the request is for, for the message of an error.
+            deadline: What is left for all attempts and the waits between them.
+            request: `request(seconds)` makes one attempt, without retries of its own.
+            expected: An error that is an answer too.
+
+        Returns:
+            What the request returned; None if it raised what was expected.
+
+        Raises:
+            StoreUnavailableError: Nothing else came in time.
+        """
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+        from google.cloud.storage.retry import DEFAULT_RETRY
+        from requests import RequestException
+
+        def attempt() -> T:
+            try:
+                return request(min(deadline.left(doing), _ATTEMPT_SECONDS))
+            except DataCorruption as error:  # tried again as a connection that broke, which it did
+                raise ConnectionError(str(error)) from error
+
+        policy = DEFAULT_RETRY.with_delay(initial=0.2, maximum=8.0, multiplier=2.0)
+        try:
+            result: T = policy.with_timeout(deadline.left(doing))(attempt)()
+        except (
+            *(GoogleAPIError, GoogleAuthError, RequestException, OSError, InvalidResponse),
+        ) as error:
+            if expected is not None and isinstance(error, expected):
+                return None
+            raise _explained(doing, self._bucket_name, error) from error
+        return result
+
+
+def _make_client() -> "Client":
+    """Make a client from the environment, as Google's own does; sends nothing yet."""
+    from google.cloud import storage  # 0.2 to 0.6 s; a folder store does without
+    from requests.adapters import HTTPAdapter
+
+    client = storage.Client(project=None)  # a bucket has a project of its own
+    for scheme in ("https://", "http://"):
+        # The way given in github.com/googleapis/python-storage/issues/253.
+        adapter = HTTPAdapter(pool_connections=_POOL_SIZE, pool_maxsize=_POOL_SIZE)
+        client._http.mount(scheme, adapter)  # noqa: SLF001 - the client has no public name for it
+    # Since 3.17 the client asks for the bucket itself in a thread of its own, again after each
+    # failure, to label traces that are off. Its code allows for the absence of that cache.
+    client._bucket_metadata_cache = None  # noqa: SLF001 - nor a switch but an environment variable
+    return client
+
+
+def _explained(doing: str, bucket: str, error: Exception) -> StoreUnavailableError:
+    from google.auth.exceptions import GoogleAuthError
+
+    cause = getattr(error, "cause", None) or error  # of a RetryError: the last attempt's
+    code = getattr(cause, "code", None)
+    told = str(cause).lower()
+    known = next((advice for word, advice in _CAUSES if word in told), None)
+    advice = "try again later; what was stored before is whole"
+    if known is not None:
+        advice = f"{known}; or name another bucket than {bucket} (CRAWLER_STORE)"
+    elif code == 404:
+        advice = f"make the bucket {bucket}, or name another one (CRAWLER_STORE)"
+    elif code == 403:
+        advice = f"give the account roles/storage.objectUser on the bucket {bucket}"
+    elif code == 401 or isinstance(cause, GoogleAuthError):
+        advice = "run `gcloud auth application-default login`, or run as a service account"
+    return StoreUnavailableError(f"{doing} failed ({str(cause)[:300]}): {advice}")

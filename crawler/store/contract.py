@@ -1,4 +1,8 @@
-"""The store's contract: named objects with generations, and the one way to save a block."""
+"""The store's contract: named objects, compare-and-swap by opaque tokens, and the one way to update.
+
+A store beside the folder and the bucket is one module with a class that keeps `Store`, and one line
+in `crawler.store.opening`.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -6,14 +10,38 @@ from typing import NamedTuple, Protocol
 
 from crawler.errors import StoreConflictError, StoreUnavailableError
 from crawler.record import Record
-from crawler.store.block import BlockInfo, block_name, decode_block, encode_block, merge_blocks
+from crawler.store.block import (
+    ABSENT,
+    BlockInfo,
+    Token,
+    block_name,
+    decode_block,
+    encode_block,
+    merge_blocks,
+)
+
+__all__ = ["ABSENT", "Content", "Deadline", "Store", "Stored", "Token", "save_block", "update"]
 
 
 class Stored(NamedTuple):
-    """An object as it was read, and the generation that a compare-and-swap needs."""
+    """An object as it was read, and the token that a compare-and-swap needs."""
 
     data: bytes
-    generation: int
+    token: Token
+
+
+class Content(NamedTuple):
+    """What an object is to hold.
+
+    Attributes:
+        data: All of it, at most `MAX_BLOCK_BYTES`.
+        content_type: For who looks at the object in a browser.
+        info: The counts of a block.
+    """
+
+    data: bytes
+    content_type: str = "application/octet-stream"
+    info: BlockInfo | None = None
 
 
 class Deadline:
@@ -29,7 +57,7 @@ class Deadline:
         self._end = clock() + seconds
 
     def left(self, doing: str) -> float:
-        """Say how many seconds are left, more than 0.
+        """Return how many seconds are left, more than 0.
 
         Raises:
             StoreUnavailableError: None are; `doing` says in the message what took so long.
@@ -50,12 +78,18 @@ class Store(Protocol):
 
     Attributes:
         location: Where it is, as `open_store` takes it.
+        parallel_writes: How many writes at once are worth while.
     """
 
     location: str
+    parallel_writes: int
 
     def check(self, timeout: float) -> None:
-        """Find out, before the first request to the site, whether reading and writing will work."""
+        """Prove, before the first request to the site, that what a run needs will work.
+
+        An object of its own is created, replaced, read, listed and deleted; checks of several runs
+        at once do not disturb each other.
+        """
 
     def list_blocks(
         self, start: int = 0, stop: int | None = None, *, timeout: float
@@ -75,23 +109,14 @@ class Store(Protocol):
         """Read an object whole; None where there is none."""
 
     def write(
-        self,
-        name: str,
-        data: bytes,
-        *,
-        generation: int | None,
-        info: BlockInfo | None = None,
-        content_type: str = "application/octet-stream",
-        timeout: float,
-    ) -> int:
-        """Write an object whole, or leave it as it is; return its new generation, never 0.
+        self, name: str, content: Content, *, expected: Token | None, timeout: float
+    ) -> Token:
+        """Write an object whole, or leave it as it is; return its new token.
 
         Args:
             name: Relative name.
-            data: All of it, at most `MAX_BLOCK_BYTES`.
-            generation: What must be there: 0 nothing, g exactly that one, None: anything.
-            info: The counts of a block.
-            content_type: For who looks at the object in a browser.
+            content: What it is to hold.
+            expected: Token of what must be there; `ABSENT`: nothing; None: anything.
             timeout: Seconds.
 
         Raises:
@@ -106,14 +131,57 @@ class Store(Protocol):
         """Delete an object; one that is not there is no error."""
 
 
+def update(
+    store: Store,
+    name: str,
+    change: Callable[[bytes | None], Content | None],
+    *,
+    timeout: float,
+    believed: Token | None = None,
+    on_conflict: Callable[[], None] = lambda: None,
+) -> Token:
+    """Read an object, change it and write it back, again until nobody else wrote in between.
+
+    Args:
+        store: Where.
+        name: Relative name.
+        change: Takes what the object holds, None where there is none, and returns what it is to
+            hold; None, or what it holds already, leaves it as it is. Called once for each try.
+        timeout: Seconds for all tries together.
+        believed: What is believed to be there; with `ABSENT` the object is created without being
+            read first; None: no belief.
+        on_conflict: Called when something else is there than was believed or read.
+
+    Returns:
+        The token of the object as it now is, `ABSENT` where there is none.
+
+    Raises:
+        StoreUnavailableError: Not written in time.
+    """
+    deadline, doing = Deadline(timeout), f"saving {name} in {store.location}"
+    stored = None if believed == ABSENT else store.read(name, timeout=timeout)
+    if stored is not None and believed not in {None, stored.token}:
+        on_conflict()
+    while True:
+        content = change(None if stored is None else stored.data)
+        there = ABSENT if stored is None else stored.token
+        if content is None or (stored is not None and stored.data == content.data):
+            return there
+        try:
+            return store.write(name, content, expected=there, timeout=deadline.left(doing))
+        except StoreConflictError:
+            on_conflict()
+            stored = store.read(name, timeout=deadline.left(doing))
+
+
 def save_block(
     store: Store,
     first: int,
     records: Mapping[int, Record],
     *,
     source: str,
-    generation: int,
     timeout: float,
+    believed: Token | None = ABSENT,
     on_conflict: Callable[[], None] = lambda: None,
 ) -> BlockInfo:
     """Merge records into the block that begins with `first`, whoever else writes to it meanwhile.
@@ -123,39 +191,26 @@ def save_block(
         first: First number of the block.
         records: By number, at least one; not changed.
         source: Name of the source.
-        generation: A hint: 0 where no block is believed to be there, which is then created without
-            reading first; any other number: it is read first.
-        timeout: Seconds for all attempts together.
-        on_conflict: Told when the block is not of that generation: somebody else writes to it.
+        timeout: Seconds for all tries together.
+        believed: See `update`.
+        on_conflict: See `update`: somebody else writes to the block.
 
     Returns:
-        The counts of the block as it now is, with its new generation.
+        The counts of the block as it now is, with its new token.
 
     Raises:
         StoreUnavailableError: Not saved in time.
         BlockFormatError: What is there cannot be read, or the block grew too large. Not saved.
     """
     name = block_name(first)
-    deadline = Deadline(timeout)
-    stored = store.read(name, timeout=timeout) if generation else None
-    if stored and stored.generation != generation:
-        on_conflict()
-    while True:
-        known = decode_block(stored.data, name) if stored else {}
-        data, info = encode_block(merge_blocks(known, records).values(), source=source)
-        if stored and stored.data == data:
-            info.generation = stored.generation  # a second delivery: nothing to add
-            return info
-        try:
-            info.generation = store.write(
-                name,
-                data,
-                generation=stored.generation if stored else 0,
-                info=info,
-                content_type="application/gzip",
-                timeout=deadline.left(f"saving {name}"),
-            )
-            return info
-        except StoreConflictError:
-            on_conflict()
-            stored = store.read(name, timeout=deadline.left(f"saving {name}"))
+    merged: list[BlockInfo] = []
+
+    def merge(data: bytes | None) -> Content:
+        known = {} if data is None else decode_block(data, name)
+        packed, info = encode_block(merge_blocks(known, records).values(), source=source)
+        merged[:] = [info]
+        return Content(packed, "application/gzip", info)
+
+    token = update(store, name, merge, timeout=timeout, believed=believed, on_conflict=on_conflict)
+    merged[0].token = token
+    return merged[0]

@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from crawler.errors import BlockFormatError, StoreConflictError
-from crawler.store.contract import Deadline, Store
+from crawler.errors import BlockFormatError
+from crawler.store.contract import Content, Store, update
 
 NAME = "control.json"
 
@@ -46,19 +46,24 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     held_by: str = ""
 
 
-def read_control(store: Store, *, timeout: float) -> tuple[Control, int]:
-    """Read what stands, and its generation; an empty `Control` and 0 where nobody ordered anything.
+def read_control(store: Store, *, timeout: float) -> Control:
+    """Read what stands; an empty `Control` where nobody ordered anything.
 
     Raises:
         BlockFormatError: The object cannot be read.
     """
     stored = store.read(NAME, timeout=timeout)
     if stored is None:
-        return Control(), 0
+        return Control()
     try:
-        return decode_control(stored.data), stored.generation
+        return decode_control(stored.data)
     except ValueError as error:
         raise _broken(store, str(error)) from error
+
+
+def encode_control(control: Control) -> bytes:
+    """Write what is to stand as the object's bytes."""
+    return msgspec.json.encode(control)
 
 
 def decode_control(data: bytes) -> Control:
@@ -86,7 +91,7 @@ def order_stop(
     timeout: float = 10.0,
     new_id: Callable[[], str] = lambda: secrets.token_hex(8),
 ) -> Control:
-    """Tell every run at work on this store to stop; what stands otherwise is kept.
+    """Order every run at work on this store to stop; what stands otherwise is kept.
 
     A control object that cannot be read is replaced: stopping must always work.
     """
@@ -115,7 +120,7 @@ def order_hold(store: Store, reason: str, *, now: datetime, timeout: float = 10.
 def standing_stop(
     control: Control, *, ordered_at: datetime | None, is_unattended: bool
 ) -> tuple[str, str] | None:
-    """Say why a run must not begin, as `(stopped_by, detail)`; None where it may.
+    """Return why a run must not begin, as `(stopped_by, detail)`; None where it may.
 
     A stop order ends also those parts of an order that begin later, if it came after the order.
 
@@ -167,7 +172,7 @@ def order_pause(
 
 
 def pause_left(control: Control, *, now: datetime) -> timedelta:
-    """Say how long the pause that stands still lasts, >= 0; never longer than it was ordered for.
+    """Return how long the pause that stands still lasts, >= 0; never longer than it was ordered for.
 
     The clock that ordered it may have been ahead, or have been set back since.
     """
@@ -180,32 +185,21 @@ def pause_left(control: Control, *, now: datetime) -> timedelta:
 
 
 def _change(store: Store, change: Callable[[Control], Control], timeout: float) -> Control:
-    """Read, change and write back, until nobody came in between."""
-    deadline = Deadline(timeout)
-    while True:
-        left = deadline.left(f"changing {NAME} in {store.location}")
-        known, generation = _read_or_replace(store, left)
-        wanted = change(known)
-        if wanted == known:
-            return known
+    """Change what stands, whoever else does so meanwhile; what cannot be read is replaced."""
+    changed: list[Control] = []
+
+    def rewrite(data: bytes | None) -> Content | None:
+        known, is_broken = Control(), False
         try:
-            store.write(
-                NAME,
-                msgspec.json.encode(wanted),
-                generation=generation,
-                content_type="application/json",
-                timeout=deadline.left(f"changing {NAME} in {store.location}"),
-            )
-            return wanted
-        except StoreConflictError:
-            continue
+            known = known if data is None else decode_control(data)
+        except ValueError:
+            is_broken = True
+        changed[:] = [change(known)]
+        is_as_it_was = changed[0] == known and not is_broken
+        return None if is_as_it_was else Content(encode_control(changed[0]), "application/json")
 
-
-def _read_or_replace(store: Store, timeout: float) -> tuple[Control, int | None]:
-    try:
-        return read_control(store, timeout=timeout)
-    except BlockFormatError:
-        return Control(), None
+    update(store, NAME, rewrite, timeout=timeout)
+    return changed[0]
 
 
 def _broken(store: Store, why: str) -> BlockFormatError:

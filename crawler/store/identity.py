@@ -2,8 +2,8 @@
 
 import msgspec
 
-from crawler.errors import StoreConflictError, StoreMismatchError
-from crawler.store.contract import Deadline, Store
+from crawler.errors import StoreMismatchError
+from crawler.store.contract import Content, Store, update
 
 NAME = "store.json"
 
@@ -32,21 +32,15 @@ def claim_store(store: Store, identity: Identity, *, timeout: float) -> None:
     Raises:
         StoreMismatchError: The store holds something else, in words that say what to do.
     """
-    deadline = Deadline(timeout)
-    known = read_identity(store, timeout=timeout)
-    if known is None:
-        try:
-            store.write(
-                NAME,
-                msgspec.json.format(msgspec.json.encode(identity)) + b"\n",
-                generation=0,
-                content_type="application/json",
-                timeout=deadline.left(f"claiming {store.location}"),
-            )
-            return
-        except StoreConflictError:  # another run was first
-            known = read_identity(store, timeout=deadline.left(f"claiming {store.location}"))
-    _compare(store.location, known or identity, identity)
+
+    def claim(data: bytes | None) -> Content | None:
+        if data is not None:
+            _compare(store.location, _decode(store, data), identity)
+            return None
+        text = msgspec.json.format(msgspec.json.encode(identity)) + b"\n"
+        return Content(text, "application/json")
+
+    update(store, NAME, claim, timeout=timeout)
 
 
 def read_identity(store: Store, *, timeout: float) -> Identity | None:
@@ -56,10 +50,12 @@ def read_identity(store: Store, *, timeout: float) -> Identity | None:
         StoreMismatchError: It cannot be read.
     """
     stored = store.read(NAME, timeout=timeout)
-    if stored is None:
-        return None
+    return None if stored is None else _decode(store, stored.data)
+
+
+def _decode(store: Store, data: bytes) -> Identity:
     try:
-        return msgspec.json.decode(stored.data, type=Identity)
+        return msgspec.json.decode(data, type=Identity)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreMismatchError(
             f"{NAME} in {store.location} cannot be read ({error}): restore an earlier version of "

@@ -17,8 +17,7 @@ LIST_SECONDS = 120.0
 READ_SECONDS = 120.0
 """Time for one block."""
 
-_THREADS = 2  # a folder: one thread unpacks while the other decodes
-_BUCKET_THREADS = 8  # a bucket: the waits for the network overlap
+_LEAST_THREADS = 2  # one unpacks while the other decodes
 
 
 def read(store: str | Store, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Any]]:
@@ -55,7 +54,7 @@ def read_blocks(
     """
     store = open_store(store) if isinstance(store, str) else store
     firsts = iter([info.first for info in store.list_blocks(start, stop, timeout=LIST_SECONDS)])
-    threads = _BUCKET_THREADS if store.location.startswith("gs://") else _THREADS
+    threads = max(store.parallel_writes, _LEAST_THREADS)
     ahead: deque[Future[list[Record]]] = deque()
     pool = ThreadPoolExecutor(threads, "read")
     try:

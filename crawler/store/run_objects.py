@@ -9,7 +9,7 @@ import msgspec
 
 from crawler.answer import Answer
 from crawler.errors import StoreError
-from crawler.store.contract import Store
+from crawler.store.contract import Content, Store
 
 logger = logging.getLogger("crawler")
 
@@ -23,7 +23,7 @@ RUN_SECONDS = 20.0
 
 
 class RunObject(msgspec.Struct, kw_only=True):
-    """One run, as the status page shows it.
+    """One run, as the status page shows it; what version 1.0 wrote besides is not read.
 
     Attributes:
         started_at: When it began, UTC.
@@ -34,7 +34,6 @@ class RunObject(msgspec.Struct, kw_only=True):
         engine: How they were sent.
         samples: Its course: `[seconds, requests, found, missing, failed, retries,
             latency_seconds, paused]`, counts and the sum of latencies since the start.
-        cost_usd: What it cost, roughly; None where the size of the instance is not known.
     """
 
     started_at: datetime
@@ -44,25 +43,25 @@ class RunObject(msgspec.Struct, kw_only=True):
     connections: int
     engine: str
     samples: list[Any]
-    cost_usd: float | None = None
 
 
 def run_name(started_at: datetime, run_id: str) -> str:
-    """Name the object of a run; names sort by time."""
+    """Return the name of a run's object; names sort by time."""
     return f"{PREFIX}{started_at:%Y%m%dT%H%M%SZ}-{run_id}.json"
 
 
-def leave_run_object(store: Store, run: RunObject, run_id: str) -> None:
-    """Write a run's object, and remove those beyond the latest 200; trouble is only logged."""
+def leave_run_object(
+    store: Store, run: RunObject, run_id: str, *, kept_runs: int = KEPT_RUNS
+) -> None:
+    """Write a run's object, and remove those beyond the latest; trouble is only logged."""
     try:
         store.write(
             run_name(run.started_at, run_id),
-            msgspec.json.encode(run),
-            generation=None,
-            content_type="application/json",
+            Content(msgspec.json.encode(run), "application/json"),
+            expected=None,
             timeout=RUN_SECONDS,
         )
-        for name in store.list_names(PREFIX, timeout=RUN_SECONDS)[:-KEPT_RUNS]:
+        for name in store.list_names(PREFIX, timeout=RUN_SECONDS)[:-kept_runs]:
             store.delete(name, timeout=RUN_SECONDS)
     except StoreError as error:
         logger.warning("the run's object could not be written: %s", error)

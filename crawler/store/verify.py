@@ -87,7 +87,7 @@ def _verify_block(
         return
     records = decode_block(stored.data, name)
     report.blocks += 1
-    if stored.generation == listed.generation:  # else it was written since it was listed
+    if stored.token == listed.token:  # else it was written since it was listed
         report.problem = next(_lies(listed, records, name), None)
     for num in range(low, high):
         if num not in records:
@@ -101,7 +101,7 @@ def _lies(listed: BlockInfo, records: dict[int, Record], name: str) -> Iterator[
     true = summarise(records.values(), source=listed.source)
     for field in BlockInfo.__struct_fields__:
         says, is_so = getattr(listed, field), getattr(true, field)
-        if says != is_so and field not in {"format", "generation"}:
+        if says != is_so and field not in {"format", "token"}:
             yield f"the listing says of {name} that {field} is {says}, its records say {is_so}"
 
 

@@ -1,11 +1,8 @@
-"""What a run costs, and a day at worst: list prices, sizes of the function, and estimates from them."""
+"""What a deployment costs at worst: list prices, sizes of the function, and estimates from them."""
 
 import math
 
 import msgspec
-
-from crawler.answer import Answer
-from crawler.settings.reading import Settings
 
 PRICES = {
     "vcpu_second": 0.000024,
@@ -64,28 +61,6 @@ def size_for(rate: float, engine: str) -> Size:
     """
     cpu = rate * CPU_SECONDS[engine]
     return next((size for size in SIZES if size.cpu >= cpu), SIZES[-1])
-
-
-def estimate(
-    cpu: float | None, memory_mib: int | None, *, seconds: float, requests: int, blocks_written: int
-) -> float | None:
-    """Estimate as `run_cost`, to a millionth; None where the instance's size is not known."""
-    if cpu is None or memory_mib is None:
-        return None
-    size = Size(cpu, memory_mib)
-    dollars = run_cost(size, seconds=seconds, requests=requests, blocks_written=blocks_written)
-    return round(dollars, 6)
-
-
-def answer_cost(settings: Settings, answer: Answer) -> float | None:
-    """Estimate what the run behind an answer cost; see `estimate`."""
-    return estimate(
-        settings.cpu,
-        settings.memory_mib,
-        seconds=answer.seconds,
-        requests=answer.requests,
-        blocks_written=answer.blocks_written,
-    )
 
 
 def run_cost(size: Size, *, seconds: float, requests: int, blocks_written: int) -> float:

@@ -1,11 +1,16 @@
-"""What is done now and then beside a crawl: old blocks, progress, log lines, samples, status."""
+"""What goes on beside a crawl: old blocks written, progress, its bar, log lines, samples, status."""
 
+import contextlib
 import contextvars
+import importlib
+import importlib.util
 import logging
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterator
+from typing import Any, Self, TextIO
 
 import msgspec
 
@@ -21,12 +26,17 @@ END_SECONDS = 2.0
 """So long the end of a run waits for what is being told."""
 MAX_SAMPLES = 240
 
+# Short, so that 80 columns hold it; how many there are in all stands in the label.
+_KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+_SETTLED = "{desc}: {percentage:3.0f}%|{bar}| settled before"  # nothing was to be asked
+_OPEN = "{desc}: {n_fmt} in {elapsed}{postfix}"  # how many there will be is not known
+
 
 class Progress(msgspec.Struct, frozen=True):
     """Where a run stands: numbers by outcome, requests, seconds since its start.
 
     Attributes:
-        total: Numbers of the range, None where the end is not known yet.
+        total: Numbers of the range, skipped ones included; None where the end is not known yet.
         rate: Requests per second over the last few seconds.
         paused: Seconds until a shared pause ends, 0 where there is none.
     """
@@ -73,6 +83,7 @@ class Housekeeper:
         total: int | None,
         on_progress: Callable[[Progress], None] | None = None,
         on_status: Callable[[], None] | None = None,
+        status_seconds: float = STATUS_SECONDS,
     ) -> None:
         """Prepare.
 
@@ -80,10 +91,11 @@ class Housekeeper:
             frontier: Closed when `stop_event` is set.
             writer: Told to write blocks that have waited long enough.
             stop_event: Ends the run early.
-            skipped: Says how many numbers were left out so far.
+            skipped: Returns how many numbers were left out so far.
             total: Numbers of the range, None where the end is not known.
             on_progress: Told several times a second where the run stands.
-            on_status: Called once a minute, to write the status.
+            on_status: Called now and then, to write the status.
+            status_seconds: How often that is.
         """
         self.samples: list[Sample] = []
         self._frontier, self._writer, self._stop_event = frontier, writer, stop_event
@@ -97,7 +109,7 @@ class Housekeeper:
         if on_progress is not None:
             self._threads.append(_thread("progress", self._every, TURN_SECONDS, self._report))
         if on_status is not None:
-            self._threads.append(_thread("status", self._every, STATUS_SECONDS, on_status))
+            self._threads.append(_thread("status", self._every, status_seconds, on_status))
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -112,7 +124,7 @@ class Housekeeper:
         self._report()
 
     def progress(self) -> Progress:
-        """Say where the run stands."""
+        """Return where the run stands."""
         now, tally = time.monotonic(), self._frontier.tally
         since, before = self._recent[0]
         return Progress(
@@ -186,3 +198,116 @@ class Housekeeper:
 def _thread(name: str, target: Callable[..., None], *args: object) -> threading.Thread:
     run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
     return threading.Thread(target=run, args=(target, *args), name=name, daemon=True)
+
+
+@contextlib.contextmanager
+def progress_bar(
+    label: str, *, stream: TextIO | None = None, notebook: bool | None = None
+) -> Iterator[Callable[[Progress], None] | None]:
+    """Show a bar while the body runs; yields what the run is to call with its counts.
+
+    Yields None where nobody looks, so that the run need not count for nobody: the stream is no
+    terminal, and this is no notebook. The last state stays on its own line when the body ends,
+    however it ends.
+
+    Args:
+        label: What is crawled, such as "songs 1 to 2000".
+        stream: Where the bar goes; None: the process's stderr.
+        notebook: Show it whatever the stream is, as a widget where there are widgets; None: where
+            this runs in a notebook.
+    """
+    notebook = in_notebook() if notebook is None else notebook
+    stream = sys.stderr if stream is None else stream
+    if not (notebook or stream.isatty()):
+        yield None
+        return
+    bar = _Bar(label, stream, notebook=notebook)
+    try:
+        yield bar.show
+    finally:
+        bar.close()
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel, where somebody looks at what a cell shows.
+
+    Nothing is imported to find out: a kernel has IPython loaded.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None  # IPython in a terminal has none
+
+
+class _Bar:
+    """A bar that appears with the first counts; called by one thread at a time."""
+
+    def __init__(self, label: str, stream: TextIO, *, notebook: bool) -> None:
+        self._label = label
+        self._stream = stream
+        self._class = _bar_class(notebook=notebook)
+        self._bar: Any = None
+
+    def show(self, counts: Progress) -> None:
+        """Bring the bar up to date; draws at most ten times a second."""
+        if self._bar is None:
+            has_width = _has_width(self._stream)
+            self._bar = self._class(
+                desc=self._label,
+                total=counts.total,
+                initial=counts.skipped,  # cost no time, so must not shorten the time left
+                file=self._stream,
+                dynamic_ncols=has_width,
+                ncols=None if has_width else 80,
+                nrows=None if has_width else 24,
+                bar_format=_format(counts),
+            )
+        self._bar.bar_format = _format(counts)
+        self._bar.total = counts.total
+        self._bar.set_postfix_str(_postfix(counts), refresh=False)
+        done = counts.found + counts.missing + counts.failed + counts.skipped
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Draw the last state and end its line."""
+        if self._bar is not None:
+            self._bar.refresh()  # a widget would keep what it showed a tenth of a second ago
+            self._bar.close()
+
+
+def _format(counts: Progress) -> str:
+    if counts.total is None:
+        return _OPEN
+    return _SETTLED if counts.skipped == counts.total else _KNOWN
+
+
+def _postfix(counts: Progress) -> str:
+    pace = f"paused {counts.paused:.0f} s" if counts.paused > 0 else f"{counts.rate:.0f}/s"
+    outcomes = f"found {counts.found}, missing {counts.missing}, failed {counts.failed}"
+    return f"{pace}, {outcomes}"
+
+
+def _bar_class(*, notebook: bool) -> Any:
+    """Return tqdm's bar, without the thread and the process-wide lock it would start for itself.
+
+    tqdm is imported here because most runs, the deployed ones above all, show no bar.
+    """
+    widgets = notebook and _has_widgets()
+    base: Any = importlib.import_module("tqdm.notebook" if widgets else "tqdm").tqdm
+
+    class Bar(base):  # type: ignore[misc]
+        monitor_interval = 0
+
+    Bar.set_lock(threading.RLock())
+    return Bar
+
+
+def _has_width(stream: TextIO) -> bool:
+    """Whether the terminal says how wide it is; one of width 0 would be drawn empty."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:
+        return False
+
+
+def _has_widgets() -> bool:
+    return importlib.util.find_spec("ipywidgets") is not None

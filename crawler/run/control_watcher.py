@@ -1,4 +1,4 @@
-"""The contact between runs on one store: `control.json`, read every few seconds, written on a pause."""
+"""The watcher of `control.json`: what runs on one store tell each other, read every few seconds."""
 
 import contextvars
 import logging
@@ -23,19 +23,36 @@ SAME_PAUSE_SECONDS = 1.0
 """A pause that ends less than this after one already told is the same one."""
 
 
-class Contact:
-    """A thread beside a run: obeys stop orders, keeps the pauses of others, tells its own."""
+class ControlWatcher:
+    """A thread beside a run: obeys stop orders, keeps the pauses of others, publishes its own."""
 
-    def __init__(self, frontier: Frontier, store: Store, *, seen_stop_id: str | None) -> None:
-        """Prepare; `seen_stop_id` is the stop order that stood before the run began."""
+    def __init__(
+        self,
+        frontier: Frontier,
+        store: Store,
+        *,
+        seen_stop_id: str | None,
+        every_seconds: float = CONTROL_SECONDS,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            frontier: Stopped by a stop order, held back by a pause.
+            store: Where `control.json` lies.
+            seen_stop_id: The stop order that stood before the run began.
+            every_seconds: How often it is looked at.
+        """
+        self._every_seconds = every_seconds
         self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id
         self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        self._told_until = 0.0
-        self._untold: float | None = None  # the end of a pause that the store does not have yet
+        self._published_until = 0.0
+        self._unpublished: float | None = (
+            None  # the end of a pause that the store does not have yet
+        )
         self._kept_until: datetime | None = None
         self._ended = threading.Event()
         run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
-        self._thread = threading.Thread(target=run, args=(self._run,), name="contact", daemon=True)
+        self._thread = threading.Thread(target=run, args=(self._run,), name="control", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -46,15 +63,15 @@ class Contact:
         self._pauses.put(None)
         self._thread.join(2.0)
 
-    def tell_pause(self, seconds: float) -> None:
+    def publish_pause(self, seconds: float) -> None:
         """Pass a pause the site asked for on to the other instances; never waits.
 
         Answers that were under way when it began ask for the same pause: they are not news.
         """
         until = time.monotonic() + seconds
-        if until < self._told_until + SAME_PAUSE_SECONDS:
+        if until < self._published_until + SAME_PAUSE_SECONDS:
             return
-        self._told_until = until
+        self._published_until = until
         logger.warning(
             "the site asked for a pause of %.0f s",
             seconds,
@@ -76,18 +93,18 @@ class Contact:
             self._frontier.hold(left.total_seconds())
 
     def _run(self) -> None:
-        look_at = time.monotonic() + CONTROL_SECONDS
+        look_at = time.monotonic() + self._every_seconds
         while not self._ended.is_set():
             try:
                 seconds = self._pauses.get(timeout=max(0.0, look_at - time.monotonic()))
             except queue.Empty:
-                look_at = time.monotonic() + CONTROL_SECONDS
+                look_at = time.monotonic() + self._every_seconds
                 self._guarded(self._pass_on)
                 self._guarded(self._obey)
             else:
                 if seconds is not None:
                     until = time.monotonic() + seconds
-                    self._untold = max(until, self._untold or until)
+                    self._unpublished = max(until, self._unpublished or until)
                     self._guarded(self._pass_on)
 
     def _guarded(self, action: Callable[[], None]) -> None:
@@ -97,16 +114,16 @@ class Contact:
             logger.warning("control.json cannot be used at present: %s", error)
 
     def _pass_on(self) -> None:
-        if self._untold is None:
+        if self._unpublished is None:
             return
         now = datetime.now(UTC)
-        until = now + timedelta(seconds=self._untold - time.monotonic())
+        until = now + timedelta(seconds=self._unpublished - time.monotonic())
         if control.order_pause(self._store, until, now=now).pause_until == until:
             self._kept_until = until  # the site told this run first, so its frontier holds already
-        self._untold = None
+        self._unpublished = None
 
     def _obey(self) -> None:
-        order, _ = control.read_control(self._store, timeout=CONTROL_SECONDS)
+        order = control.read_control(self._store, timeout=CONTROL_SECONDS)
         if order.stop_id is not None and order.stop_id != self._seen_stop_id:
             self._frontier.close("stop_order")
         self.keep_pause(order)

@@ -1,16 +1,16 @@
-"""The parts of one run, put together: scope, frontier, lanes, writer, housekeeping, answer."""
+"""The parts of one run, put together: scope, frontier, lanes, writer, watchers, and its answer."""
 
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from crawler.answer import STOPS, Answer
+from crawler.answer import STOPS, Answer, StoppedBy
 from crawler.engines.heeding import Heeding
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier.frontier import Frontier
@@ -19,20 +19,17 @@ from crawler.frontier.work import Policy, Results
 from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
-from crawler.run.contact import Contact
-from crawler.run.cost import answer_cost
-from crawler.run.housekeeping import Housekeeper, Progress
+from crawler.run.control_watcher import CONTROL_SECONDS, ControlWatcher
+from crawler.run.monitor import STATUS_SECONDS, Housekeeper, Progress
 from crawler.run.raw import RawKeeper
-from crawler.run.report import make_answer
-from crawler.run.stock import STORE_SECONDS, Stock
-from crawler.run.watch import watch_fields
-from crawler.run.writer import Writer
+from crawler.run.store_index import STORE_SECONDS, StoreIndex
+from crawler.run.writer import GIVE_UP_SECONDS, MAX_PENDING_BLOCKS, Writer
 from crawler.settings.reading import Settings
 from crawler.source.source import Source
 from crawler.steps import execute_async_event_loop, open_engine
 from crawler.store import control
-from crawler.store.contract import Store
 from crawler.store.run_objects import RunObject, leave_run_object, requests_today
+from crawler.version import VERSION
 
 logger = logging.getLogger("crawler")
 
@@ -42,6 +39,36 @@ CLOSE_SECONDS = 40.0
 SIGNAL_CLOSE_SECONDS = 3.0
 """The same after SIGTERM: the platform leaves 10 s, of which 5 go to attempts in flight."""
 
+MISSING_SHARE = 0.30
+"""A run that found more missing below the last known song than this is worth a look: about 9 in 100
+numbers of the Genius catalogue are missing."""
+
+THROTTLED_SHARE = 0.01
+"""A run of which more answers than this were 429 goes faster than the site likes."""
+
+FEW = 100
+"""A share of fewer numbers than this says nothing."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a run waits for what, and how much it holds; tests have smaller ones.
+
+    Attributes:
+        policy: The limits that the frontier keeps.
+        store_seconds: Time for one look at the store: its check, a listing, a block.
+        give_up_seconds: A store that was out of reach for so long ends the run.
+        max_pending_blocks: With so many waiting for the store, no more numbers are handed out.
+        control_seconds: How often `control.json` is looked at.
+        status_seconds: How often the status is written.
+    """
+
+    policy: Policy = Policy()
+    store_seconds: float = STORE_SECONDS
+    give_up_seconds: float = GIVE_UP_SECONDS
+    max_pending_blocks: int = MAX_PENDING_BLOCKS
+    control_seconds: float = CONTROL_SECONDS
+    status_seconds: float = STATUS_SECONDS
+
 
 class Run:
     """The parts of one run, put together."""
@@ -50,49 +77,52 @@ class Run:
         self,
         request: CrawlRequest,
         settings: Settings,
-        stock: Stock,
+        index: StoreIndex,
         target: Any,
         pacer: Pacer | None,
         *,
         began: float,
         ca_file: str | None = None,
         is_unattended: bool = False,
+        limits: Limits,
     ) -> None:
-        self.settings, self.stock, self.target = settings, stock, target
+        self.settings, self.index, self.limits = settings, index, limits
         self.is_unattended, self.ordered_at = is_unattended, request.ordered_at
         self.started_at, self.started = datetime.now(UTC), began
-        self.raw = RawKeeper(stock.store, is_on=settings.keep_raw)
+        self.raw = RawKeeper(index.store, is_on=settings.keep_raw)
         self.target = self.raw.keeping(target)
         self.writer = Writer(
-            self.raw.saving(stock.save),
-            on_stored=stock.note_stored,
+            self.raw.saving(index.save),
+            on_stored=index.note_stored,
             on_trouble=lambda reason: self.frontier.close("store", reason),
-            threads=8 if stock.store.location.startswith("gs://") else 1,
+            threads=index.store.parallel_writes,
+            give_up_seconds=limits.give_up_seconds,
+            max_pending_blocks=limits.max_pending_blocks,
         )
         self.scope = Scope(
             request,
             settings,
-            stock.listing,
+            index.listing,
             now=self.started_at,
-            read=stock.read,
+            read=index.read,
             on_block=self.writer.expect,
-            met=stock.met,
-            relist=stock.relist,
+            met=index.met,
+            relist=index.relist,
         )
         self.heeding, self.ca_file = Heeding(target, settings, ca_file), ca_file
         budget = settings.time_budget_seconds
         self.frontier = Frontier(
-            Policy(max_requests=_requests_left(settings, stock.store, self.started_at)),
+            msgspec.structs.replace(limits.policy, max_requests=self._requests_left()),
             pacer=pacer or Pacer(settings.rate),
             own_pacer=self.heeding.own_pacer(request.max_rate),
             deadline=None if budget is None else self.started + budget,
             on_record=self._book if self.scope.has_tail else self.writer.add,
-            on_pause=lambda seconds: self.contact.tell_pause(seconds),  # noqa: PLW0108 - made later
+            on_pause=lambda seconds: self.watcher.publish_pause(seconds),  # noqa: PLW0108 - made later
             has_room=lambda: self.writer.has_room() and self.raw.has_room(),
             last_known=None if request.recheck == "missing" else self.scope.last_found,
         )
         self.keeper: Housekeeper
-        self.contact: Contact
+        self.watcher: ControlWatcher
 
     def execute(
         self,
@@ -110,8 +140,13 @@ class Run:
             contact=self.settings.contact,
             ca_file=self.ca_file,
         )
-        order, _ = control.read_control(self.stock.store, timeout=STORE_SECONDS)
-        self.contact = Contact(self.frontier, self.stock.store, seen_stop_id=order.stop_id)
+        order = control.read_control(self.index.store, timeout=self.limits.store_seconds)
+        self.watcher = ControlWatcher(
+            self.frontier,
+            self.index.store,
+            seen_stop_id=order.stop_id,
+            every_seconds=self.limits.control_seconds,
+        )
         self.keeper = Housekeeper(
             self.frontier,
             self.writer,
@@ -119,16 +154,17 @@ class Run:
             skipped=lambda: self.scope.skipped,
             total=self.scope.total,
             on_progress=on_progress,
-            on_status=self.stock.write_status,
+            on_status=self.index.write_status,
+            status_seconds=self.limits.status_seconds,
         )
         self._log_start()
-        self.contact.keep_pause(order)
+        self.watcher.keep_pause(order)
         stop = control.standing_stop(
             order, ordered_at=self.ordered_at, is_unattended=self.is_unattended
         )
         if stop is not None:
             self.frontier.close(*stop)
-        with self.contact, self.keeper:
+        with self.watcher, self.keeper:
             try:
                 execute_async_event_loop(
                     self.heeding.apply(self.frontier, self.scope.supply, self._book),
@@ -160,9 +196,8 @@ class Run:
     def _leave(self, answer: Answer, engine: str) -> None:
         stop, detail = STOPS[answer.stopped_by], self.frontier.stop_detail
         kinds, settings = dict(self.frontier.tally.kinds), self.settings
-        cost_usd = answer_cost(settings, answer)
-        watched = watch_fields(answer, kinds, self.scope.missing_at_end)
-        fields = msgspec.structs.asdict(answer) | watched | {"cost_usd": cost_usd}
+        alerting = alert_fields(answer, kinds, self.scope.missing_at_end)
+        fields = msgspec.structs.asdict(answer) | alerting
         logger.log(
             getattr(logging, stop.severity.replace("NOTICE", "INFO")),
             "run finished: %s%s",
@@ -178,17 +213,16 @@ class Run:
             connections=settings.connections,
             engine=engine,
             samples=list(self.keeper.samples),
-            cost_usd=cost_usd,
         )
         if self.is_unattended and answer.stopped_by == "unauthorized":
             self._hold()
         if answer.stopped_by != "store" and not self.writer.lost:  # a store in trouble would hang
-            leave_run_object(self.stock.store, run_object, secrets.token_hex(4))
-            self.stock.write_status()
+            leave_run_object(self.index.store, run_object, secrets.token_hex(4))
+            self.index.write_status()
 
     def _hold(self) -> None:
         try:
-            control.order_hold(self.stock.store, "unauthorized", now=datetime.now(UTC))
+            control.order_hold(self.index.store, "unauthorized", now=datetime.now(UTC))
         except StoreError as error:
             logger.warning("scheduled runs could not be held: %s", error)
 
@@ -204,9 +238,63 @@ class Run:
             },
         )
 
+    def _requests_left(self) -> int | None:
+        cap = self.settings.max_requests_per_day
+        if cap is None:
+            return None
+        timeout = self.limits.store_seconds
+        return max(0, cap - requests_today(self.index.store, self.started_at, timeout=timeout))
 
-def _requests_left(settings: Settings, store: Store, now: datetime) -> int | None:
-    cap = settings.max_requests_per_day
-    if cap is None:
-        return None
-    return max(0, cap - requests_today(store, now, timeout=STORE_SECONDS))
+
+def make_answer(frontier: Frontier, writer: Writer, scope: Scope, *, seconds: float) -> Answer:
+    """Count up a run that has ended.
+
+    Records that could not be stored are taken back from the counts: their numbers are left.
+    """
+    tally, lost = frontier.tally, writer.lost
+    found, missing = tally.found - lost["found"], tally.missing - lost["missing"]
+    failed, skipped = tally.failed - lost["failed"], scope.skipped_in_all()
+    remaining = max(0, scope.stop - scope.start - found - missing - failed - skipped)
+    return Answer(
+        start=scope.start,
+        stop=scope.stop,
+        mode=scope.mode,
+        found=found,
+        missing=missing,
+        failed=failed,
+        skipped=skipped,
+        complete=not (remaining or failed or scope.has_gaps),
+        remaining=remaining,
+        requests=tally.requests,
+        retries=tally.retries,
+        seconds=round(seconds, 3),
+        mean_rate=round(tally.requests / max(seconds, 1e-9), 2),
+        stopped_by="store" if lost.total() else cast("StoppedBy", frontier.stopped_by or "done"),
+        blocks_written=writer.blocks_written,
+        version=VERSION,
+    )
+
+
+def alert_fields(answer: Answer, kinds: Mapping[str, int], missing_at_end: int) -> dict[str, Any]:
+    """Compute what the alerts filter on; the names are those of `deploy/metrics`.
+
+    A filter over logs can compare one field with a number, but cannot divide two.
+
+    Args:
+        answer: What the run did.
+        kinds: Failed attempts by kind.
+        missing_at_end: Missing numbers beyond the last found song: every look for new songs ends
+            with a thousand of them, so they are no sign of trouble.
+
+    Returns:
+        `missing_high`, `throttled`: booleans, see the constants. `gained`: whether the run settled
+        anything below the end, or found nothing left to settle.
+    """
+    missing = max(0, answer.missing - missing_at_end)
+    settled = answer.found + missing
+    return {
+        "missing_high": settled >= FEW and missing > MISSING_SHARE * settled,
+        "throttled": answer.requests >= FEW
+        and kinds.get("http_429", 0) > THROTTLED_SHARE * answer.requests,
+        "gained": bool(settled) or answer.complete,
+    }

@@ -1,4 +1,4 @@
-"""The contact between runs on one store: pauses told once, orders of others obeyed."""
+"""The watcher of control.json: pauses told once, orders of others obeyed."""
 
 import logging
 import time
@@ -9,8 +9,7 @@ import pytest
 
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.pacer import Pacer
-from crawler.run import contact as contact_module
-from crawler.run.contact import Contact
+from crawler.run.control_watcher import ControlWatcher
 from crawler.store.control import order_pause, order_stop, read_control
 from crawler.store.folder import FolderStore
 from tests.clock import utc_now, wait_until
@@ -34,10 +33,10 @@ def test_a_pause_is_told_to_the_others_through_the_store(
     frontier: Frontier, store: FolderStore
 ) -> None:
     """What the site asked of one instance lies in `control.json` for all."""
-    with Contact(frontier, store, seen_stop_id=None) as contact:
-        contact.tell_pause(30.0)
-        assert wait_until(lambda: read_control(store, timeout=5)[0].pause_until is not None)
-    until = read_control(store, timeout=5)[0].pause_until
+    with ControlWatcher(frontier, store, seen_stop_id=None) as watcher:
+        watcher.publish_pause(30.0)
+        assert wait_until(lambda: read_control(store, timeout=5).pause_until is not None)
+    until = read_control(store, timeout=5).pause_until
     assert until is not None
     assert 20 < (until - utc_now()).total_seconds() <= 30
 
@@ -45,18 +44,16 @@ def test_a_pause_is_told_to_the_others_through_the_store(
 def test_a_pause_is_told_also_where_the_store_fails_at_first(
     frontier: Frontier,
     store: FolderStore,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A store that cannot be written to for a moment does not keep the others in the dark."""
-    monkeypatch.setattr(contact_module, "CONTROL_SECONDS", 0.05)
     blocked = Path(store.location) / "control.json"
     blocked.mkdir()  # no file can take its place
-    with Contact(frontier, store, seen_stop_id=None) as contact:
-        contact.tell_pause(30.0)
+    with ControlWatcher(frontier, store, seen_stop_id=None, every_seconds=0.05) as watcher:
+        watcher.publish_pause(30.0)
         assert wait_until(lambda: "control.json cannot be used" in caplog.text)
         blocked.rmdir()
-        assert wait_until(lambda: read_control(store, timeout=5)[0].pause_until is not None)
+        assert wait_until(lambda: read_control(store, timeout=5).pause_until is not None)
 
 
 def test_the_same_pause_is_told_once(
@@ -65,31 +62,29 @@ def test_the_same_pause_is_told_once(
     """Sixty-four answers of one moment ask for one pause: one log line, one write."""
     with (
         caplog.at_level(logging.WARNING, "crawler"),
-        Contact(frontier, store, seen_stop_id=None) as contact,
+        ControlWatcher(frontier, store, seen_stop_id=None) as watcher,
     ):
         for _ in range(64):
-            contact.tell_pause(5.0)
+            watcher.publish_pause(5.0)
     assert len(caplog.records) == 1
 
 
 def test_E12_a_pause_of_another_instance_holds_this_one(
-    frontier: Frontier, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+    frontier: Frontier, store: FolderStore
 ) -> None:
     """`control.json` is looked at, and its pause is kept here too."""
-    monkeypatch.setattr(contact_module, "CONTROL_SECONDS", 0.05)
     order_pause(store, utc_now() + timedelta(seconds=60), now=utc_now())
-    with Contact(frontier, store, seen_stop_id=None):
+    with ControlWatcher(frontier, store, seen_stop_id=None, every_seconds=0.05):
         assert wait_until(lambda: frontier.resume_at > time.monotonic() + 30)
 
 
 def test_D7_a_pause_is_kept_once_whatever_the_time_of_day(
-    frontier: Frontier, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+    frontier: Frontier, store: FolderStore
 ) -> None:
     """The clock was set back an hour: a pause of 0.2 s lasts 0.2 s, however often it is read."""
-    monkeypatch.setattr(contact_module, "CONTROL_SECONDS", 0.05)
     ordered_at = utc_now() + timedelta(hours=1)
     order_pause(store, ordered_at + timedelta(seconds=0.2), now=ordered_at)
-    with Contact(frontier, store, seen_stop_id=None):
+    with ControlWatcher(frontier, store, seen_stop_id=None, every_seconds=0.05):
         assert wait_until(lambda: 0 < frontier.resume_at < time.monotonic())
         ended_at = frontier.resume_at
         order_stop(store, now=utc_now(), by="ann")
@@ -98,13 +93,12 @@ def test_D7_a_pause_is_kept_once_whatever_the_time_of_day(
 
 
 def test_D7_a_pause_told_by_this_run_is_not_read_as_another(
-    frontier: Frontier, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+    frontier: Frontier, store: FolderStore
 ) -> None:
     """What the site told this run holds its frontier already: what it wrote itself adds nothing."""
-    monkeypatch.setattr(contact_module, "CONTROL_SECONDS", 0.05)
-    with Contact(frontier, store, seen_stop_id=None) as contact:
-        contact.tell_pause(30.0)
-        assert wait_until(lambda: read_control(store, timeout=5)[0].pause_until is not None)
+    with ControlWatcher(frontier, store, seen_stop_id=None, every_seconds=0.05) as watcher:
+        watcher.publish_pause(30.0)
+        assert wait_until(lambda: read_control(store, timeout=5).pause_until is not None)
         order_stop(store, now=utc_now(), by="ann")
         assert wait_until(lambda: frontier.stopped_by == "stop_order")
     assert frontier.resume_at < time.monotonic()

@@ -6,7 +6,7 @@ import pytest
 
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.pacer import Pacer
-from crawler.run.housekeeping import MAX_SAMPLES, Housekeeper, Progress
+from crawler.run.monitor import MAX_SAMPLES, Housekeeper, Progress
 from crawler.run.writer import Writer
 from tests.clock import wait_until
 

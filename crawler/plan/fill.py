@@ -1,4 +1,4 @@
-"""The plan: a range less what the store has settled, as numbers to ask for, block by block."""
+"""Filling a range: what is to be asked of each block, by its counts or records, and the numbers in order."""
 
 import contextvars
 import logging
@@ -7,18 +7,131 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from itertools import islice
 
+import msgspec
+
 from crawler.errors import BlockFormatError
-from crawler.plan import planned
 from crawler.plan.block_order import BlockOrder
-from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.record import Record
-from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
+from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first, last_asked_at
 
 logger = logging.getLogger("crawler")
 
 READ_AHEAD = 8  # blocks, so that reading one from a bucket delays nobody
+
+
+class Criteria(msgspec.Struct, frozen=True, kw_only=True):
+    """Which recorded numbers are to be asked again.
+
+    Attributes:
+        now: The time of the run, or of the order of which it is a part, aware.
+        refresh_before: A settled record asked before this time counts as not settled.
+        is_missing_rechecked: Whether missing numbers count as not settled, if asked before `now`.
+        skip_until_due: Whether a failed number is left out until its next try is due.
+    """
+
+    now: datetime
+    refresh_before: datetime | None = None
+    is_missing_rechecked: bool = False
+    skip_until_due: bool = False
+
+    def wants(self, record: Record) -> bool:
+        """Whether a number that has this record is to be asked again."""
+        if record.outcome == "failed":
+            due = record.next_try_at
+            return not (self.skip_until_due and due is not None and due > self.now)
+        asked_at = last_asked_at(record)
+        if record.outcome == "missing" and self.is_missing_rechecked and asked_at < self.now:
+            return True
+        return self.refresh_before is not None and asked_at < self.refresh_before
+
+
+class PlannedBlock(msgspec.Struct):
+    """What is to be asked of one block.
+
+    Attributes:
+        first: Its first number.
+        numbers: To be asked, ascending.
+        is_new: Whether the store showed no such block.
+        failed_runs: Of numbers that failed before: in how many runs in a row.
+        settled: Numbers of the range that are settled and not asked.
+        postponed: Numbers of the range that failed before and are not due.
+        unreadable: Numbers of the range that cannot be planned, since the block is broken.
+        is_touched: Whether it holds more than the listing showed: another run is about.
+    """
+
+    first: int
+    numbers: Sequence[int]
+    is_new: bool
+    failed_runs: dict[int, int] = {}
+    settled: int = 0
+    postponed: int = 0
+    unreadable: int = 0
+    is_touched: bool = False
+
+
+def plan_from_counts(
+    info: BlockInfo | None, first: int, numbers: Sequence[int], criteria: Criteria
+) -> PlannedBlock | None:
+    """Plan a block from its counts alone; None where its records must be read.
+
+    Args:
+        info: What the listing says of it, None where it shows no such block.
+        first: Its first number.
+        numbers: Those of the range that lie in it, ascending.
+        criteria: What is to be asked again.
+    """
+    if info is None:
+        return PlannedBlock(first, numbers, is_new=True)
+    oldest = info.oldest_fetched_at
+    is_stale = (
+        criteria.refresh_before is not None
+        and oldest is not None
+        and oldest < criteria.refresh_before
+    )
+    is_rechecked = (
+        criteria.is_missing_rechecked and info.missing and (oldest is None or oldest < criteria.now)
+    )
+    if is_stale or is_rechecked or info.failed:
+        return None
+    if info.settled != info.last_num - info.first_num + 1:
+        return None
+    if len(numbers) and info.first_num <= numbers[0] and numbers[-1] <= info.last_num:
+        return PlannedBlock(first, [], is_new=False, settled=len(numbers))
+    asked = [n for n in numbers if not info.first_num <= n <= info.last_num]
+    return PlannedBlock(first, asked, is_new=False, settled=len(numbers) - len(asked))
+
+
+def settled_in(info: BlockInfo, count: int, criteria: Criteria) -> int:
+    """Return how many of `count` numbers of a block are settled for certain, by its counts alone."""
+    if count < BLOCK_SIZE:
+        return 0
+    oldest = info.oldest_fetched_at
+    if criteria.refresh_before is not None and (oldest is None or oldest < criteria.refresh_before):
+        return 0
+    return info.found if criteria.is_missing_rechecked else info.settled
+
+
+def plan_from_records(
+    first: int, records: Mapping[int, Record], numbers: Sequence[int], criteria: Criteria
+) -> PlannedBlock:
+    """Plan a block from its records; arguments as above."""
+    block = PlannedBlock(first, [], is_new=not records)
+    asked: list[int] = []
+    for num in numbers:
+        record = records.get(num)
+        if record is None or criteria.wants(record):
+            asked.append(num)
+            if record is not None and record.failed_runs:
+                block.failed_runs[num] = record.failed_runs
+        elif record.outcome == "failed":
+            block.postponed += 1
+        else:
+            block.settled += 1
+    block.numbers = asked
+    return block
 
 
 class FillSupply:
@@ -72,7 +185,7 @@ class FillSupply:
         self._relisting: Future[None] | None = None
 
     def take(self, wanted: int) -> list[int]:
-        """Give the next numbers; fewer or none while a block is being read.
+        """Return the next numbers; fewer or none while a block is being read.
 
         Raises:
             StoreUnavailableError: A block cannot be read.
@@ -199,12 +312,12 @@ class FillSupply:
 
     def _from_counts(self, first: int) -> PlannedBlock | None:
         info = self._listing.get(first)
-        return planned.plan_from_counts(info, first, self._numbers(first), self._criteria)
+        return plan_from_counts(info, first, self._numbers(first), self._criteria)
 
     def _settled_in(self, first: int) -> int:
         if known := self._from_counts(first):
             return known.settled
-        return planned.settled_in(self._listing[first], len(self._numbers(first)), self._criteria)
+        return settled_in(self._listing[first], len(self._numbers(first)), self._criteria)
 
     def _by_reading(self, first: int) -> PlannedBlock:
         numbers = self._numbers(first)
@@ -213,7 +326,7 @@ class FillSupply:
         except BlockFormatError as error:
             logger.error("%s; its numbers are left out", error)  # noqa: TRY400 - no trace is needed
             return PlannedBlock(first, [], is_new=False, unreadable=len(numbers))
-        block = planned.plan_from_records(first, records, numbers, self._criteria)
+        block = plan_from_records(first, records, numbers, self._criteria)
         info = self._listing.get(first)
         if not self._is_alone and first not in self._left_over:
             block.is_touched = len(records) > (info.settled + info.failed if info else 0)

@@ -1,4 +1,4 @@
-"""The stock: what the store holds, kept true while a run reads from it and writes to it."""
+"""The index of a store: the counts of its blocks, kept true while a run reads and writes."""
 
 import logging
 from datetime import UTC, datetime
@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from crawler.errors import StoreError
 from crawler.page.status_page import write_status
 from crawler.record import Record
-from crawler.store.block import decode_block
-from crawler.store.block_info import BlockInfo, block_name
-from crawler.store.contract import Store, save_block
+from crawler.store.block import BlockInfo, block_name, decode_block
+from crawler.store.contract import ABSENT, Store, save_block
 from crawler.store.run_objects import RunObject
 
 logger = logging.getLogger("crawler")
@@ -17,25 +16,36 @@ STORE_SECONDS = 60.0
 """Time for one look at the store: a listing, or the check of its rights."""
 
 
-class Stock:
-    """What the store holds, kept true while the run writes to it."""
+class StoreIndex:
+    """The counts of a store's blocks, by first number, kept true while the run writes to it."""
 
-    def __init__(self, store: Store, source: str, start: int | None, stop: int | None) -> None:
-        """List the blocks of `[start, stop)`, or all where `start` is None."""
-        self.store, self.source = store, source
+    def __init__(
+        self,
+        store: Store,
+        source: str,
+        start: int | None,
+        stop: int | None,
+        *,
+        timeout: float = STORE_SECONDS,
+    ) -> None:
+        """List the blocks of `[start, stop)`, or all where `start` is None.
+
+        `timeout` bounds each look at the store, seconds.
+        """
+        self.store, self.source, self.timeout = store, source, timeout
         self.met: set[int] = set()
         """Blocks in which another run was met: somebody else had written to them meanwhile."""
         self._range = (start or 0, stop)
         self._own: set[int] = set()
         self._known_runs: dict[str, RunObject | None] = {}
-        blocks = store.list_blocks(start or 0, stop, timeout=STORE_SECONDS)
+        blocks = store.list_blocks(start or 0, stop, timeout=timeout)
         self.listing = {info.first: info for info in blocks}
         self._is_whole = start is None
 
     def read(self, first: int) -> dict[int, Record]:
         """Read the records of a block."""
         name = block_name(first)
-        stored = self.store.read(name, timeout=STORE_SECONDS)
+        stored = self.store.read(name, timeout=self.timeout)
         return {} if stored is None else decode_block(stored.data, name)
 
     def save(
@@ -50,18 +60,18 @@ class Stock:
             first,
             records,
             source=self.source,
-            generation=0 if is_new else known.generation if known else 1,
+            believed=ABSENT if is_new else known.token if known else None,
             timeout=timeout,
             on_conflict=(lambda: None) if is_own else (lambda: self.met.add(first)),
         )
 
     def relist(self) -> None:
         """Bring the listing up to date with what others have stored."""
-        for info in self.store.list_blocks(*self._range, timeout=STORE_SECONDS):
+        for info in self.store.list_blocks(*self._range, timeout=self.timeout):
             self.listing[info.first] = info
 
     def note_stored(self, info: BlockInfo) -> None:
-        """Learn that a block was stored."""
+        """Note that a block was stored."""
         self.listing[info.first] = info
         logger.info(
             "block %d stored: %d found, %d missing, %d failed",
@@ -79,7 +89,7 @@ class Stock:
         """
         if not self._is_whole:
             try:
-                blocks = list(self.store.list_blocks(timeout=STORE_SECONDS))
+                blocks = list(self.store.list_blocks(timeout=self.timeout))
             except StoreError as error:
                 logger.warning("the status could not be written: %s", error)
                 return
