@@ -34,7 +34,7 @@ from crawler.settings.reading import MAX_SONG_NUM, Settings, read_settings
 from crawler.version import VERSION
 
 if TYPE_CHECKING:
-    from crawler.frontier.pacer import Pacer
+    from crawler.frontier.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,10 @@ def _run(crawl_request: CrawlRequest, deployment: "_Deployment", *, is_unattende
     from crawler.run.crawl import run  # with it comes the engine: not needed to refuse a request
 
     return run(
-        crawl_request, deployment.settings, pacer=deployment.pacer, is_unattended=is_unattended
+        crawl_request,
+        deployment.settings,
+        rate_limiter=deployment.rate_limiter,
+        is_unattended=is_unattended,
     )
 
 
@@ -213,10 +216,10 @@ class _Deployment(NamedTuple):
     """What all requests of this process share."""
 
     settings: Settings
-    pacer: "Pacer"
+    rate_limiter: "RateLimiter"
 
 
-_first_request = threading.Lock()  # two at once must not make two pacers
+_first_request = threading.Lock()  # two at once must not make two rate limiters
 
 
 def _deployment() -> _Deployment:
@@ -227,13 +230,13 @@ def _deployment() -> _Deployment:
 @functools.cache  # an exception is not kept: a wrong deployment says so to every request
 def _read_deployment() -> _Deployment:
     """Read the settings at the first request, so that wrong ones are answered, not a crash loop."""
-    from crawler.frontier.pacer import Pacer
+    from crawler.frontier.rate_limiter import RateLimiter
 
     configure_logging(os.environ)
     settings = read_settings(os.environ, env_file=_ENV_FILE)
     token = settings.genius_token
     configure_logging(os.environ, secrets=[token.reveal()] if token else [])
-    return _Deployment(settings, Pacer(settings.rate))
+    return _Deployment(settings, RateLimiter(settings.rate))
 
 
 def _read_request(request: Request, settings: Settings) -> CrawlRequest:

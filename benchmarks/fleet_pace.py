@@ -19,7 +19,7 @@ from typing import Any
 
 from crawler import crawl
 from crawler.demo.behaviour import busiest_second
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 
 ROOT = Path(__file__).parent.parent
 CRAWLS = 3
@@ -27,16 +27,16 @@ STALL_EVERY_SECONDS = 2.0
 
 
 def note_starts() -> list[float]:
-    """Have the pacers of this process note when they grant an attempt, which is sent at once."""
+    """Have the rate limiters of this process note when they grant an attempt, which is sent at once."""
     starts: list[float] = []
-    grant = Pacer.grant
+    grant = RateLimiter.grant
 
-    def noted(pacer: Pacer, wanted: int, now: float) -> tuple[int, float]:
-        granted, wait = grant(pacer, wanted, now)
+    def noted(rate_limiter: RateLimiter, wanted: int, now: float) -> tuple[int, float]:
+        granted, wait = grant(rate_limiter, wanted, now)
         starts.extend([time.monotonic()] * granted)
         return granted, wait
 
-    Pacer.grant = noted  # type: ignore[method-assign, assignment]
+    RateLimiter.grant = noted  # type: ignore[method-assign, assignment]
     return starts
 
 

@@ -17,7 +17,7 @@ from crawler.engines.contract import Engine
 from crawler.engines.requests_engine import RequestsEngine
 from crawler.errors import Missing, PageError, SettingsError, StoppedError
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import IterableSupply, Job, Policy, Results, Supply
 from crawler.lanes import gather_lanes
 from crawler.loops import run_anywhere
@@ -93,7 +93,7 @@ async def get_data_asynchronous(
             collected is in `song_urls`. Not raised when a `frontier` was given: it knows.
     """
     own_frontier = frontier is None
-    frontier = frontier or Frontier(pacer=Pacer(rate))
+    frontier = frontier or Frontier(rate_limiter=RateLimiter(rate))
     pairs: list[tuple[Step1 | Source, Iterable[Any] | Supply, Results]] = list(jobs)
     if song_urls is not None and not (pairs and song_nums is _NO_ITEMS):
         pairs.insert(0, (function, song_nums, song_urls))

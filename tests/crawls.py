@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.record import Record
 from crawler.source.source import GeniusSource
@@ -54,7 +54,7 @@ class Crawl:
         """Crawl; `function` is step 1 or a source, by default the Genius source at the address."""
         self.records: dict[Any, Record] = {}
         self.results: list[Any] = []
-        frontier.setdefault("pacer", Pacer(rate))
+        frontier.setdefault("rate_limiter", RateLimiter(rate))
         self.frontier = Frontier(policy, on_record=self._book, **frontier)
         target = function or GeniusSource(base_url, TOKEN)
         if isinstance(engine, str):

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt, IterableSupply, Job, Policy
 from crawler.record import Record
@@ -78,7 +78,7 @@ class Crawl:
         seed: int = 1,
         lateness: float = 0.0,
         clock: Clock | None = None,
-        pacer: Pacer | None = None,
+        rate_limiter: RateLimiter | None = None,
         policy: Policy | None = None,
         supply: Any = None,
         on_record: Callable[[Record], None] | None = None,
@@ -87,13 +87,13 @@ class Crawl:
         """Prepare; `lateness` is the most by which a lane wakes too late, seconds."""
         self.clock = clock or Clock()
         self.random = random.Random(seed)
-        self.pacer = pacer or Pacer(rate)
+        self.rate_limiter = rate_limiter or RateLimiter(rate)
         self.records: dict[Any, list[Record]] = {}
         self.starts: list[float] = []
         self.sent: list[Any] = []
         self.frontier = Frontier(
             policy,
-            pacer=self.pacer,
+            rate_limiter=self.rate_limiter,
             clock=self.clock,
             wall=self.clock.wall,
             uniform=self.random.uniform,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.run.control_watcher import ControlWatcher
 from crawler.store.control import order_pause, order_stop, read_control
 from crawler.store.folder import FolderStore
@@ -18,7 +18,7 @@ from tests.clock import utc_now, wait_until
 @pytest.fixture
 def frontier() -> Frontier:
     """A frontier without a limit."""
-    return Frontier(pacer=Pacer(0))
+    return Frontier(rate_limiter=RateLimiter(0))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.source.source import GeniusSource
 from crawler.steps import execute_async_event_loop
@@ -264,8 +264,8 @@ def test_requests_that_libcurl_repeats_are_counted(faulty_site):
 
 def test_a_run_that_is_closed_ends_within_its_grace(faulty_site):
     """What hangs is cut when the grace is over."""
-    frontier = Frontier(Policy(grace_seconds=0.3), pacer=Pacer(0))
-    threading.Timer(0.2, frontier.close, ("signal",)).start()
+    frontier = Frontier(Policy(grace_seconds=0.3), rate_limiter=RateLimiter(0))
+    threading.Timer(0.2, frontier.stop, ("signal",)).start()
     began = time.monotonic()
     source = GeniusSource(faulty_site.url("hang-before-headers"), TOKEN)
     for engine in ENGINES:

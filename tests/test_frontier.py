@@ -12,7 +12,7 @@ import pytest
 from crawler.errors import StoreUnavailableError
 from crawler.frontier.backlog import MAX_WAITING
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import IterableSupply, Policy
 from tests.simulation import NOON, Clock, Crawl, found, job_over, run_together, status
@@ -86,11 +86,11 @@ def test_three_jobs_share_a_whole_batch():
 
 def test_pace_that_is_not_needed_is_left_to_others():
     """A run with one number left takes one attempt's worth of the shared pace."""
-    pacer = Pacer(1000)
-    pacer.grant(1, 999.0)
-    attempts, _ = Crawl([1], pacer=pacer).frontier.take(64)
+    rate_limiter = RateLimiter(1000)
+    rate_limiter.grant(1, 999.0)
+    attempts, _ = Crawl([1], rate_limiter=rate_limiter).frontier.take(64)
     assert len(attempts) == 1
-    assert pacer.grant(64, 1000.0)[0] == 29
+    assert rate_limiter.grant(64, 1000.0)[0] == 29
 
 
 class Flaky:
@@ -118,7 +118,7 @@ def test_E3_a_store_that_cannot_be_read_ends_the_run_as_such():
 
 def test_a_generator_that_raises_leaves_the_lock_free():
     """The caller's own error comes out of one lane; the others are not left waiting."""
-    frontier = Frontier(pacer=Pacer(0))
+    frontier = Frontier(rate_limiter=RateLimiter(0))
     frontier.add_job(job_over([], supply=Flaky(ZeroDivisionError(), after=0)))
     raised = []
 
@@ -204,15 +204,15 @@ def test_429s_count_towards_neither_tries_nor_time():
 
 def test_a_pause_of_another_run_does_not_count_as_a_number_s_time():
     """Ten minutes of pause that somebody else learnt of leave a number its tries."""
-    clock, pacer, asked = Clock(), Pacer(100), []
+    clock, rate_limiter, asked = Clock(), RateLimiter(100), []
 
     def answer(attempt, _now):
         asked.append(1)
         return found(attempt) if len(asked) > 2 else Reply(attempt, status=500)
 
-    crawl = Crawl([7], clock=clock, pacer=pacer, answer=answer, latency=0.0)
+    crawl = Crawl([7], clock=clock, rate_limiter=rate_limiter, answer=answer, latency=0.0)
     crawl.run(seconds=0.1)
-    pacer.hold(clock.now + 600, clock.now)
+    rate_limiter.hold(clock.now + 600, clock.now)
     assert crawl.run().outcomes == {7: "found"}
 
 
@@ -282,7 +282,7 @@ def test_memory_is_bounded_while_numbers_wait():
     crawl = Crawl(range(10**9), rate=0, connections=512, latency=0.001)
     crawl.answer = lambda a, _n: Reply(a, status=500) if a.song_num % 2 else found(a)
     crawl.run(seconds=0.5)
-    waiting = crawl.frontier._backlog._waiting
+    waiting = crawl.frontier._host._backlog._waiting
     assert MAX_WAITING <= len(waiting) <= MAX_WAITING + 512
 
 
@@ -295,8 +295,8 @@ def test_one_number_that_waits_for_minutes_holds_up_nothing():
 
     crawl = Crawl(range(10_000), rate=0, answer=answer, policy=policy).run(seconds=30)
     assert len(crawl.records) == 9_999
-    assert len(crawl.frontier._backlog._waiting) == 1
-    assert not crawl.frontier._backlog._ready
+    assert len(crawl.frontier._host._backlog._waiting) == 1
+    assert not crawl.frontier._host._backlog._ready
 
 
 # Pauses.
@@ -311,7 +311,7 @@ def test_an_overloaded_site_is_asked_half_as_often(reply):
     crawl.clock.now += 1
     attempts, _ = crawl.frontier.take(2)
     crawl.frontier.hand_back([reply(attempt, 0.0) for attempt in attempts])
-    assert crawl.pacer.limit == 50
+    assert crawl.rate_limiter.limit == 50
 
 
 @pytest.mark.parametrize("number", [429, 503])
@@ -355,7 +355,7 @@ def test_D1_D2_one_shared_pause(number, retry_after, skew_hours):
     assert told == pytest.approx([2.0] * len(told))
     for at in read_at:
         assert not [start for start in crawl.starts if at < start < at + 2 - 1e-6]
-    assert crawl.pacer.limit == float("inf")  # one cut, long won back
+    assert crawl.rate_limiter.limit == float("inf")  # one cut, long won back
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_D3_an_unreadable_retry_after_is_no_pause(text):
 
     crawl = Crawl(range(1000), answer=answer, on_pause=told.append).run()
     assert told == []
-    assert crawl.pacer.held_seconds == 0
+    assert crawl.rate_limiter.held_seconds == 0
     assert len(crawl.outcomes) == 1000
 
 
@@ -385,7 +385,7 @@ def test_D2_a_pause_that_is_over_is_none(text):
     crawl = Crawl(
         [1], answer=lambda a, _n: Reply(a, status=429, headers={"retry-after": text})
     ).run(10)
-    assert crawl.pacer.held_seconds == 0
+    assert crawl.rate_limiter.held_seconds == 0
 
 
 @pytest.mark.parametrize("budget", [1680.0, None])
@@ -410,29 +410,34 @@ def test_D4_a_pause_longer_than_the_time_left_ends_the_run(budget):
 @pytest.mark.parametrize("budget", [1680.0, None])
 def test_D4_a_run_that_begins_in_a_long_pause_ends_at_once(budget):
     """The pause was learnt by an earlier run of the process: nothing is asked."""
-    pacer = Pacer(100)
-    pacer.hold(1000.0 + 86400, 1000.0)
-    crawl = Crawl(range(100), pacer=pacer, deadline=None if budget is None else 1000 + budget).run()
+    rate_limiter = RateLimiter(100)
+    rate_limiter.hold(1000.0 + 86400, 1000.0)
+    crawl = Crawl(
+        range(100), rate_limiter=rate_limiter, deadline=None if budget is None else 1000 + budget
+    ).run()
     assert (crawl.frontier.stopped_by, crawl.starts) == ("paused", [])
     assert crawl.clock.now == 1000
 
 
 def test_D4_a_long_pause_ends_all_runs_of_the_process():
     """A run beside the one that was told ends as well."""
-    clock, pacer = Clock(), Pacer(100)
+    clock, rate_limiter = Clock(), RateLimiter(100)
     told = Crawl(
-        range(10**6), clock=clock, pacer=pacer, answer=status(429, headers={"retry-after": "86400"})
+        range(10**6),
+        clock=clock,
+        rate_limiter=rate_limiter,
+        answer=status(429, headers={"retry-after": "86400"}),
     )
-    other = Crawl(range(10**6), clock=clock, pacer=pacer, deadline=2000.0)
+    other = Crawl(range(10**6), clock=clock, rate_limiter=rate_limiter, deadline=2000.0)
     run_together([told, other])
     assert (told.frontier.stopped_by, other.frontier.stopped_by) == ("paused", "paused")
 
 
 def test_a_pause_that_can_be_waited_for_is_waited_for():
     """A run begun in a pause of a minute goes on when it is over."""
-    pacer = Pacer(100)
-    pacer.hold(1060.0, 1000.0)
-    crawl = Crawl(range(10), pacer=pacer, deadline=1100.0).run()
+    rate_limiter = RateLimiter(100)
+    rate_limiter.hold(1060.0, 1000.0)
+    crawl = Crawl(range(10), rate_limiter=rate_limiter, deadline=1100.0).run()
     assert crawl.frontier.stopped_by == "done"
     assert min(crawl.starts) >= 1060
 
@@ -458,7 +463,7 @@ def test_D7_a_wall_clock_that_jumps_changes_nothing():
         )
 
     crawl = Crawl(range(10**6), clock=clock, answer=answer).run(60)
-    assert crawl.pacer.held_seconds == pytest.approx(3, abs=0.5)
+    assert crawl.rate_limiter.held_seconds == pytest.approx(3, abs=0.5)
     assert sum(start >= 1050 for start in crawl.starts) == pytest.approx(1000, rel=0.02)
 
 
@@ -581,8 +586,8 @@ def test_close_in_the_midst_of_everything(moment):
     crawl = Crawl(range(10**6), answer=answer, rate=0)
     crawl.run(seconds=moment)
     asked = len(crawl.starts)
-    crawl.frontier.close("stop_order", "because")
-    crawl.frontier.close("signal")
+    crawl.frontier.stop("stop_order", "because")
+    crawl.frontier.stop("signal")
     crawl.run()
     assert (crawl.frontier.stopped_by, crawl.frontier.stop_detail) == ("stop_order", "because")
     assert len(crawl.starts) == asked
@@ -594,9 +599,9 @@ def test_the_grace_time_begins_when_the_run_is_closed():
     """Endless while it is open, then five seconds that run out."""
     crawl = Crawl(range(5))
     assert crawl.frontier.grace_left() == float("inf")
-    crawl.frontier.close("signal")
+    crawl.frontier.stop("signal")
     crawl.clock.now += 3
-    crawl.frontier.close("done")
+    crawl.frontier.stop("done")
     assert crawl.frontier.grace_left() == 2.0
 
 
@@ -629,7 +634,7 @@ def test_no_lane_is_left_waiting(lanes, rate, hasty):
     seen: list = []
     frontier = Frontier(
         Policy(backoff_seconds=0.01),
-        pacer=Pacer(rate),
+        rate_limiter=RateLimiter(rate),
         on_record=seen.append,
     )
     frontier.add_job(job_over(range(600)))
@@ -666,7 +671,7 @@ def test_every_lane_that_waits_gets_its_turn(hasty):
             return super().take(wanted) if is_open.is_set() else []
 
     is_open = threading.Event()
-    frontier = Frontier(pacer=Pacer(0))
+    frontier = Frontier(rate_limiter=RateLimiter(0))
     frontier.add_job(job_over([], supply=Gated(range(8))))
     threads = [threading.Thread(target=frontier.next_attempt, daemon=True) for _ in range(8)]
     for thread in threads:
@@ -681,7 +686,7 @@ def test_every_lane_that_waits_gets_its_turn(hasty):
 @pytest.mark.parametrize("ending", ["close", "finish"])
 def test_lanes_that_wait_in_a_pause_end_when_the_run_is_closed(ending, hasty):
     """All of them wake, though one only watched the clock."""
-    frontier = Frontier(pacer=Pacer(100))
+    frontier = Frontier(rate_limiter=RateLimiter(100))
     frontier.add_job(job_over(range(1000)))
     frontier.hold(600.0)
     got: list = []
@@ -691,7 +696,7 @@ def test_lanes_that_wait_in_a_pause_end_when_the_run_is_closed(ending, hasty):
     ]
     for thread in threads:
         thread.start()
-    frontier.finish() if ending == "finish" else frontier.close("signal")
+    frontier.finish() if ending == "finish" else frontier.stop("signal")
     for thread in threads:
         thread.join(10)
     assert got == [None] * 32
@@ -703,7 +708,7 @@ def test_a_lane_that_rests_is_woken_by_the_end():
     frontier.add_job(job_over(range(5)))
     thread = threading.Thread(target=frontier.rest, args=(600.0,), daemon=True)
     thread.start()
-    frontier.close("signal")
+    frontier.stop("signal")
     thread.join(10)
     assert not thread.is_alive()
     frontier.rest(600.0)  # and nobody falls asleep afterwards

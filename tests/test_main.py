@@ -375,8 +375,8 @@ def test_A17_two_requests_at_once_keep_one_pace(tmp_path):
     assert max(sum(a <= b < a + 1 for b in arrivals) for a in arrivals) <= 106
 
 
-def test_A17_first_requests_at_once_share_one_pacer(monkeypatch):
-    """However many threads ask first, one pacer is made."""
+def test_A17_first_requests_at_once_share_one_rate_limiter(monkeypatch):
+    """However many threads ask first, one rate limiter is made."""
     for name, value in DEPLOYMENT.items():
         monkeypatch.setenv(name, value)
     together = threading.Barrier(4)
@@ -386,7 +386,7 @@ def test_A17_first_requests_at_once_share_one_pacer(monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         deployments = list(pool.map(lambda _: main._deployment(), range(4)))
     main._read_deployment.cache_clear()
-    assert len({id(deployment.pacer) for deployment in deployments}) == 1
+    assert len({id(deployment.rate_limiter) for deployment in deployments}) == 1
 
 
 def test_A18_an_error_nobody_foresaw_keeps_its_secrets(tmp_path):

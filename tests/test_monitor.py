@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.run.monitor import MAX_SAMPLES, Housekeeper, Progress
 from crawler.run.writer import Writer
 from tests.clock import wait_until
@@ -14,7 +14,7 @@ from tests.clock import wait_until
 @pytest.fixture
 def frontier() -> Frontier:
     """A frontier without a limit."""
-    return Frontier(pacer=Pacer(0))
+    return Frontier(rate_limiter=RateLimiter(0))
 
 
 def keeper_of(frontier: Frontier, **options: object) -> Housekeeper:

@@ -10,7 +10,7 @@ import pytest
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.source.source import GeniusSource
 from crawler.steps import execute_async_event_loop, open_engine
@@ -132,7 +132,7 @@ def slow_to_connect(port, seconds):
 def test_D1_a_pause_that_begins_during_a_handshake_is_kept(faulty_site_tls, engine):
     """The request of a connection that stands only afterwards is held back, and comes later."""
     began = time.monotonic()
-    frontier = Frontier(Policy(attempt_seconds=10), pacer=Pacer(0))
+    frontier = Frontier(Policy(attempt_seconds=10), rate_limiter=RateLimiter(0))
     threading.Timer(0.2, frontier.hold, (1.0,)).start()
     port = int(faulty_site_tls.base_url.rpartition(":")[2])
     lane = open_engine(

@@ -11,7 +11,7 @@ from crawler import execute_async_event_loop, get_data_asynchronous, request_son
 from crawler.demo.songs import expected_info
 from crawler.errors import Missing, PageError, SettingsError, StoppedError
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.source.source import GeniusSource
 from crawler.steps import open_engine
@@ -126,9 +126,9 @@ def test_step_2_makes_no_task_for_each_number():
     def stops(session, song_num, song_urls):
         song_urls.append((song_num, 1))
         if song_num >= 50:
-            frontier.close("stop_order")
+            frontier.stop("stop_order")
 
-    frontier = Frontier(pacer=Pacer(0))
+    frontier = Frontier(rate_limiter=RateLimiter(0))
     execute_async_event_loop(endless(), function=stops, frontier=frontier, connections=4)
     assert len(taken) < 200
 
@@ -191,7 +191,7 @@ def test_a_run_that_ends_early_says_why_and_keeps_what_it_has(demo_site):
         execute_async_event_loop(NUMBERS, function=wrong, rate=0)
     assert caught.value.stopped_by == "unauthorized"
     assert "401" in str(caught.value)
-    frontier = Frontier(pacer=Pacer(0))
+    frontier = Frontier(rate_limiter=RateLimiter(0))
     assert execute_async_event_loop(NUMBERS, function=wrong, frontier=frontier) == []
     assert frontier.stopped_by == "unauthorized"
 

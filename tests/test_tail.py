@@ -86,7 +86,7 @@ def test_a_run_that_is_closed_does_not_wait_for_the_tail(moment):
     """Answers that never come keep nobody."""
     crawl = crawl_over(tail_after(0), status(500), rate=100)
     crawl.run(seconds=moment)
-    crawl.frontier.close("signal")
+    crawl.frontier.stop("signal")
     crawl.run(seconds=60)
     assert crawl.is_over
 

@@ -7,7 +7,7 @@ from typing import Any
 from crawler.engines.robots import AllowedSupply, Robots, asks_robots, read_robots
 from crawler.errors import StoppedError
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import FAILURE_KINDS
 from crawler.frontier.work import Supply
 from crawler.record import Record
@@ -35,10 +35,15 @@ class Heeding:
             except StoppedError as error:
                 self._stop = error
 
-    def own_pacer(self, max_rate: float | None) -> Pacer | None:
-        """Make the pacer of this run alone, for the rate it may have and the delay asked for."""
+    def slowed(self, shared: RateLimiter, max_rate: float | None) -> RateLimiter:
+        """Return the shared pace, or a lower one of this run alone in front of it.
+
+        Args:
+            shared: The pace of all runs of the process.
+            max_rate: What this run may have at most; robots.txt may ask for a longer delay.
+        """
         rate = self._robots.slowed(max_rate or 0.0)
-        return Pacer(rate) if rate else None
+        return RateLimiter(rate, shared=shared) if rate else shared
 
     def apply(self, frontier: Frontier, supply: Supply, book: Callable[[Record], None]) -> Supply:
         """Leave out what is forbidden; close a run whose host must be left alone.
@@ -49,7 +54,7 @@ class Heeding:
             book: Gets the record of each number denied, under the frontier's lock.
         """
         if self._stop is not None:
-            frontier.close(self._stop.stopped_by, str(self._stop))
+            frontier.stop(self._stop.stopped_by, str(self._stop))
         if not self._robots.has_rules:
             return supply
 

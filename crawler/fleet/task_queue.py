@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from crawler.errors import QueueError
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.settings.reading import Settings, is_loopback
 
 CREATES_PER_SECOND = 500.0
@@ -85,12 +85,12 @@ class TaskQueue:
         Raises:
             QueueError: The queue refuses us or cannot be reached; what was created stays.
         """
-        pacer, waiting, lock = Pacer(rate), iter(tasks), threading.Lock()
+        rate_limiter, waiting, lock = RateLimiter(rate), iter(tasks), threading.Lock()
 
         def work() -> list[bool]:
             client, created = self._make(), []
             for task in _one_by_one(waiting, lock):
-                _wait_for_turn(pacer, clock, sleep)
+                _wait_for_turn(rate_limiter, clock, sleep)
                 if not has_time():
                     break
                 created.append(self._create(client, task))
@@ -168,10 +168,10 @@ def _one_by_one(tasks: Iterator[Task], lock: threading.Lock) -> Iterator[Task]:
 
 
 def _wait_for_turn(
-    pacer: Pacer, clock: Callable[[], float], sleep: Callable[[float], None]
+    rate_limiter: RateLimiter, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> None:
     while True:
-        granted, wait = pacer.grant(1, clock())
+        granted, wait = rate_limiter.grant(1, clock())
         if granted:
             return
         sleep(wait)

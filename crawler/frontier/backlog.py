@@ -40,14 +40,17 @@ class Backlog:
         return min(wanted, len(ready))
 
     def pop(self, count: int) -> list[Attempt]:
-        """Give the next attempts, no more than `prepare` counted."""
+        """Return the next attempts, no more than `prepare` counted."""
         popleft = self._ready.popleft
         return [popleft() for _ in range(count)]
 
-    def tried(self) -> list[Attempt]:
-        """Give those that wait for another try, or could have it now."""
-        ready = [attempt for attempt in self._ready if attempt.requests]
-        return [*ready, *(attempt for _, _, attempt in self._waiting)]
+    def give_up_tried(self) -> list[Attempt]:
+        """Return those that wait for another try, or could have it now; none of them comes again."""
+        tried = [attempt for attempt in self._ready if attempt.requests]
+        tried += [attempt for _, _, attempt in self._waiting]
+        self._ready = deque(attempt for attempt in self._ready if not attempt.requests)
+        self._waiting.clear()
+        return tried
 
     @property
     def next_due(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The frontier hands out the next attempt that is due; all policy of a crawl is here, once."""
+"""The frontier hands out the next attempt that is due; all policy of a crawl is behind it, once."""
 
 import math
 import random
@@ -7,16 +7,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from crawler.frontier.backlog import Backlog
-from crawler.frontier.brakes import Brakes
-from crawler.frontier.dispatch import Dispatch
-from crawler.frontier.judging import Judging
-from crawler.frontier.ledger import Ledger
-from crawler.frontier.pacer import Pacer
-from crawler.frontier.trust import Trust
-from crawler.frontier.turns import Turns
+from crawler.errors import StoreError
+from crawler.frontier.host import SUPPLY_SECONDS, Host
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, Job, Policy
+from crawler.frontier.work import Attempt, Job, Policy, Tally
 from crawler.record import Record
 
 
@@ -24,7 +19,10 @@ class Frontier:
     """Hands out attempts as pace, pauses, retries and budget allow, and judges what comes back.
 
     Lanes call `take` (or `next_attempt`, which waits) and `hand_back`; any thread may call
-    `close`. Nothing sleeps while it holds the lock. Numbers are handed out in order.
+    `stop`. Nothing sleeps while it holds the lock. Numbers are handed out in order.
+
+    One of the lanes that wait watches the clock, the others wait behind it: so 64 lanes at 100
+    attempts a second wake one thread an attempt, not 64.
 
     Attributes:
         policy: The limits of the run.
@@ -38,8 +36,7 @@ class Frontier:
         self,
         policy: Policy | None = None,
         *,
-        pacer: Pacer | None = None,
-        own_pacer: Pacer | None = None,
+        rate_limiter: RateLimiter | None = None,
         deadline: float | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_pause: Callable[[float], None] | None = None,
@@ -53,8 +50,8 @@ class Frontier:
 
         Args:
             policy: Its limits.
-            pacer: Shared by all runs against the host; by default one of its own, 100 a second.
-            own_pacer: A lower rate for this run alone.
+            rate_limiter: The pace, shared by all runs against the host; by default one of its own,
+                100 a second.
             deadline: End of the time budget, monotonic seconds; None for no end.
             on_record: Gets each number's record once, under the lock, in the order of arrival.
             on_pause: Told the seconds of each pause the site asked for, under the lock.
@@ -67,54 +64,64 @@ class Frontier:
         self.policy = policy or Policy()
         self.stopped_by: str | None = None
         self.stop_detail = ""
+        self.tally, self.is_recording = Tally(), on_record is not None
         self._clock, self._closed_at = clock, math.inf
         self._deadline = math.inf if deadline is None else deadline
-        self._backlog, self._trust = Backlog(), Trust(last_known)
-        ledger = Ledger(on_record)
-        self.is_recording, self.tally = ledger.is_recording, ledger.tally
-        self._brakes = Brakes(pacer or Pacer(100.0), own_pacer)
-        parts = (self._backlog, self._trust, self._brakes)
-        self._judging = Judging(
-            *parts, ledger, self.policy, on_pause=on_pause, clock=clock, wall=wall, uniform=uniform
-        )
-        self._dispatch = Dispatch(
-            *parts, self._judging, self.tally, self.policy, deadline=deadline, has_room=has_room
+        self._has_room = has_room
+        self._host = Host(
+            rate_limiter or RateLimiter(100.0),
+            self.policy,
+            self.tally,
+            stop=self._stop,
+            deadline=self._deadline,
+            on_record=on_record,
+            on_pause=on_pause,
+            last_known=last_known,
+            clock=clock,
+            wall=wall,
+            uniform=uniform,
         )
         self._lock = threading.Lock()
-        self._turns = Turns(self._lock)
-        self._is_finished = False
+        self._due, self._turn = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._is_led = self._is_finished = False
 
     # What a run looks at and calls.
 
     @property
     def in_flight(self) -> int:
         """Attempts handed out and not yet handed back."""
-        return self._dispatch.in_flight
+        return self._host.in_flight
 
     @property
     def resume_at(self) -> float:
         """When the shared pause ends, monotonic seconds; in the past where there is none."""
-        return self._brakes.resume_at
+        return self._host.limiter.resume_at
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list; jobs take turns."""
         with self._lock:
-            self._backlog.add_job(job)
+            self._host.add_job(job)
 
-    def close(self, stopped_by: str, detail: str = "") -> None:
-        """Hand out no more; the first reason given stays."""
+    def stop(self, reason: str, detail: str = "") -> None:
+        """End the run: hand out no more, and judge what is still under way; the first reason stays.
+
+        Args:
+            reason: A word of `crawler.answer.STOPS`.
+            detail: The same in words.
+        """
         with self._lock:
-            self._close(stopped_by, detail)
+            self._stop(reason, detail)
 
     def hold(self, seconds: float) -> None:
         """Begin a shared pause that was learnt elsewhere."""
         with self._lock:
-            self._brakes.hold(seconds, self._clock())
+            now = self._clock()
+            self._host.limiter.hold(now + seconds, now)
 
     def finish(self) -> None:
         """End the run: what a stuck lane still hands back changes nothing any more."""
         with self._lock:
-            self._close("done")
+            self._stop("done", "")
             self._is_finished = True
 
     def grace_left(self) -> float:
@@ -123,7 +130,7 @@ class Frontier:
         The time budget may run out while all lanes are busy and none asks for more.
         """
         if self.stopped_by is None and self._clock() >= self._deadline:
-            self.close("time_budget")
+            self.stop("time_budget")
         return self._closed_at + self.policy.grace_seconds - self._clock()
 
     # What lanes call.
@@ -148,70 +155,82 @@ class Frontier:
                         return attempts[0]
                     if wait is None:
                         return None
-                    self._turns.wait(wait)
+                    self._wait(wait)
             finally:
-                self._turns.pass_on()
+                if not self._is_led:
+                    self._turn.notify()  # on leaving: one lane that follows is to lead
 
     def rest(self, seconds: float) -> None:
         """Wait until something changes, or so long; for a lane with nothing under way."""
         with self._lock:
             if self.stopped_by is None:
-                self._turns.rest(seconds)
+                self._due.wait(seconds)
 
     def hand_back(self, replies: list[Reply]) -> None:
         """Judge what came of attempts; each attempt is to be handed back exactly once."""
         with self._lock:
             if not self._is_finished:
-                self._dispatch.in_flight -= self._judging.settle(replies)
-                self._look_up()
+                self._host.settle(replies)
+                self._due.notify()
 
     def put_back(self, attempts: list[Attempt]) -> None:
         """Take back attempts whose request was never sent; they cost nothing and come again."""
         with self._lock:
-            self._dispatch.put_back(attempts, self._clock())
-            self._turns.note_change()
+            self._host.put_back(attempts)
+            self._due.notify()
 
     def abandon(self, attempt: Attempt) -> None:
         """Fail a number whose lane is stuck in code that cannot be interrupted."""
         with self._lock:
             if attempt.is_out and not self._is_finished:
-                self._dispatch.in_flight -= 1
-                self._judging.give_up(attempt)
-                self._look_up()
+                self._host.give_up(attempt)
+                self._due.notify()
 
     def charge(self, requests: int) -> None:
         """Count requests that a transport repeated on its own, and pay for them."""
         with self._lock:
             self.tally.requests += requests
             self.tally.retries += requests
-            self._brakes.charge(requests)
+            self._host.limiter.charge(requests)
 
     # Under the lock.
 
     def _take(self, wanted: int) -> tuple[list[Attempt], float | None]:
-        if self.stopped_by is None:
-            attempts, wait = self._dispatch.take(wanted, self._clock())
-            if attempts:
-                return attempts, wait
-            self._heed()
-            if self.stopped_by is None:
-                return attempts, wait
-        return [], None
+        if self.stopped_by is not None:
+            return [], None
+        now = self._clock()
+        if now >= self._deadline:
+            self._stop("time_budget", "")
+            return [], None
+        if self._has_room is not None and not self._has_room():
+            return [], SUPPLY_SECONDS
+        try:
+            attempts, wait = self._host.take(wanted, now)
+        except StoreError as error:  # a supply reads from the store what is settled
+            self._stop("store", str(error))
+            return [], None
+        return attempts, wait if attempts or self._closed_at == math.inf else None
 
-    def _look_up(self) -> None:
-        self._heed()
-        self._turns.note_change()
+    def _wait(self, seconds: float) -> None:
+        """Lead for so long, or follow until it is this lane's turn; then look again.
 
-    def _heed(self) -> None:
-        """Close when what was handed out, or what came back, says so."""
-        stop = self._trust.stop or self._dispatch.stop
-        if stop is not None:
-            self._close(*stop)
+        As long as anybody follows, somebody leads or has been told to.
+        """
+        if self._is_led:
+            self._turn.wait()
+            return
+        self._is_led = True
+        try:
+            self._due.wait(seconds)
+        finally:
+            self._is_led = False
 
-    def _close(self, stopped_by: str, detail: str = "") -> None:
-        if self.stopped_by is None:
-            self.stopped_by, self.stop_detail = stopped_by, detail
-            self._closed_at = self._clock()
-            if stopped_by == "circuit":
-                self._judging.give_up_answered()
-            self._turns.wake_all()
+    def _stop(self, reason: str, detail: str) -> bool:
+        """End the run, unless it has ended before; return whether this reason is the first."""
+        if self.stopped_by is not None:
+            return False
+        self.stopped_by, self.stop_detail = reason, detail
+        self._closed_at = self._clock()
+        self._due.notify_all()
+        self._turn.notify_all()
+        return True

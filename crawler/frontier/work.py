@@ -1,5 +1,6 @@
-"""What the frontier deals in: the limits of a run, jobs, and attempts."""
+"""What the frontier deals in: the limits of a run, its counts, jobs, and attempts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Protocol
@@ -32,6 +33,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: int | None = None
 
 
+class Tally(msgspec.Struct):
+    """Counts of one run: numbers by outcome, requests, repeats, failed attempts by kind.
+
+    `latency_seconds` is the time from handing out to handing back, summed over all attempts.
+    """
+
+    found: int = 0
+    missing: int = 0
+    failed: int = 0
+    requests: int = 0
+    retries: int = 0
+    latency_seconds: float = 0.0
+    kinds: Counter[str] = msgspec.field(default_factory=Counter)
+
+
 class Supply(Protocol):
     """Where fresh numbers come from; called under the frontier's lock, so it must not wait.
 
@@ -42,7 +58,7 @@ class Supply(Protocol):
     exhausted: bool
 
     def take(self, wanted: int) -> list[Any]:
-        """Give at most so many numbers; fewer, or none, when they are not at hand yet."""
+        """Return at most so many numbers; fewer, or none, when they are not at hand yet."""
 
 
 class IterableSupply:
@@ -53,7 +69,7 @@ class IterableSupply:
         self.exhausted = False
 
     def take(self, wanted: int) -> list[Any]:
-        """Give the next items, in order."""
+        """Return the next items, in order."""
         chunk = list(islice(self._items, wanted))
         self.exhausted = len(chunk) < wanted
         return chunk
@@ -90,7 +106,7 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
     Attributes:
         song_num: The number, or whatever item the user's function takes.
         job: The job it belongs to.
-        number: Requests made for it before this one that count towards the limit.
+        counted_attempts: Requests made for it before this one that count towards the limit.
         requests: All requests made for it before this one.
         first_at: When its first request was handed out, monotonic seconds less all time held back.
         sent_at: When it was handed out this time, monotonic seconds.
@@ -102,7 +118,7 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
 
     song_num: Any
     job: Job
-    number: int = 0
+    counted_attempts: int = 0
     requests: int = 0
     first_at: float = 0.0
     sent_at: float = 0.0

@@ -125,5 +125,5 @@ class ControlWatcher:
     def _obey(self) -> None:
         order = control.read_control(self._store, timeout=CONTROL_SECONDS)
         if order.stop_id is not None and order.stop_id != self._seen_stop_id:
-            self._frontier.close("stop_order")
+            self._frontier.stop("stop_order")
         self.keep_pause(order)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from crawler.answer import Answer
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Results
 from crawler.page.map import map_strip
 from crawler.request.crawl_request import CrawlRequest, check_request, label
@@ -111,7 +111,7 @@ def run(
     request: CrawlRequest,
     settings: Settings,
     *,
-    pacer: Pacer | None = None,
+    rate_limiter: RateLimiter | None = None,
     function: Any = None,
     song_urls: Results | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -124,7 +124,7 @@ def run(
     Args:
         request: What is asked for.
         settings: How this deployment crawls.
-        pacer: The pace shared by all runs of a process against the host.
+        rate_limiter: The pace shared by all runs of a process against the host.
         function: Step 1 or a source; by default what the settings name.
         song_urls: Gets `(song_num, info)` as pages arrive.
         on_progress: Told several times a second where the run stands.
@@ -151,7 +151,7 @@ def run(
         settings,
         index,
         target,
-        pacer,
+        rate_limiter,
         began=began,
         ca_file=settings.ca_file,
         is_unattended=is_unattended,

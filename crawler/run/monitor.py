@@ -145,7 +145,7 @@ class Housekeeper:
         while not self._ended.wait(TURN_SECONDS):
             now = time.monotonic()
             if self._stop_event.is_set() and self._frontier.stopped_by is None:
-                self._frontier.close("signal")
+                self._frontier.stop("signal")
                 self._writer.flush()
             self._writer.tick()
             self._recent = [*self._recent[-25:], (now, self._frontier.tally.requests)]

@@ -14,7 +14,7 @@ from crawler.answer import STOPS, Answer, StoppedBy
 from crawler.engines.heeding import Heeding
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy, Results
 from crawler.plan.scope import Scope
 from crawler.record import Record
@@ -79,7 +79,7 @@ class Run:
         settings: Settings,
         index: StoreIndex,
         target: Any,
-        pacer: Pacer | None,
+        rate_limiter: RateLimiter | None,
         *,
         began: float,
         ca_file: str | None = None,
@@ -94,7 +94,7 @@ class Run:
         self.writer = Writer(
             self.raw.saving(index.save),
             on_stored=index.note_stored,
-            on_trouble=lambda reason: self.frontier.close("store", reason),
+            on_trouble=lambda reason: self.frontier.stop("store", reason),
             threads=index.store.parallel_writes,
             give_up_seconds=limits.give_up_seconds,
             max_pending_blocks=limits.max_pending_blocks,
@@ -113,8 +113,9 @@ class Run:
         budget = settings.time_budget_seconds
         self.frontier = Frontier(
             msgspec.structs.replace(limits.policy, max_requests=self._requests_left()),
-            pacer=pacer or Pacer(settings.rate),
-            own_pacer=self.heeding.own_pacer(request.max_rate),
+            rate_limiter=self.heeding.slowed(
+                rate_limiter or RateLimiter(settings.rate), request.max_rate
+            ),
             deadline=None if budget is None else self.started + budget,
             on_record=self._book if self.scope.has_tail else self.writer.add,
             on_pause=lambda seconds: self.watcher.publish_pause(seconds),  # noqa: PLW0108 - made later
@@ -163,7 +164,7 @@ class Run:
             order, ordered_at=self.ordered_at, is_unattended=self.is_unattended
         )
         if stop is not None:
-            self.frontier.close(*stop)
+            self.frontier.stop(*stop)
         with self.watcher, self.keeper:
             try:
                 execute_async_event_loop(
@@ -174,7 +175,7 @@ class Run:
                     frontier=self.frontier,
                 )
             except StoreUnavailableError as error:
-                self.frontier.close("store", str(error))
+                self.frontier.stop("store", str(error))
             finally:
                 self.scope.close()
                 self.writer.close(self._seconds_to_close())

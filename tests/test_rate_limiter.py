@@ -7,17 +7,18 @@ from collections import deque
 
 import pytest
 
-from crawler.frontier.brakes import Brakes
-from crawler.frontier.pacer import Pacer
+from crawler.frontier.rate_limiter import RateLimiter
 from tests.simulation import Clock, Crawl, most_in_a_second, run_together
 
 
-def grants(pacer: Pacer, seconds: float, lateness: float, *, seed: int = 1) -> list[float]:
+def grants(
+    rate_limiter: RateLimiter, seconds: float, lateness: float, *, seed: int = 1
+) -> list[float]:
     """Take one attempt at a time as a lane does that wakes up to `lateness` seconds late."""
     now, chance, starts = 1000.0, random.Random(seed), []
     end = now + seconds
     while now < end:
-        granted, wait = pacer.grant(1, now)
+        granted, wait = rate_limiter.grant(1, now)
         starts += [now] * granted
         now += wait + chance.uniform(0.0, lateness)
     return starts
@@ -26,7 +27,7 @@ def grants(pacer: Pacer, seconds: float, lateness: float, *, seed: int = 1) -> l
 @pytest.mark.parametrize("lateness", [0.0, 0.002, 0.008])
 def test_D8_the_pace_holds_for_a_minute(lateness):
     """At 100 a second the mean is within 1 %, and no second holds more than 105."""
-    starts = grants(Pacer(100), 60, lateness)
+    starts = grants(RateLimiter(100), 60, lateness)
     assert 0.99 * 6000 <= len(starts) <= 6001
     assert most_in_a_second(starts) <= 105
 
@@ -34,26 +35,26 @@ def test_D8_the_pace_holds_for_a_minute(lateness):
 @pytest.mark.parametrize("rate", [0.5, 1, 3, 10, 20, 33.3, 40, 49.9, 50, 60, 100, 333, 1000])
 def test_any_rate_is_held_with_late_lanes(rate):
     """The mean is within 1 %; no second holds 5 %, or where that is less one attempt, too many."""
-    starts = grants(Pacer(rate), 60, min(0.01, 0.3 / rate))
+    starts = grants(RateLimiter(rate), 60, min(0.01, 0.3 / rate))
     assert 0.99 * 60 * rate <= len(starts) <= 60 * rate + 1
     assert most_in_a_second(starts) <= max(1.05 * rate, rate + 1)
 
 
 def test_no_limit_grants_all_at_once():
     """At rate 0 everything wanted is granted, and nothing has to be waited for."""
-    assert Pacer(0).grant(512, 5.0) == (512, 0.0)
+    assert RateLimiter(0).grant(512, 5.0) == (512, 0.0)
 
 
 @pytest.mark.parametrize("rate", [1, 10, 100, 1000])
 @pytest.mark.parametrize("slept", [1.0, 3600.0, 1e7])
 def test_D7_no_burst_follows_a_sleep(rate, slept):
     """However long nobody asked, the next second holds no more than any other."""
-    pacer = Pacer(rate)
-    pacer.grant(1, 10.0)
+    rate_limiter = RateLimiter(rate)
+    rate_limiter.grant(1, 10.0)
     now, starts = 10.0 + slept, []
     end = now + 3
     while now < end:
-        granted, wait = pacer.grant(1000, now)
+        granted, wait = rate_limiter.grant(1000, now)
         starts += [now] * granted
         now += max(wait, 1e-4)
     assert most_in_a_second(starts) <= max(1.05 * rate, rate + 1)
@@ -61,11 +62,11 @@ def test_D7_no_burst_follows_a_sleep(rate, slept):
 
 def test_lateness_is_made_good_only_up_to_half_a_second():
     """After a stall of ten seconds at most half a second's attempts are caught up with."""
-    pacer = Pacer(100)
-    pacer.grant(1, 0.0)
+    rate_limiter = RateLimiter(100)
+    rate_limiter.grant(1, 0.0)
     now, count = 10.0, 0
     while now < 110.0:
-        granted, wait = pacer.grant(1, now)
+        granted, wait = rate_limiter.grant(1, now)
         count += granted
         now += wait
     assert 100 * 100 + 45 <= count <= 100 * 100 + 51
@@ -74,9 +75,9 @@ def test_lateness_is_made_good_only_up_to_half_a_second():
 def test_a_wait_that_floats_shorten_still_ends():
     """Whoever waits exactly as long as told gets an attempt, at any time of the clock."""
     for begin in (0.0, 1e3, 1e6, 1e7):
-        pacer, now, idle = Pacer(3), begin, 0
+        rate_limiter, now, idle = RateLimiter(3), begin, 0
         for _ in range(200):
-            granted, wait = pacer.grant(1, now)
+            granted, wait = rate_limiter.grant(1, now)
             idle = 0 if granted else idle + 1
             assert idle <= 2
             now += wait
@@ -84,14 +85,14 @@ def test_a_wait_that_floats_shorten_still_ends():
 
 def test_nothing_is_granted_in_a_pause_nor_made_good_after_it():
     """A pause ends when it was said to end, and leaves no debt to the site."""
-    pacer = Pacer(100)
-    pacer.grant(1, 0.0)
-    assert pacer.hold(60.0, 0.0)
-    granted, wait = pacer.grant(5, 59.9)
+    rate_limiter = RateLimiter(100)
+    rate_limiter.grant(1, 0.0)
+    assert rate_limiter.hold(60.0, 0.0)
+    granted, wait = rate_limiter.grant(5, 59.9)
     assert (granted, round(wait, 6)) == (0, 0.1)
     now, starts = 60.0, []
     while now < 62:
-        granted, wait = pacer.grant(100, now)
+        granted, wait = rate_limiter.grant(100, now)
         starts += [now] * granted
         now += wait
     assert len(starts) <= 201
@@ -99,22 +100,22 @@ def test_nothing_is_granted_in_a_pause_nor_made_good_after_it():
 
 def test_a_pause_is_lengthened_but_never_shortened():
     """Of two pauses the later end counts; time held back is counted once."""
-    pacer = Pacer(100)
-    assert pacer.hold(10.0, 0.0)
-    assert not pacer.hold(5.0, 1.0)
-    assert pacer.hold(12.0, 1.0)
-    assert (pacer.resume_at, pacer.held_seconds) == (12.0, 12.0)
+    rate_limiter = RateLimiter(100)
+    assert rate_limiter.hold(10.0, 0.0)
+    assert not rate_limiter.hold(5.0, 1.0)
+    assert rate_limiter.hold(12.0, 1.0)
+    assert (rate_limiter.resume_at, rate_limiter.held_seconds) == (12.0, 12.0)
 
 
 def test_charged_requests_are_paid_for_in_the_same_second():
     """What a transport sends on its own comes off the pace, with no second above it."""
-    pacer = Pacer(100)
-    pacer.grant(1, 0.0)
-    granted, _ = pacer.grant(100, 100.0)  # late: half a second may be made good
-    pacer.charge(10)
+    rate_limiter = RateLimiter(100)
+    rate_limiter.grant(1, 0.0)
+    granted, _ = rate_limiter.grant(100, 100.0)  # late: half a second may be made good
+    rate_limiter.charge(10)
     starts, now = [100.0] * (granted + 10), 100.0
     while now < 101:
-        granted, wait = pacer.grant(100, now)
+        granted, wait = rate_limiter.grant(100, now)
         starts += [now] * granted
         now += wait
     assert most_in_a_second(starts) <= 105
@@ -122,34 +123,34 @@ def test_charged_requests_are_paid_for_in_the_same_second():
 
 def test_a_debt_made_without_a_limit_never_comes_due():
     """At rate 0 charged requests cost nothing, not even when the pace is cut afterwards."""
-    pacer = Pacer(0)
-    pacer.grant(64, 0.0)
-    pacer.charge(10_000)
-    pacer.slow_down(0.0, 0.5)
-    assert pacer.grant(1, 0.6)[0] == 1
+    rate_limiter = RateLimiter(0)
+    rate_limiter.grant(64, 0.0)
+    rate_limiter.charge(10_000)
+    rate_limiter.slow_down(0.0, 0.5)
+    assert rate_limiter.grant(1, 0.6)[0] == 1
 
 
 def test_a_grant_given_back_is_granted_again():
     """Giving back leaves the pace as if nothing had been granted."""
-    pacer = Pacer(1)
-    pacer.grant(1, 0.0)
-    pacer.give_back(1)
-    assert pacer.grant(1, 0.0)[0] == 1
+    rate_limiter = RateLimiter(1)
+    rate_limiter.grant(1, 0.0)
+    rate_limiter.give_back(1)
+    assert rate_limiter.grant(1, 0.0)[0] == 1
 
 
 def test_one_cut_for_all_that_was_under_way():
     """Sixty-four 429s to attempts sent before the cut halve the pace once; a later one again."""
-    pacer = Pacer(100)
+    rate_limiter = RateLimiter(100)
     for late in range(64):
-        pacer.slow_down(sent_at=1.0, now=2.0 + late / 100)
-    assert pacer.limit == 50
-    pacer.slow_down(sent_at=2.5, now=3.0)
-    assert pacer.limit == 25
+        rate_limiter.slow_down(sent_at=1.0, now=2.0 + late / 100)
+    assert rate_limiter.limit == 50
+    rate_limiter.slow_down(sent_at=2.5, now=3.0)
+    assert rate_limiter.limit == 25
 
 
 def test_the_pace_is_never_cut_below_one_a_second():
     """However often it is cut, one attempt a second is left; a pace below that is not cut."""
-    fast, slow = Pacer(100), Pacer(0.5)
+    fast, slow = RateLimiter(100), RateLimiter(0.5)
     for now in range(1, 30):
         fast.slow_down(now - 0.5, now)
         slow.slow_down(now - 0.5, now)
@@ -161,41 +162,41 @@ def test_the_pace_is_never_cut_below_one_a_second():
 @pytest.mark.parametrize("latency", [0.05, 2.0])
 def test_D6_the_pace_is_back_within_ten_seconds(rate, cuts, latency):
     """From any depth, and at rate 0, good answers win 90 % back within 10 s."""
-    pacer, now = Pacer(rate), 0.0
+    rate_limiter, now = RateLimiter(rate), 0.0
     for step in range(3000):
-        pacer.grant(1, now + step / 1000)
+        rate_limiter.grant(1, now + step / 1000)
     before = 1000.0 if rate == 0 else rate
     now = 3.0
     for cut in range(cuts):
-        pacer.slow_down(now + cut - 0.5, now + cut)
+        rate_limiter.slow_down(now + cut - 0.5, now + cut)
     now += cuts
     answers, end = deque(), now + 10 + latency
     while now < end:
-        granted, wait = pacer.grant(64, now)
+        granted, wait = rate_limiter.grant(64, now)
         answers.extend([now + latency] * granted)
         now += max(0.01, min(wait, 0.5))
         while answers and answers[0] <= now:
-            pacer.recover(answers.popleft())
-    assert pacer.limit >= 0.9 * before
+            rate_limiter.recover(answers.popleft())
+    assert rate_limiter.limit >= 0.9 * before
 
 
 def test_without_a_limit_the_cut_is_measured_on_the_pace_that_was():
     """At rate 0 the first 429 halves what was sent in the last second."""
-    pacer = Pacer(0)
+    rate_limiter = RateLimiter(0)
     for step in range(4000):
-        pacer.grant(1, step / 400)
-    pacer.slow_down(9.9, 10.0)
-    assert pacer.limit == pytest.approx(200, rel=0.1)
+        rate_limiter.grant(1, step / 400)
+    rate_limiter.slow_down(9.9, 10.0)
+    assert rate_limiter.limit == pytest.approx(200, rel=0.1)
 
 
 def test_what_was_given_back_is_not_measured():
     """Grants that were not used do not make the measured pace look faster."""
-    pacer = Pacer(0)
+    rate_limiter = RateLimiter(0)
     for step in range(400):
-        pacer.grant(64, step / 40)
-        pacer.give_back(63)
-    pacer.slow_down(9.9, 10.0)
-    assert pacer.limit == pytest.approx(20, rel=0.1)
+        rate_limiter.grant(64, step / 40)
+        rate_limiter.give_back(63)
+    rate_limiter.slow_down(9.9, 10.0)
+    assert rate_limiter.limit == pytest.approx(20, rel=0.1)
 
 
 # A pace of one's own beside the shared one.
@@ -203,9 +204,9 @@ def test_what_was_given_back_is_not_measured():
 
 def test_the_lower_of_two_paces_counts():
     """A run with a rate of its own keeps it, beside a run that takes the rest of the shared one."""
-    clock, shared = Clock(), Pacer(100)
-    slow = Crawl(range(10**6), clock=clock, pacer=shared, own_pacer=Pacer(10))
-    fast = Crawl(range(10**6), clock=clock, pacer=shared)
+    clock, shared = Clock(), RateLimiter(100)
+    slow = Crawl(range(10**6), clock=clock, rate_limiter=RateLimiter(10, shared=shared))
+    fast = Crawl(range(10**6), clock=clock, rate_limiter=shared)
     run_together([slow, fast], 60)
     assert len(slow.starts) == pytest.approx(600, rel=0.02)
     assert len(slow.starts) + len(fast.starts) == pytest.approx(6000, rel=0.01)
@@ -214,30 +215,30 @@ def test_the_lower_of_two_paces_counts():
 
 def test_what_the_shared_pace_refuses_costs_nothing_of_ones_own():
     """A lane that the shared pace holds back is told that pace's wait, not a whole own interval."""
-    shared, own = Pacer(100), Pacer(1)
-    brakes = Brakes(shared, own)
+    shared = RateLimiter(100)
+    own = RateLimiter(1, shared=shared)
     shared.grant(1, 0.0)
-    granted, wait = brakes.grant(1, 0.0)
+    granted, wait = own.grant(1, 0.0)
     assert (granted, round(wait, 6)) == (0, 0.01)
-    assert brakes.grant(1, 0.011)[0] == 1
+    assert own.grant(1, 0.011)[0] == 1
 
 
 def test_a_429_halves_the_own_pace_too():
     """A run below the shared pace slows down as well, or a 429 would change nothing."""
-    shared, own = Pacer(100), Pacer(10)
-    brakes = Brakes(shared, own)
-    brakes.slow_down(1.0, 2.0)
+    shared = RateLimiter(100)
+    own = RateLimiter(10, shared=shared)
+    own.slow_down(1.0, 2.0)
     assert (shared.limit, own.limit) == (50, 5)
     for second in range(3, 13):
-        brakes.recover(float(second))
+        own.recover(float(second))
     assert (shared.limit, own.limit) == (100, 10)
 
 
 def test_A17_two_runs_over_one_pacer_keep_one_pace():
-    """Two frontiers that share a pacer send together what one would send."""
-    clock, shared = Clock(), Pacer(100)
+    """Two frontiers that share a rate limiter send together what one would send."""
+    clock, shared = Clock(), RateLimiter(100)
     crawls = [
-        Crawl(range(10**6), clock=clock, pacer=shared, lateness=0.002, seed=seed)
+        Crawl(range(10**6), clock=clock, rate_limiter=shared, lateness=0.002, seed=seed)
         for seed in range(2)
     ]
     run_together(crawls, 60)
@@ -247,12 +248,12 @@ def test_A17_two_runs_over_one_pacer_keep_one_pace():
 
 
 def test_pacing_is_safe_in_threads():
-    """Eight threads at one pacer are granted no more than its bucket holds."""
-    pacer, total, lock = Pacer(100), [0], threading.Lock()
+    """Eight threads at one rate_limiter are granted no more than its bucket holds."""
+    rate_limiter, total, lock = RateLimiter(100), [0], threading.Lock()
 
     def take() -> None:
         for _ in range(2000):
-            granted, _ = pacer.grant(1, 7.0)
+            granted, _ = rate_limiter.grant(1, 7.0)
             with lock:
                 total[0] += granted
 

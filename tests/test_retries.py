@@ -1,4 +1,4 @@
-"""`Retry-After` and `Date`, whatever a site writes into them."""
+"""When a number is tried again; `Retry-After` and `Date`, whatever a site writes into them."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.frontier.retry_after import http_date, retry_after_seconds
+from crawler.frontier.retries import http_date, retry_after_seconds
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

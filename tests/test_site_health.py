@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.frontier.circuit import MISSING_WINDOW, Circuit, MissingWatch
+from crawler.frontier.site_health import MISSING_WINDOW, CircuitBreaker, MissingWatch
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Policy
 from tests.simulation import Crawl, found, status
@@ -159,11 +159,11 @@ def test_B2_B3_a_wrong_name_or_certificate_ends_the_run_early(kind, connections)
 
 def test_a_name_that_fails_in_mid_run_is_an_outage_like_any_other():
     """After good answers ten failures of the resolver prove nothing."""
-    circuit = Circuit()
-    circuit.note_good()
+    breaker = CircuitBreaker()
+    breaker.note_good()
     for _ in range(50):
-        circuit.note_failure(1.0, is_setup=True)
-    assert not circuit.is_hopeless
+        breaker.note_failure(1.0, is_setup=True)
+    assert not breaker.is_hopeless
 
 
 # Refusals.

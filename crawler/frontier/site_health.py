@@ -1,7 +1,10 @@
-"""Three watches that end a run early: failures in a row, refusals, and far too many missing."""
+"""How well the site is: what its failures, refusals and missing pages add up to."""
 
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt
 
 FAILURES_TO_OPEN = 100
 PROBES = 60
@@ -18,7 +21,106 @@ MOST_MISSING = 600
 """More missing ones than this among the last answers are beyond belief."""
 
 
-class Circuit:
+class SiteHealth:
+    """Puts the three watches of a run together. Called under the frontier's lock.
+
+    Attributes:
+        is_in_doubt: Whether `allowance` has to be asked before anything is handed out.
+        held_seconds: For how long the circuit was open so far, the present time excluded.
+    """
+
+    def __init__(self, stop: Callable[[str, str], None], last_known: int | None) -> None:
+        """Begin well.
+
+        Args:
+            stop: Called with reason and detail when the run must end.
+            last_known: The last song known before the run; None to believe any 404.
+        """
+        self.is_in_doubt = False
+        self.held_seconds = 0.0
+        self._stop = stop
+        self._breaker, self._refusals = CircuitBreaker(), Refusals()
+        self._last_kind = ""
+        self._watch = None if last_known is None else MissingWatch(last_known)
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether a refusal waits to be confirmed."""
+        return self._refusals.is_suspicious
+
+    @property
+    def is_circuit_open(self) -> bool:
+        """Whether so much failed that failures say nothing about their number."""
+        return self._breaker.is_open
+
+    def allowance(self, wanted: int, in_flight: int, now: float) -> tuple[int, float]:
+        """Return how many attempts may start, and if none, in how many seconds to ask again."""
+        breaker = self._breaker
+        if breaker.is_open:
+            if breaker.is_spent(in_flight):
+                last = f"{breaker.failures} failures in a row, the last: {self._last_kind}"
+                self._stop("circuit", last)
+                return 0, 0.0
+            wait = breaker.seconds_to_probe(now)
+            if wait > 0:
+                return 0, wait
+            wanted = 1
+        if self._refusals.is_suspicious:
+            return (0, 0.5) if in_flight else (1, 0.0)
+        return wanted, 0.0
+
+    def note_handed_out(self, now: float) -> None:
+        """Count what was handed out of an allowance."""
+        if self._breaker.is_open:
+            self._breaker.start_probe(now)
+
+    def note_good(self, now: float) -> list[tuple[Attempt, Reply]]:
+        """Be well again; return the refused `(attempt, reply)` that were about their page alone."""
+        self.held_seconds += self._breaker.seconds_open(now)
+        self._breaker.note_good()
+        self._refusals.has_succeeded = True
+        self.is_in_doubt = False
+        return self._refusals.clear()
+
+    def note_failure(
+        self, kind: str, now: float, *, is_setup: bool = False, is_unsent: bool = False
+    ) -> None:
+        """Count one failure."""
+        breaker, self._last_kind = self._breaker, kind
+        breaker.note_failure(now, is_setup=is_setup, is_unsent=is_unsent)
+        self.is_in_doubt = self.is_in_doubt or breaker.is_open
+        if breaker.is_hopeless:
+            self._stop("circuit", f"{breaker.failures} failures in a row: {kind}")
+
+    def note_refusal(self, attempt: Attempt, reply: Reply) -> None:
+        """Count one 401 or 403."""
+        self.is_in_doubt = True
+        if self._refusals.note(attempt, reply):
+            self._stop("unauthorized", f"the site answered {reply.status}")
+
+    def conclude(self) -> list[tuple[Attempt, Reply]]:
+        """When nothing is left to ask: return the refused attempts that were about their page."""
+        if self._refusals.conclude():
+            self._stop("unauthorized", "the site answered 401")
+        return self._refusals.clear()
+
+    def note_found(self, song_num: int) -> None:
+        """Count a number that is found."""
+        if self._watch is not None:
+            self._watch.note(song_num, False)
+
+    def believes_missing(self, song_num: int) -> bool:
+        """Count a number that the site says is missing; return whether that can be believed."""
+        watch = self._watch
+        if watch is None:
+            return True
+        watch.note(song_num, True)
+        if watch.is_alarmed:
+            self._stop("circuit", watch.alarm)
+        return not watch.is_alarmed
+
+
+class CircuitBreaker:
     """Counts failures in a row, and lets one probe a second through when there are too many."""
 
     def __init__(self) -> None:
@@ -57,7 +159,7 @@ class Circuit:
         return max(0.0, now - self._opened_at) if self.is_open else 0.0
 
     def seconds_to_probe(self, now: float) -> float:
-        """Say how long to wait before the next probe; 0: it may start."""
+        """Return the seconds to wait before the next probe; 0: it may start."""
         if self._probes >= PROBES:
             return 0.5  # the last ones are still under way
         return max(0.0, self._next_probe_at - now)
@@ -82,21 +184,21 @@ class Refusals:
 
     def __init__(self) -> None:
         self.has_succeeded = self.is_proven = False
-        self._waiting: list[tuple[Any, Any]] = []
+        self._waiting: list[tuple[Attempt, Reply]] = []
 
     @property
     def is_suspicious(self) -> bool:
         """Whether a refusal waits to be confirmed."""
         return bool(self._waiting)
 
-    def note(self, attempt: Any, reply: Any) -> bool:
-        """Take one refusal; say whether it proves that we are not wanted."""
+    def note(self, attempt: Attempt, reply: Reply) -> bool:
+        """Take one refusal; return whether it proves that we are not wanted."""
         self.is_proven = self.is_proven or bool(self._waiting)
         self._waiting.append((attempt, reply))
         return self.is_proven
 
     def conclude(self) -> bool:
-        """Say, when nothing is left to ask, whether a lone refusal was about the token.
+        """Return, when nothing is left to ask, whether a lone refusal was about the token.
 
         401 is, where nothing else was ever answered; 403 may well be about the page.
         """
@@ -104,8 +206,8 @@ class Refusals:
             self.is_proven = True
         return self.is_proven
 
-    def clear(self) -> list[tuple[Any, Any]]:
-        """Give the refused attempts that were about their page alone; none once it is proven."""
+    def clear(self) -> list[tuple[Attempt, Reply]]:
+        """Return the refused attempts that were about their page alone; none once it is proven."""
         if self.is_proven or not self._waiting:
             return []
         cleared, self._waiting = self._waiting, []

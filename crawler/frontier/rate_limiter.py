@@ -13,29 +13,29 @@ _HAIR = 1e-6
 """Of an attempt: a wait computed in floats may end this much before its token is whole."""
 
 
-class Pacer:
+class RateLimiter:
     """Grants attempts. Shared by every run of a process against one host; safe in threads.
 
     Two token buckets: one holds the mean rate and remembers a little lateness, the other keeps
     every single second below the peak. All times are seconds of one monotonic clock, given by
-    the caller.
+    the caller. A run with a lower rate of its own has a limiter in front of the shared one: it
+    grants what both allow, and pauses are those of the shared one.
 
     Attributes:
         rate: Attempts per second, 0 for no limit.
-        resume_at: When the latest shared pause ends; in the past where there is none.
-        held_seconds: Length of all shared pauses so far, one under way counted whole.
     """
 
-    def __init__(self, rate: float) -> None:
-        """Start at full rate."""
+    def __init__(self, rate: float, *, shared: "RateLimiter | None" = None) -> None:
+        """Start at full rate, in front of `shared` where that is given."""
         self.rate = rate
-        self.held_seconds = 0.0
+        self._shared = shared
+        self._held_seconds = 0.0
         self._full = rate or math.inf
         self._limit = self._full
         self._lock = threading.Lock()
         self._credit = self._burst = 1.0
         self._refilled_at = -math.inf
-        self.resume_at = -math.inf
+        self._resume_at = -math.inf
         self._cut_at = -math.inf
         self._recovered_at = -math.inf
         self._counted_from, self._counted, self._measured = -math.inf, 0, 0.0
@@ -43,10 +43,20 @@ class Pacer:
     @property
     def limit(self) -> float:
         """Attempts per second granted at present, `inf` where there is no limit."""
-        return self._limit
+        return self._limit if self._shared is None else min(self._limit, self._shared.limit)
+
+    @property
+    def resume_at(self) -> float:
+        """When the latest shared pause ends; in the past where there is none."""
+        return (self._shared or self)._resume_at  # noqa: SLF001 - another one of its own class
+
+    @property
+    def held_seconds(self) -> float:
+        """Length of all shared pauses so far, one under way counted whole."""
+        return (self._shared or self)._held_seconds  # noqa: SLF001 - as above
 
     def grant(self, wanted: int, now: float) -> tuple[int, float]:
-        """Say how many of the wanted attempts may start now, and when to ask again.
+        """Return how many of the wanted attempts may start now, and when to ask again.
 
         Args:
             wanted: Attempts the caller could start, >= 1.
@@ -55,9 +65,21 @@ class Pacer:
         Returns:
             `(granted, wait)`: 0 <= granted <= wanted; seconds until more will be granted.
         """
+        if self._shared is None:
+            return self._grant(wanted, now)
+        own, own_wait = self._grant(wanted, now)
+        if own == 0:
+            return 0, own_wait
+        granted, wait = self._shared.grant(own, now)
+        if granted < own:
+            self._give_back(own - granted)
+            return granted, wait
+        return granted, max(wait, own_wait)
+
+    def _grant(self, wanted: int, now: float) -> tuple[int, float]:
         with self._lock:
-            if now < self.resume_at:
-                return 0, self.resume_at - now
+            if now < self._resume_at:
+                return 0, self._resume_at - now
             limit = self._limit
             if limit == math.inf:
                 self._count(wanted, now)
@@ -72,6 +94,11 @@ class Pacer:
 
     def give_back(self, count: int) -> None:
         """Take back grants that were not used."""
+        self._give_back(count)
+        if self._shared is not None:
+            self._shared.give_back(count)
+
+    def _give_back(self, count: int) -> None:
         with self._lock:
             self._credit += count
             self._burst += count
@@ -79,27 +106,33 @@ class Pacer:
 
     def charge(self, count: int) -> None:
         """Pay for requests that were sent without a grant (a transport's own repeats)."""
+        if self._shared is not None:
+            self._shared.charge(count)
         with self._lock:
             if self._limit != math.inf:  # a debt made where nothing is owed would come due later
                 self._credit -= count
                 self._burst -= count
 
     def hold(self, until: float, now: float) -> bool:
-        """Let no attempt start before `until`; say whether that is later than before.
+        """Let no attempt start before `until`; return whether that is later than before.
 
         What could have been sent in the pause is not made good afterwards.
         """
+        if self._shared is not None:
+            return self._shared.hold(until, now)
         with self._lock:
-            before = max(self.resume_at, now)
+            before = max(self._resume_at, now)
             if until <= before:
                 return False
-            self.resume_at = until
-            self.held_seconds += until - before
+            self._resume_at = until
+            self._held_seconds += until - before
             self._refilled_at = max(until, self._refilled_at)
             return True
 
     def slow_down(self, sent_at: float, now: float) -> None:
         """Halve the pace, once for all attempts that were under way when it was last halved."""
+        if self._shared is not None:
+            self._shared.slow_down(sent_at, now)
         with self._lock:
             if sent_at <= self._cut_at:
                 return
@@ -108,11 +141,13 @@ class Pacer:
             if self._full > 1:
                 self._limit = max(1.0, min(self._limit, self._full) / 2)
             self._cut_at = now
-            self._recovered_at = max(now, self.resume_at)
+            self._recovered_at = max(now, self._resume_at)
             self._credit = min(self._credit, 1.0)
 
     def recover(self, now: float) -> None:
         """Win back pace after a good answer."""
+        if self._shared is not None:
+            self._shared.recover(now)
         if self._limit >= self._full:
             return
         with self._lock:
@@ -147,7 +182,7 @@ class Pacer:
 
 
 def _peak(limit: float) -> tuple[float, float]:
-    """Say how fast lateness is made good, per second, and how many attempts may start at once.
+    """Return how fast lateness is made good, per second, and how many attempts may start at once.
 
     No second holds more than their sum. From 50 a second on that is at most 104 % of the rate
     (105 % below 100), which leaves 1 % for what the network shifts; below, where 3 % are less
