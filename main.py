@@ -234,7 +234,7 @@ def _read_deployment() -> _Deployment:
 
     configure_logging(os.environ)
     settings = read_settings(os.environ, env_file=_ENV_FILE)
-    token = settings.genius_token
+    token = settings.token
     configure_logging(os.environ, secrets=[token.reveal()] if token else [])
     return _Deployment(settings, RateLimiter(settings.rate))
 

@@ -46,9 +46,7 @@ def fill(told: Any, begins: Any, place: int, songs: int, rate: float, base_url: 
     begins.wait(60)
     with tempfile.TemporaryDirectory() as store:
         low = place * songs
-        crawl(
-            low, low + songs, store=store, base_url=base_url, genius_token="demo-token", rate=rate
-        )
+        crawl(low, low + songs, store=store, base_url=base_url, token="demo-token", rate=rate)
     told.put(starts)
 
 

@@ -37,7 +37,7 @@ def count(songs: int, runs: int, *, rate: float, latency: float, later: float) -
             "rate": rate,
             "connections": 400 if latency else 64,
         }
-        options |= {"genius_token": site.token}
+        options |= {"token": site.token}
         started = [
             processes.Process(target=fill, args=(begins, answers, n * later, songs, options))
             for n in range(runs)

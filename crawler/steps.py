@@ -21,8 +21,8 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import IterableSupply, Job, Policy, Results, Supply
 from crawler.lanes import gather_lanes
 from crawler.loops import run_anywhere
-from crawler.source.fields import genius_source
-from crawler.source.source import GeniusSource, Source, user_agent
+from crawler.source.declared import DeclaredSource, open_source
+from crawler.source.source import Source, user_agent
 
 logger = logging.getLogger("crawler")
 
@@ -44,7 +44,7 @@ def request_song_info(
         session: What to send the request with.
         song_num: The number of the song.
         song_urls: Gets one tuple when the song is found, and none otherwise.
-        source: What a page is; by default the Genius API as the environment describes it.
+        source: What a page is; by default what the environment says, the Genius API if nothing.
 
     Raises:
         Missing: The site has no song under this number.
@@ -131,8 +131,8 @@ def execute_async_event_loop(
     return song_urls
 
 
-def default_source() -> GeniusSource:
-    """Make the Genius source that the environment describes.
+def default_source() -> DeclaredSource:
+    """Make the declared source that the environment describes.
 
     Raises:
         SettingsError: The token is missing or malformed.
@@ -140,8 +140,13 @@ def default_source() -> GeniusSource:
     from crawler.settings.reading import read_settings  # only where nobody handed a source in
 
     settings = read_settings(os.environ)
-    token = settings.genius_token
-    return genius_source(settings.base_url, token.reveal() if token else "", settings.fields)
+    token = settings.token
+    return open_source(
+        settings.source,
+        token.reveal() if token else "",
+        base_url=settings.base_url,
+        fields=settings.fields,
+    )
 
 
 def make_job(

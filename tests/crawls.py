@@ -15,7 +15,7 @@ from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.record import Record
-from crawler.source.source import GeniusSource
+from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop, open_engine
 
 ENGINES = ("curl", "requests")
@@ -56,7 +56,7 @@ class Crawl:
         self.results: list[Any] = []
         frontier.setdefault("rate_limiter", RateLimiter(rate))
         self.frontier = Frontier(policy, on_record=self._book, **frontier)
-        target = function or GeniusSource(base_url, TOKEN)
+        target = function or open_source("genius", TOKEN, base_url=base_url)
         if isinstance(engine, str):
             engine = open_engine(
                 engine,

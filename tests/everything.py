@@ -2,7 +2,7 @@
 
 import os
 
-from crawler.source.source import GeniusSource
+from crawler.source.declared import DeclaredSource, load_declaration
 from tests.faulty_table import FAULTS
 
 TOKEN = "tok-MARKED-4711-do-not-tell"
@@ -25,11 +25,11 @@ MET = [
 STOP = 2 * len(MET)
 
 
-class Everything(GeniusSource):
+class Everything(DeclaredSource):
     """Asks for each number at another of the site's addresses."""
 
     def __init__(self) -> None:
-        super().__init__(os.environ[SITE_VARIABLE], TOKEN)
+        super().__init__(load_declaration("genius"), TOKEN)
         self._site = os.environ[SITE_VARIABLE]
 
     def url(self, song_num: int) -> str:

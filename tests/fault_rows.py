@@ -48,6 +48,7 @@ FAULT_ROWS = {
     "C6": "404 and 410 are believed, and asked once",
     "C7": "a refused token ends the run, and what was settled is stored",
     "C8": "any other status fails with its number",
+    "C10": "a field of another type never costs the song",
     # Pace and overload.
     "D1": "nothing is sent inside a pause",
     "D2": "dates are read in their three forms, by the site's own clock",

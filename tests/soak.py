@@ -87,7 +87,7 @@ def crawl_until_settled(folder: str, address: str, start: int) -> Answer:
             start + SONGS,
             store=folder,
             base_url=address,
-            genius_token="demo-token",
+            token="demo-token",
             rate=0,
             connections=64,
         )

@@ -20,9 +20,7 @@ from tests.stores import fill
 
 def answer_of(site: DemoSite, store: Path, start: int = 1, stop: int = 101) -> Answer:
     """Crawl a few songs."""
-    return crawl(
-        start, stop, store=str(store), base_url=site.base_url, genius_token=site.token, rate=0
-    )
+    return crawl(start, stop, store=str(store), base_url=site.base_url, token=site.token, rate=0)
 
 
 def test_a_notebook_shows_counts_and_the_map(demo_site: DemoSite, tmp_path: Path):

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("", "version errors logs record answer"),
+    ("source", "source values compiled pages declaration declared"),
     ("settings", "settings reading __main__"),
     ("request", "incoming crawl_request"),
-    ("source", "source fields"),
     ("frontier", "work verdict backlog retries rate_limiter site_health host frontier"),
     ("engines", "contract body room details resolver guard reading connections wire_errors"),
     ("engines", "adapter session robots heeding outcome requests_engine"),

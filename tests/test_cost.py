@@ -99,7 +99,7 @@ def test_a_run_tells_what_alerts_look_at(tmp_path, caplog):
     """The line run_finished carries it."""
     caplog.set_level(logging.INFO, "crawler")
     with DemoSite(last_song=150) as site:
-        where = {"base_url": site.base_url, "genius_token": site.token, "rate": 0}
+        where = {"base_url": site.base_url, "token": site.token, "rate": 0}
         crawl(mode="next", store=str(tmp_path), **where)
     line = next(r for r in caplog.records if getattr(r, "event", "") == "run_finished")
     assert (line.fields["missing_high"], line.fields["gained"]) == (False, True)
@@ -121,7 +121,7 @@ def test_the_daily_cap_ends_a_run_and_the_next_one(tmp_path):
     with DemoSite() as site:
         where = {
             "base_url": site.base_url,
-            "genius_token": site.token,
+            "token": site.token,
             "rate": 0,
             "store": str(tmp_path),
             "max_requests_per_day": 250,

@@ -6,9 +6,9 @@ from crawler.demo.songs import song_body
 from crawler.engines.curl_answers import final_head, read_page
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt, IterableSupply, Job
-from crawler.source.source import GeniusSource
+from crawler.source.declared import open_source
 
-SOURCE = GeniusSource("http://127.0.0.1", "token")
+SOURCE = open_source("genius", "token", base_url="http://127.0.0.1")
 END = b"\r\n"
 EARLY = [b"HTTP/1.1 103 Early Hints\r\n", b"Content-Encoding: gzip\r\n", b"Date: x\r\n", END]
 GOOD = [b"HTTP/1.1 200 OK\r\n", b"Content-Type: application/json\r\n", END]

@@ -16,7 +16,7 @@ from crawler.demo.songs import expected_info
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
-from crawler.source.source import GeniusSource
+from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop
 from tests.crawls import ENGINES, QUICK, RETRYING, ROOT, TOKEN, Crawl, crawl_apart
 
@@ -142,11 +142,11 @@ def test_a_site_with_http_2_is_crawled_over_few_connections():
     """Two hundred requests at once share connections, and every page arrives."""
     code = """
         from benchmarks.site import running_site
-        from crawler.source.source import GeniusSource
+        from crawler.source.declared import open_source
         from crawler.frontier.work import Policy
         from tests.crawls import Crawl
         with running_site() as site:
-            source = GeniusSource(site.https, "demo-token")
+            source = open_source("genius", "demo-token", base_url=site.https)
             options = dict(ca_path=site.ca_file, function=source, policy=Policy(attempt_seconds=15))
             crawl = Crawl("", range(1, 1501), connections=200, **options)
             print(set(crawl.outcomes.values()), len(crawl.records))
@@ -267,7 +267,7 @@ def test_a_run_that_is_closed_ends_within_its_grace(faulty_site):
     frontier = Frontier(Policy(grace_seconds=0.3), rate_limiter=RateLimiter(0))
     threading.Timer(0.2, frontier.stop, ("signal",)).start()
     began = time.monotonic()
-    source = GeniusSource(faulty_site.url("hang-before-headers"), TOKEN)
+    source = open_source("genius", TOKEN, base_url=faulty_site.url("hang-before-headers"))
     for engine in ENGINES:
         execute_async_event_loop(range(10), [], function=source, frontier=frontier, engine=engine)
     assert time.monotonic() - began < 3

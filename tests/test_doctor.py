@@ -53,6 +53,7 @@ def test_all_is_well_and_costs_one_request(environ, demo_site: DemoSite):
         "queue": "note",
         "site": "ok",
         "clock": "ok",
+        "fields": "ok",
     }
     assert demo_site.stats()["requests"] == 1
 
@@ -140,8 +141,8 @@ def test_a_clock_that_is_off_is_wrong(environ, minutes, words):
 
 def test_a_field_that_a_song_does_not_have_is_noted(environ):
     """A name spelt wrongly would be null for ever, so it is told."""
-    fields = {"CRAWLER_FIELDS": "titel,title"}
-    assert "has no titel" in look(environ | fields)["fields"].words
+    fields = {"CRAWLER_FIELDS": "title,titel"}
+    assert "there is nothing; did you mean title?" in look(environ | fields)["fields"].words
 
 
 STEPS = """

@@ -65,7 +65,7 @@ def settings(tmp_path: Path) -> Settings:
         queue=QUEUE,
         url="http://127.0.0.1:9/",
         shard_songs=3000,
-        genius_token=Secret("demo-token"),
+        token=Secret("demo-token"),
         rate=0,
     )
 
@@ -87,7 +87,7 @@ def bodies(server: QueueServer) -> list[dict[str, Any]]:
 def fill(settings: Settings, site: DemoSite, start: int, stop: int) -> None:
     """Settle a range of the store."""
     where: dict[str, Any] = {"store": settings.store, "base_url": site.base_url}
-    crawl(start, stop, rate=0, genius_token=site.token, **where)
+    crawl(start, stop, rate=0, token=site.token, **where)
 
 
 @pytest.mark.parametrize(

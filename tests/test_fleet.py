@@ -265,7 +265,7 @@ def test_D1_a_pause_met_by_one_instance_of_three_holds_back_the_fleet(
 
 def _run(site: DemoSite, start: int, store: Path, answers: list[Answer]) -> None:
     where: dict[str, Any] = {"store": str(store), "base_url": site.base_url, "rate": 40}
-    answers.append(crawl(start, start + 250, genius_token=site.token, **where))
+    answers.append(crawl(start, start + 250, token=site.token, **where))
 
 
 def _in_window(arrivals: list[float], seconds: float) -> Iterator[int]:

@@ -8,7 +8,7 @@ import pytest
 
 from crawler.errors import SettingsError
 from crawler.run.functions import identify, load_function
-from crawler.source.source import GeniusSource
+from crawler.source.declared import open_source
 
 MODULE = """
 from crawler.source.source import Source
@@ -77,18 +77,19 @@ def test_a_module_that_is_not_there_is_said_to_be_looked_for_here(
 
 def test_a_source_is_known_by_name_host_and_schema() -> None:
     """Two hosts of one source are two stores."""
-    identity = identify(GeniusSource("https://api.genius.com", "token"), "")
+    identity = identify(open_source("genius", "token", base_url="https://api.genius.com"), "")
     assert (identity.source, identity.host, identity.schema) == (
         "genius",
         "api.genius.com",
-        GeniusSource.schema,
+        "song-1",
     )
 
 
 def test_a_site_on_this_machine_is_known_whatever_its_port() -> None:
     """The demo site takes another port each time."""
     one, other = (
-        identify(GeniusSource(f"http://127.0.0.1:{port}", "token"), "") for port in (8000, 9000)
+        identify(open_source("genius", "token", base_url=f"http://127.0.0.1:{port}"), "")
+        for port in (8000, 9000)
     )
     assert one == other
 

@@ -17,14 +17,14 @@ HEADER = """
     import asyncio, sys, threading, warnings
     from crawler import execute_async_event_loop, get_data_asynchronous
     from crawler.demo.site import DemoSite
-    from crawler.source.source import GeniusSource
+    from crawler.source.declared import open_source
     def step1(session, song_num, song_urls):
         song_urls.append((song_num, -song_num))
     expected = [(num, -num) for num in range(50)]
     def crawl():
         return sorted(execute_async_event_loop(range(50), function=step1, rate=0, connections=4))
     def crawl_source():
-        source = GeniusSource(site.base_url, site.token)
+        source = open_source("genius", site.token, base_url=site.base_url)
         return len(execute_async_event_loop(range(1, 51), function=source, rate=0))
     def open_files():
         import os

@@ -12,7 +12,7 @@ from crawler.demo.songs import expected_info
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
-from crawler.source.source import GeniusSource
+from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop, open_engine
 from tests.crawls import ENGINES, TOKEN, Crawl, crawl_apart
 from tests.faulty_site import FaultySite
@@ -143,7 +143,7 @@ def test_D1_a_pause_that_begins_during_a_handshake_is_kept(faulty_site_tls, engi
         ca_file=str(faulty_site_tls.ca_path),
     )
     with slow_to_connect(port, 0.5) as slow:
-        source = GeniusSource(f"https://127.0.0.1:{slow}/right", TOKEN)
+        source = open_source("genius", TOKEN, base_url=f"https://127.0.0.1:{slow}/right")
         results = execute_async_event_loop([3], function=source, engine=lane, frontier=frontier)
     assert [num for num, _ in results] == [3]
     assert len(faulty_site_tls.requests) == 1
@@ -182,7 +182,7 @@ def test_D8_the_pace_holds_as_the_site_sees_it(engine):
     measured = []
     while len(measured) < 3:
         with DemoSite() as site:
-            source = GeniusSource(site.base_url, site.token)
+            source = open_source("genius", site.token, base_url=site.base_url)
             Crawl("", range(1, 301), engine=engine, function=source, rate=100, connections=64)
             times = site.stats()["arrivals"]
         assert len(times) == 300

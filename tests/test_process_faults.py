@@ -130,7 +130,7 @@ def test_F3_a_silent_site_does_not_hold_up_the_answer(
         2001,
         store=str(tmp_path),
         base_url=faulty_site.url("hang-before-headers!40"),
-        genius_token="demo-token",
+        token="demo-token",
         rate=0,
         engine=engine,
         time_budget_seconds=1.0,
@@ -173,7 +173,7 @@ def starve(progress):
         limit = pages * os.sysconf("SC_PAGE_SIZE") + int(kilobytes) * 1024
         resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
 
-crawl(1, 6001, store=location, base_url=site, genius_token="demo-token", rate=2000,
+crawl(1, 6001, store=location, base_url=site, token="demo-token", rate=2000,
       engine=engine, on_progress=starve)
 """
 

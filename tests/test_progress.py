@@ -165,7 +165,7 @@ def test_a_notebook_gets_a_bar():
 
 CRAWL = """
 from crawler import crawl
-where = dict(store={store!r}, base_url={site.base_url!r}, genius_token={site.token!r}, rate=0)
+where = dict(store={store!r}, base_url={site.base_url!r}, token={site.token!r}, rate=0)
 answer = crawl(1, 31, **where)
 """
 

@@ -6,7 +6,8 @@ from crawler import crawl
 from crawler.engines.robots import MAX_BYTES, AllowedSupply, Robots, asks_robots, read_robots
 from crawler.errors import StoppedError
 from crawler.frontier.work import IterableSupply
-from crawler.source.source import GeniusSource, user_agent
+from crawler.source.declared import DeclaredSource, open_source
+from crawler.source.source import user_agent
 from crawler.store.block import block_name, decode_block
 from crawler.store.opening import open_store
 from tests.crawls import TOKEN
@@ -226,8 +227,8 @@ def test_D9_a_long_run_of_forbidden_numbers_does_not_hold_anyone_up():
     [
         (Pages("http://x"), None, True),
         (Pages("http://x"), "ignore", False),
-        (GeniusSource("http://x", "t"), None, False),
-        (GeniusSource("http://x", "t"), "obey", True),
+        (open_source("genius", "t", base_url="http://x"), None, False),
+        (open_source("genius", "t", base_url="http://x"), "obey", True),
         (lambda session, song_num, song_urls: None, "obey", False),
     ],
 )
@@ -236,16 +237,17 @@ def test_D9_the_setting_overrides_the_source(source, setting, expected):
     assert asks_robots(source, setting) is expected
 
 
-class Songs(GeniusSource):
-    """The song pages, as if they were web pages of their own."""
-
-    name, robots = "songs", True
+def web_pages(base_url: str) -> DeclaredSource:
+    """Make a source of the song pages, as if they were web pages of their own."""
+    source = open_source("genius", TOKEN, base_url=base_url)
+    source.name, source.robots = "songs", True
+    return source
 
 
 def crawl_songs(site, folder, **options):
     """Crawl numbers 1 to 20 into a store; give the answer and the records."""
     store = str(folder / "store")
-    source = Songs(site.url("right"), TOKEN)
+    source = web_pages(site.url("right"))
     answer = crawl(1, 21, store=store, base_url=site.base_url, function=source, **options)
     name = block_name(0)
     stored = open_store(store).read(name, timeout=10)

@@ -31,7 +31,7 @@ def where(tmp_path: Path, demo_site: DemoSite) -> dict[str, Any]:
     return {
         "store": str(tmp_path / "store"),
         "base_url": demo_site.base_url,
-        "genius_token": "demo-token",
+        "token": "demo-token",
         "rate": 0,
     }
 
@@ -307,7 +307,7 @@ def test_C7_a_refused_token_ends_the_run_with_what_was_settled(
     where: dict[str, Any],
 ) -> None:
     """C7: within 2 x connections requests, nothing recorded as missing."""
-    answer = crawl(1, 5001, connections=8, **where | {"genius_token": "wrong"})
+    answer = crawl(1, 5001, connections=8, **where | {"token": "wrong"})
     assert (answer.stopped_by, answer.found, answer.missing) == ("unauthorized", 0, 0)
     assert answer.requests <= 16
     assert answer.remaining == 5000

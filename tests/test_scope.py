@@ -14,7 +14,7 @@ from tests.test_plan import Shelf, drain
 def scope_of(shelf, *, first_song=1, last_song=None, **request) -> Scope:
     """Plan a request over what a shelf holds."""
     given = {"first_song": first_song, "last_song": last_song, "contact": "me@example.org"}
-    settings = read_settings({}, genius_token="x", **{k: v for k, v in given.items() if v})
+    settings = read_settings({}, token="x", **{k: v for k, v in given.items() if v})
     return Scope(
         CrawlRequest(**request),
         settings,

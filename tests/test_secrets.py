@@ -79,7 +79,7 @@ def test_G1_no_fault_of_a_site_makes_a_run_tell_the_token(
         STOP,
         store=str(tmp_path),
         base_url=faulty_site.base_url,
-        genius_token=TOKEN,
+        token=TOKEN,
         function=Everything(),
         engine=engine,
         rate=0,
@@ -105,7 +105,7 @@ def test_G1_what_ends_a_run_is_told_without_the_token(
         20,
         store=str(tmp_path),
         base_url=faulty_site.url(fault),
-        genius_token=TOKEN,
+        token=TOKEN,
         engine=engine,
         rate=0,
         limits=QUICK,
@@ -127,7 +127,7 @@ def test_G1_a_site_that_cannot_be_reached_does_not_get_the_token_told(
             20,
             store=str(tmp_path),
             base_url=refused if certificate == "closed" else faulty_site_tls.url(certificate),
-            genius_token=TOKEN,
+            token=TOKEN,
             engine=engine,
             rate=0,
             limits=QUICK,
@@ -156,7 +156,7 @@ def test_G1_no_fault_of_the_store_makes_a_run_tell_the_token(
         if passed:
             way.faults += [fault] * 4
         try:
-            where = {"store": bucket_url, "base_url": site.base_url, "genius_token": TOKEN}
+            where = {"store": bucket_url, "base_url": site.base_url, "token": TOKEN}
             answer = crawl(0, 50, rate=0, limits=QUICK, **where)
             told.append(repr(answer).encode())
         except CrawlerError as error:

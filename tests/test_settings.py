@@ -33,7 +33,7 @@ def refusal(environ, **more) -> SettingsError:
 def test_defaults_are_those_of_the_table():
     """With a token and a contact alone, everything else has its default."""
     settings = read_settings(GOOD)
-    assert settings == Settings(genius_token=Secret("tok-123"), contact="me@example.org")
+    assert settings == Settings(token=Secret("tok-123"), contact="me@example.org")
     assert (settings.store, settings.rate, settings.connections) == ("data/genius", 100.0, 64)
     assert (settings.ca_file, settings.time_budget_seconds) == (None, 1680.0)
 
@@ -58,7 +58,7 @@ def test_defaults_are_those_of_the_table():
         ("CRAWLER_FIRST_SONG", "0", "first_song", 0),
         ("CRAWLER_SHARD_SONGS", "1000", "shard_songs", 1000),
         ("CRAWLER_ROBOTS", "obey", "robots", "obey"),
-        ("GENIUS_ACCESS_TOKEN", "other", "genius_token", Secret("tok-123")),
+        ("GENIUS_ACCESS_TOKEN", "other", "token", Secret("tok-123")),
     ],
 )
 def test_a_variable_becomes_a_typed_field(name, text, field, value):
@@ -162,13 +162,13 @@ def test_G2_a_token_that_no_header_can_carry_is_refused(token, code):
 def test_the_second_name_of_the_token_is_read_too():
     """`GENIUS_ACCESS_TOKEN`, the name other tools use, serves as well."""
     environ = {"CRAWLER_CONTACT": "me@example.org", "GENIUS_ACCESS_TOKEN": "abc"}
-    assert read_settings(environ).genius_token == Secret("abc")
+    assert read_settings(environ).token == Secret("abc")
 
 
 def test_a_function_of_ones_own_needs_no_token():
     """The token belongs to the built-in source alone."""
     environ = {"CRAWLER_CONTACT": "me@example.org", "CRAWLER_FUNCTION": "mine:step"}
-    assert read_settings(environ).genius_token is None
+    assert read_settings(environ).token is None
 
 
 def test_looking_at_the_store_needs_neither_token_nor_contact():
@@ -243,7 +243,7 @@ def test_environment_wins_over_the_file_and_options_over_both(tmp_path):
     settings = read_settings(environ, env_file=env_file, connections=7)
     assert (settings.rate, settings.connections) == (3.0, 7)
     assert settings.contact == "file@example.org"
-    assert settings.genius_token == Secret("from-${HOME}")
+    assert settings.token == Secret("from-${HOME}")
 
 
 def test_the_process_s_token_wins_under_either_name(tmp_path):
@@ -251,7 +251,7 @@ def test_the_process_s_token_wins_under_either_name(tmp_path):
     env_file = tmp_path / "crawler.env"
     env_file.write_text("GENIUS_TOKEN=file\nCRAWLER_CONTACT=file@example.org\n")
     settings = read_settings({"GENIUS_ACCESS_TOKEN": "process"}, env_file=env_file)
-    assert settings.genius_token == Secret("process")
+    assert settings.token == Secret("process")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
@@ -289,16 +289,16 @@ def test_an_option_may_take_a_limit_away():
 def test_G1_the_token_is_shown_by_nothing():
     """No repr, text, JSON or table of settings holds the token."""
     settings = read_settings(GOOD)
-    shown = f"{settings} {settings!r} {settings.genius_token} {vars(Settings)} {settings_page()}"
+    shown = f"{settings} {settings!r} {settings.token} {vars(Settings)} {settings_page()}"
     assert "tok-123" not in shown
     assert "***" in shown
     with pytest.raises(TypeError):
         msgspec.json.encode(settings)
     with pytest.raises(TypeError):
-        json.dumps(settings.genius_token)
-    assert settings.genius_token is not None
-    assert settings.genius_token.reveal() == "tok-123"
-    assert {settings.genius_token} == {Secret("tok-123")}
+        json.dumps(settings.token)
+    assert settings.token is not None
+    assert settings.token.reveal() == "tok-123"
+    assert {settings.token} == {Secret("tok-123")}
 
 
 def test_settings_cannot_be_changed():
@@ -310,7 +310,7 @@ def test_settings_cannot_be_changed():
 def test_what_a_setting_is_written_as_is_read_back():
     """Settings given to another process, such as the deployed function, arrive as they were."""
     given = {
-        "genius_token": "tok-123",
+        "token": "tok-123",
         "contact": "me@example.org",
         "rate": 2.5,
         "fields": ("title", "album.name"),

@@ -18,7 +18,7 @@ from crawler.demo.songs import expected_info
 from crawler.frontier.work import Policy
 from crawler.record import Record
 from crawler.run.run import Limits
-from crawler.source.source import GeniusSource
+from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop
 from crawler.store.block import block_name, decode_block
 from tests.crawls import ROOT, nothing_left_behind, run_python
@@ -439,7 +439,7 @@ from crawler import crawl
 
 def run(name, first=0):
     answer = crawl(first, first + 200, store=f"{sys.argv[2]}/{name}", base_url=sys.argv[1],
-                   genius_token="demo-token", rate=0, engine=sys.argv[3])
+                   token="demo-token", rate=0, engine=sys.argv[3])
     assert answer.complete, answer
 
 async def within():
@@ -492,7 +492,7 @@ def test_F6_no_thread_and_no_file_is_left_after_many_runs(
     """Twenty runs in one process leave as many threads and open files as two."""
 
     def once() -> int:
-        source = GeniusSource(faulty_site.url("right"), "token")
+        source = open_source("genius", "token", base_url=faulty_site.url("right"))
         execute_async_event_loop(range(20), function=source, engine=engine, rate=0, connections=4)
         return len(list(Path("/proc/self/fd").iterdir()))
 

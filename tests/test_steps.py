@@ -13,7 +13,7 @@ from crawler.errors import Missing, PageError, SettingsError, StoppedError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
-from crawler.source.source import GeniusSource
+from crawler.source.declared import open_source
 from crawler.steps import open_engine
 from tests.crawls import ENGINES, nothing_left_behind
 
@@ -30,7 +30,7 @@ def double(session, song_num, song_urls):
 @pytest.fixture
 def source(demo_site):
     """The demo site's songs."""
-    return GeniusSource(demo_site.base_url, demo_site.token)
+    return open_source("genius", demo_site.token, base_url=demo_site.base_url)
 
 
 def test_step_1_appends_a_tuple(source):
@@ -57,7 +57,7 @@ def test_step_1_says_what_went_wrong(demo_site, source):
     with requests.Session() as session:
         with pytest.raises(Missing):
             request_song_info(session, GONE, [], source=source)
-        wrong = GeniusSource(demo_site.base_url, "wrong")
+        wrong = open_source("genius", "wrong", base_url=demo_site.base_url)
         with pytest.raises(PageError, match="http_401"):
             request_song_info(session, 3, [], source=wrong)
 
@@ -186,7 +186,7 @@ def test_an_iterable_that_raises_ends_the_run_with_its_error():
 
 def test_a_run_that_ends_early_says_why_and_keeps_what_it_has(demo_site):
     """A refused token is an error of its own, unless the caller brought a frontier that knows."""
-    wrong = GeniusSource(demo_site.base_url, "wrong")
+    wrong = open_source("genius", "wrong", base_url=demo_site.base_url)
     with pytest.raises(StoppedError) as caught:
         execute_async_event_loop(NUMBERS, function=wrong, rate=0)
     assert caught.value.stopped_by == "unauthorized"

@@ -60,7 +60,7 @@ class Place:
     def crawl(self, start: int, stop: int, **options: Any) -> Answer:
         """Crawl a range as fast as it goes."""
         given: dict[str, Any] = {"store": self.location, "base_url": self.site.base_url, "rate": 0}
-        return crawl(start, stop, genius_token="demo-token", **given | options)
+        return crawl(start, stop, token="demo-token", **given | options)
 
     def records(self) -> dict[int, Record]:
         """Read all records."""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.once
 def where(tmp_path: Path, demo_site: DemoSite) -> dict[str, Any]:
     """A folder store and the demo site, as fast as they go."""
     location = str(tmp_path / "store")
-    return {"store": location, "base_url": demo_site.base_url, "genius_token": "demo-token"}
+    return {"store": location, "base_url": demo_site.base_url, "token": "demo-token"}
 
 
 def run_beside(

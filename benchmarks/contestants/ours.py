@@ -51,7 +51,7 @@ def _crawl(given: argparse.Namespace, store: str) -> Any:
         engine=given.engine,
         rate=given.rate,
         connections=given.connections,
-        genius_token="benchmark-token",
+        token="benchmark-token",
         ca_file=given.ca_file or None,
     )
 

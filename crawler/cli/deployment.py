@@ -79,7 +79,7 @@ def print_settings(args: argparse.Namespace) -> int:
 def pass_token(_args: argparse.Namespace) -> int:
     """Pass a token from stdin to stdout, without the line end that an editor leaves."""
     token = sys.stdin.read().strip()
-    read_settings({}, genius_token=token, base_url="http://127.0.0.1")
+    read_settings({}, token=token, base_url="http://127.0.0.1")
     sys.stdout.write(token)
     return 0
 

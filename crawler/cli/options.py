@@ -126,7 +126,7 @@ def setting_options(title: str, *fields: str, **defaults: object) -> argparse.Ar
 
 def site_options() -> argparse.ArgumentParser:
     """Make the options of a command that asks a site of the user's choice."""
-    return setting_options("the site", "base_url", "function", "ca_file")
+    return setting_options("the site", "source", "base_url", "function", "ca_file")
 
 
 def settings_of(args: argparse.Namespace, **more: Any) -> Settings:
@@ -140,8 +140,8 @@ def settings_of(args: argparse.Namespace, **more: Any) -> Settings:
         SettingsError: A setting is missing or malformed.
     """
     settings = read_settings(os.environ, env_file=ENV_FILE, **(more | overrides_of(args)))
-    if settings.genius_token is not None:
-        set_up_logs(args, secrets=[settings.genius_token.reveal()])
+    if settings.token is not None:
+        set_up_logs(args, secrets=[settings.token.reveal()])
     return settings
 
 

@@ -48,7 +48,7 @@ def examine(
     yield _queue_finding(settings)
     if trouble is None:
         asked = settings.first_song if song_num is None else song_num
-        token = settings.genius_token
+        token = settings.token
         yield from try_step_1(
             target,
             asked,

@@ -1,6 +1,6 @@
 """A trial of step 1: asks the site for one song, once, and says in words what came of it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
@@ -14,8 +14,9 @@ from crawler.engines.outcome import read_outcome
 from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt, IterableSupply, Job
-from crawler.source.fields import FieldsSource
+from crawler.source.declared import DeclaredSource
 from crawler.source.source import Source, user_agent
+from crawler.source.values import short
 from crawler.steps import request_song_info
 
 MAX_SKEW_SECONDS = 60.0
@@ -81,8 +82,8 @@ def try_step_1(
     yield _site_finding(reply, seen, trouble, detail_of(told, hidden))
     if seen:
         yield _clock_finding(seen[-1].headers.get("Date"), before, wall())
-    if reply.found and isinstance(target, FieldsSource):
-        yield from _fields_findings(song_num, results[0][1])
+    if reply.found and isinstance(target, DeclaredSource):
+        yield from field_findings(target, song_num, seen[-1].content)
 
 
 def _attempt(target: Any, song_num: int) -> Attempt:
@@ -132,8 +133,11 @@ def _clock_finding(date: str | None, before: datetime, after: datetime) -> Findi
     return Finding("clock", "wrong", f"{words}: records would carry wrong times; set the clock")
 
 
-def _fields_findings(song_num: int, info: Mapping[str, Any]) -> Iterator[Finding]:
-    absent = [name for name, value in info.items() if value is None]
-    if absent:
-        words = f"song {song_num} has no {', '.join(absent)}: null, or a name spelt wrongly?"
-        yield Finding("fields", "note", words)
+def field_findings(source: DeclaredSource, song_num: int, body: bytes) -> Iterator[Finding]:
+    """Show what would be kept of a page, field by field, where it was found, and what looks wrong."""
+    for row in source.look(song_num, body):
+        words = f"{row.name} = {short(row.value)} at {row.where}"
+        if row.trouble:
+            yield Finding("fields", "note", f"{words}: {row.trouble}")
+        else:
+            yield Finding("fields", "ok", words)

@@ -12,7 +12,7 @@ from crawler.engines.outcome import storage_trouble
 from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt
-from crawler.source.source import GeniusSource, Source
+from crawler.source.source import Source
 
 MAX_HEADER_LINES = 100
 MAX_HEADER_BYTES = 64 * 1024
@@ -79,7 +79,7 @@ def read_page(
         return Reply(attempt, status=200, error="missing")
     except Exception as error:  # noqa: BLE001 - a source is anybody's code
         return _failure(attempt, source, "function", in_words(error))
-    if attempt.job.is_recorded and type(source) is not GeniusSource:
+    if attempt.job.is_recorded and not getattr(source, "reads_on_wire", False):
         trouble = storage_trouble(info)
         if trouble is not None:
             return _failure(attempt, source, "function", trouble)

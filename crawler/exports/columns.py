@@ -5,8 +5,6 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from crawler.record import Record
-from crawler.source.fields import fields_of_schema
-from crawler.source.source import GeniusSource
 from crawler.store.identity import Identity
 
 Kind = Literal["integer", "text", "yes_no", "time", "loose", "json"]
@@ -92,10 +90,16 @@ def take_columns(columns: Sequence[Column], records: Sequence[Record]) -> list[l
 
 
 def _fields_of(identity: Identity) -> dict[str, Kind] | None:
-    if identity.source != GeniusSource.name:
+    if identity.source != "genius":
         return None
-    names = fields_of_schema(identity.schema)
+    names = _fields_of_schema(identity.schema)
     return DEFAULT_FIELDS if names is None else {name: _kind_of(name) for name in names}
+
+
+def _fields_of_schema(schema: str) -> tuple[str, ...] | None:
+    """Read the names back from a schema; None where it is that of the default fields."""
+    names = schema.partition(":")[2]
+    return tuple(names.split(",")) if names else None
 
 
 def _kind_of(name: str) -> Kind:

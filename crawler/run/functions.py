@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from crawler.errors import SettingsError
 from crawler.settings.reading import Settings, is_loopback
-from crawler.source.fields import genius_source
+from crawler.source.declared import open_source
 from crawler.source.source import Source
 from crawler.store.block import FORMAT_VERSION
 from crawler.store.identity import Identity
@@ -45,19 +45,24 @@ def load_function(name: str) -> Any:
 
 
 def target_of(settings: Settings) -> Any:
-    """Make what a deployment crawls with: its own step 1 function or source, or the Genius source.
+    """Make what a deployment crawls with: its own step 1 function or source class, or a declared source.
 
     Raises:
         SettingsError: It cannot be loaded, or `CRAWLER_FIELDS` is set beside it.
     """
     if settings.function is None:
-        token = settings.genius_token
-        return genius_source(settings.base_url, token.reveal() if token else "", settings.fields)
+        token = settings.token
+        return open_source(
+            settings.source,
+            token.reveal() if token else "",
+            base_url=settings.base_url,
+            fields=settings.fields,
+        )
     if settings.fields is not None:
         raise SettingsError(
             "fields_unfit",
             "CRAWLER_FIELDS",
-            "CRAWLER_FIELDS chooses from a Genius song: choose in your own source itself",
+            "CRAWLER_FIELDS chooses from a declared source: choose in your own itself",
         )
     return load_function(settings.function)
 

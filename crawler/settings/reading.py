@@ -23,6 +23,8 @@ from crawler.settings.settings import (
     SongNum,
     environment_of,
 )
+from crawler.source.declaration import Declaration
+from crawler.source.declared import load_declaration
 
 __all__ = [
     "MAX_SONG_NUM",
@@ -73,10 +75,13 @@ def read_settings(
             missing last.
     """
     problems: list[SettingsError] = []
-    from_file = _known(read_env_file(env_file), problems)
-    given = from_file | _known(environ, problems) | _options(overrides, problems)
+    in_file = read_env_file(env_file)
+    given = _known(in_file, problems) | _known(environ, problems) | _options(overrides, problems)
     settings = _convert(given, problems)
-    problems += _misfits(settings, given, for_site=for_site)
+    declared = _declaration(settings, problems)
+    if declared is not None:
+        settings = _of_source(settings, declared, given, overrides, in_file | {**environ})
+    problems += _misfits(settings, declared, given, for_site=for_site)
     if "K_SERVICE" in environ and "store" not in given:
         message = "CRAWLER_STORE is required in the cloud, such as gs://my-bucket/genius"
         problems.append(SettingsError("store_missing", "CRAWLER_STORE", message))
@@ -176,8 +181,45 @@ def _decode_secret(_wanted: type, value: Any) -> Any:
     return value if isinstance(value, Secret) else Secret(str(value))
 
 
+def _declaration(settings: Settings, problems: list[SettingsError]) -> Declaration | None:
+    """Read what the source declares; None where it cannot be read, or a function takes its place."""
+    if settings.function is not None:
+        if settings.source != Settings().source:
+            message = "CRAWLER_SOURCE and CRAWLER_FUNCTION both say what is crawled: set one"
+            problems.append(SettingsError("source_unfit", "CRAWLER_SOURCE", message))
+        return None
+    try:
+        return load_declaration(settings.source)
+    except SettingsError as error:
+        problems.append(error)
+        return None
+
+
+def _of_source(
+    settings: Settings,
+    declared: Declaration,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    environ: Mapping[str, str],
+) -> Settings:
+    """Fill in what the source says: its address, a store of its name, the token that it names."""
+    changes: dict[str, Any] = {}
+    if given.get("base_url") is None:
+        changes["base_url"] = declared.base_url
+    if given.get("store") is None:
+        changes["store"] = f"data/{declared.name}"
+    if declared.token != SETTINGS["token"].variable and overrides.get("token") is None:
+        token = environ.get(declared.token) if declared.token else None
+        changes["token"] = Secret(token) if token else None
+    return msgspec.structs.replace(settings, **changes)
+
+
 def _misfits(
-    settings: Settings, given: Mapping[str, Any], *, for_site: bool
+    settings: Settings,
+    declared: Declaration | None,
+    given: Mapping[str, Any],
+    *,
+    for_site: bool,
 ) -> Iterator[SettingsError]:
     """Find what no single setting shows: which need each other, and which addresses are safe."""
     yield from _url_problems("base_url", settings.base_url)
@@ -193,22 +235,21 @@ def _misfits(
     if for_site:
         if settings.ca_file is not None and not Path(settings.ca_file).is_file():
             yield _malformed("ca_file", "a file of certificates", settings.ca_file)
-        if given.get("function") is None:  # only the built-in source needs a token
-            yield from _token_problems(settings)
+        if declared is not None and declared.token is not None:
+            yield from _token_problems(settings, declared.token)
         is_told = given.get("contact") is not None
         if not (is_told or is_loopback(settings.base_url)):
             why = "is required: a mail address or URL under which the site reaches you"
             yield _missing("contact", why)
 
 
-def _token_problems(settings: Settings) -> Iterator[SettingsError]:
+def _token_problems(settings: Settings, name: str) -> Iterator[SettingsError]:
     """Find what no header can carry; the message never shows the token."""
-    token = settings.genius_token.reveal() if settings.genius_token else ""
-    name = SETTINGS["genius_token"].variable
+    token = settings.token.reveal() if settings.token else ""
     if not token.strip():
-        message = (
-            f"{name} is missing or empty: create a client access token at genius.com/api-clients"
-        )
+        message = f"{name} is missing or empty: the source {settings.source} asks with a token"
+        if name == SETTINGS["token"].variable:
+            message += "; create a client access token at genius.com/api-clients"
         yield SettingsError("token_missing", name, message)
     elif not re.fullmatch(r"[\x21-\x7e]+", token):
         message = (

@@ -69,11 +69,11 @@ def _about(
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How this deployment crawls; one field per environment variable, checked as a whole when read."""
 
-    genius_token: Annotated[
+    token: Annotated[
         Secret | None,
         _about(
             "",
-            "Client access token of the Genius API; required for the built-in source.",
+            "The source's token, in the variable that it names; required where it names one.",
             also=("GENIUS_ACCESS_TOKEN",),
             deployed=False,
         ),
@@ -83,7 +83,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(pattern=_STORE),
         _about(
             "",
-            "Where blocks live: `gs://bucket/prefix` or a folder; required in the cloud.",
+            "Where blocks live: `gs://bucket/prefix` or a folder, `data/` and the source's name "
+            "where unset; required in the cloud.",
             "gs://bucket/prefix or a folder",
             metavar="WHERE",
             deployed=False,
@@ -91,7 +92,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "data/genius"
     base_url: Annotated[
         str,
-        _about("URL", "Address of the site; https, plain http only on loopback.", metavar="URL"),
+        _about(
+            "URL",
+            "Address of the site; https, plain http only on loopback; unset: the source's own.",
+            metavar="URL",
+        ),
     ] = "https://api.genius.com"
     contact: Annotated[
         Annotated[str, Meta(pattern=_ADDRESS)] | None,
@@ -111,11 +116,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=900),
         _about("connections", "Requests in flight at most.", metavar="N"),
     ] = 64
+    source: Annotated[
+        str,
+        Meta(pattern=r"\A(?:[a-z][a-z0-9_-]*|[^\x00-\x1f]*\.toml)\Z"),
+        _about(
+            "",
+            "What a page is: a built-in source by its name, or a `.toml` file that declares one.",
+            "the name of a built-in source, or a file that ends in .toml",
+            metavar="NAME|FILE",
+        ),
+    ] = "genius"
     function: Annotated[
         Annotated[str, Meta(pattern=r"\A[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")] | None,
         _about(
             "",
-            "`module:name` of a step 1 function or source; unset: the Genius source.",
+            "`module:name` of a step 1 function or source class, instead of a declared source.",
             "module:name of a step 1 function or source",
             metavar="MODULE:NAME",
         ),
@@ -271,7 +286,7 @@ def _setting(field: msgspec.inspect.Field, hint: Any) -> Setting:
     choices = kind.values if isinstance(kind, msgspec.inspect.LiteralType) else ()
     return Setting(
         field=name,
-        variable=name.upper() if name == "genius_token" else f"CRAWLER_{name.upper()}",
+        variable="GENIUS_TOKEN" if name == "token" else f"CRAWLER_{name.upper()}",
         also=about["also"],
         option=f"--{name.replace('_', '-')}" if about["metavar"] else None,
         metavar=about["metavar"],
