@@ -20,6 +20,8 @@ SOURCES := crawler $(wildcard main.py) tests
 SCRIPTS := .ci/run .ci/test-all $(wildcard deploy.sh deploy/*.sh)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_VERSION := 0.13.9
+# It makes the changes of `make mutants`; nothing else needs it, so it is not among the packages.
+COSMIC_RAY_VERSION := 8.7.0
 
 # Where uv is at hand it installs in seconds what takes pip a minute or two. The locks are complete,
 # so nothing need be resolved (--no-deps). What uv cannot reach, such as an index that only pip is
@@ -33,7 +35,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run serve test test-all check lint format coverage bench torture soak fleet lock sbom clean
+.PHONY: help setup run serve test test-all mutants check lint format coverage bench torture soak fleet lock sbom clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -70,6 +72,10 @@ format: $(VENV)/.dev-installed ## Write the code as the formatter wants it
 
 coverage: $(VENV)/.dev-installed ## Run the tests and hold the coverage gate (pyproject.toml)
 	@$(PYTEST) --cov --cov-report=term $(ARGS)
+
+mutants: $(VENV)/.dev-installed ## Change one thing at a time, and count what the tests notice (an hour)
+	@$(PIP) install --quiet cosmic-ray==$(COSMIC_RAY_VERSION)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(VENV)/.dev-installed ## Measure, and write the tables of the README
 	@$(BIN)/python -m benchmarks $(ARGS)

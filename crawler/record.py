@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 Outcome = Literal["found", "missing", "failed"]
-_RANK = {"found": 2, "missing": 1, "failed": 0}
+_WORST_FIRST = ("failed", "missing", "found")
 
 
 class Record(msgspec.Struct, omit_defaults=True, gc=False):
@@ -104,8 +104,7 @@ def merge_records(one: Record, other: Record) -> Record:
 
 
 def _order(record: Record) -> tuple[int, datetime, bytes]:
-    bare = record if record.gone_since is None else msgspec.structs.replace(record, gone_since=None)
-    return _RANK[record.outcome], record.fetched_at, encode_record(bare)
+    return _WORST_FIRST.index(record.outcome), record.fetched_at, encode_record(record)
 
 
 def _latest(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.record import Record, decode_record, encode_record, merge_records
+from crawler.record import (
+    Record,
+    decode_record,
+    encode_record,
+    encode_records,
+    is_settled,
+    merge_records,
+)
 from tests.records import HOSTILE, NOON, failed, found, missing, records_of
 
 LATER = NOON + timedelta(hours=1)
@@ -68,6 +75,41 @@ def test_a_song_that_is_found_again_is_no_longer_gone():
     denied = merge_records(found(7), missing(7, at=LATER))
     again = found(7, at=LATER + timedelta(hours=1))
     assert merge_records(denied, again) == again
+
+
+def test_a_denial_of_the_same_moment_is_older_than_the_page():
+    """What found a song at the moment of its denial is believed."""
+    assert merge_records(found(7, at=LATER), missing(7, at=LATER)).gone_since is None
+
+
+def test_the_latest_denial_counts():
+    """Two runs that were told so: the record keeps the later one."""
+    denied = merge_records(found(7), missing(7, at=LATER + timedelta(hours=1)))
+    assert merge_records(denied, missing(7, at=LATER)) == denied
+
+
+def test_found_and_missing_are_settled_and_failed_is_not():
+    """Only what the site has answered for good costs no request again."""
+    assert [is_settled(one(7)) for one in (found, missing, failed)] == [True, True, False]
+
+
+def test_a_plain_record_has_one_short_line():
+    """The format: what a record does not have is not written, and is nothing when it is read."""
+    line = encode_record(Record(7, "found", 200, {"title": "A"}, None, 1, NOON))
+    assert line == (
+        b'{"song_num":7,"outcome":"found","status":200,"info":{"title":"A"},"error":null,'
+        b'"attempts":1,"fetched_at":"2026-11-22T12:00:00Z"}'
+    )
+    read = decode_record(line)
+    assert (read.detail, read.failed_runs, read.next_try_at, read.gone_since) == ("", 0, None, None)
+
+
+@pytest.mark.parametrize("title", ["plain", "\ud800 half a pair"], ids=["plain", "half-a-pair"])
+def test_many_records_are_written_as_one_by_one(title):
+    """C5: one title that UTF-8 cannot carry changes no other line."""
+    records = [found(1), found(2, title), missing(3)]
+    lines = encode_records(records).split(b"\n")
+    assert lines == [*map(encode_record, records), b""]
 
 
 @given(one_number)
