@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from crawler import crawl, read
-from crawler.cli.export import rebuilt_name
 from crawler.cli.main import main
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info, song, song_body
@@ -34,7 +33,7 @@ from crawler.source.values import MAX_DEPTH
 from crawler.store.block import BlockInfo, summarise
 from crawler.store.contract import Deadline, Store
 from crawler.store.folder import FolderStore
-from crawler.store.opening import open_store
+from crawler.store.opening import open_store, store_beside
 from tests.records import NOON, found, missing
 from tests.stores import SECONDS, fill
 
@@ -349,4 +348,4 @@ def test_the_command_rebuilds_and_says_how_to_get_the_rest(kept, tmp_path, capsy
 )
 def test_the_new_store_lies_beside_the_old_one(old, new):
     """Never in another bucket."""
-    assert rebuilt_name(old) == new
+    assert store_beside(old, "rebuilt") == new

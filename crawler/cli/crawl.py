@@ -174,10 +174,12 @@ def _refuse_ineffective(args: argparse.Namespace) -> None:
 
 def _check(settings: Settings) -> None:
     """Refuse a store that the function cannot see: what it settled would be left out wrongly."""
+    from crawler.store.opening import is_remote
+
     if settings.queue is None or settings.url is None:
         message = "--fan-out needs CRAWLER_QUEUE, CRAWLER_URL and CRAWLER_INVOKER, as deployed"
         raise SettingsError("queue_missing", "CRAWLER_QUEUE", message)
-    if not settings.store.startswith("gs://") and not is_loopback(settings.url):
+    if not is_remote(settings.store) and not is_loopback(settings.url):
         message = "CRAWLER_STORE must be the bucket of the deployed function, gs://bucket/prefix"
         raise SettingsError("store_malformed", "CRAWLER_STORE", message)
 

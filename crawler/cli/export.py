@@ -120,11 +120,11 @@ def rebuild(args: argparse.Namespace) -> int:
     """
     from crawler.exports.rebuild import rebuild as make_anew
     from crawler.run.functions import target_of
-    from crawler.store.opening import open_store
+    from crawler.store.opening import open_store, store_beside
 
     start, stop = checked_range(args.start, args.stop)
     settings = store_settings_of(args)
-    into = args.into or rebuilt_name(settings.store)
+    into = args.into or store_beside(settings.store, "rebuilt")
     source = target_of(settings)
     report = make_anew(open_store(settings.store), open_store(into), source, start, stop)
     left = report.without_raw + report.refused
@@ -142,10 +142,3 @@ def rebuild(args: argparse.Namespace) -> int:
         go_on = command(["crawl", str(start), str(stop), "--store", into])
         print(f"To ask the site for these alone: {go_on}")
     return 3 if left else 0
-
-
-def rebuilt_name(location: str) -> str:
-    """Return the name of the store beside another one that a rebuild goes to."""
-    location = location.rstrip("/")
-    is_whole_bucket = location.startswith("gs://") and "/" not in location[5:]
-    return f"{location}/rebuilt" if is_whole_bucket else f"{location}-rebuilt"

@@ -1,15 +1,12 @@
 """Opening a store by its location: a bucket for `gs://…`, else a folder."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from crawler.errors import SettingsError
 from crawler.store.contract import Store
 from crawler.store.folder import FolderStore
-
-# Bucket names: cloud.google.com/storage/docs/buckets#naming, dots allowed; whether one exists is
-# asked by check().
-_GS = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?", re.DOTALL)
 
 
 def open_store(location: str) -> Store:
@@ -18,25 +15,48 @@ def open_store(location: str) -> Store:
     Raises:
         SettingsError: `store_malformed`.
     """
-    if "://" not in location:
-        return FolderStore(_folder(location))
-    match = _GS.fullmatch(location)
-    prefix = ((match[2] or "") if match else "").rstrip("/")
-    parts = prefix.split("/") if prefix else []
-    if match is None or not all(_is_plain(part) for part in parts) or len(prefix) > 500:
-        raise _malformed(location)
+    scheme, _, rest = location.rpartition("://")
+    opener = _OPENERS.get(scheme)
+    store = None if opener is None else opener(rest)
+    if store is None:
+        raise SettingsError(
+            "store_malformed",
+            "CRAWLER_STORE",
+            f"CRAWLER_STORE must be gs://bucket, gs://bucket/prefix or a folder, got {location!r}",
+        )
+    return store
+
+
+def is_remote(location: str) -> bool:
+    """Whether a store can be reached from other machines too: it is no folder."""
+    return "://" in location
+
+
+def store_beside(location: str, name: str) -> str:
+    """Return the location of another store beside one; within it where that is a whole bucket."""
+    location = location.rstrip("/")
+    is_whole_bucket = is_remote(location) and "/" not in location.partition("://")[2]
+    return f"{location}/{name}" if is_whole_bucket else f"{location}-{name}"
+
+
+def _open_folder(path: str) -> Store | None:
+    if not path.strip() or "\0" in path or path.startswith("gs:"):
+        return None
+    try:
+        return FolderStore(Path(path).expanduser())
+    except RuntimeError:  # the home of somebody who is not known here
+        return None
+
+
+def _open_bucket(path: str) -> Store | None:
     from crawler.store.bucket import BucketStore  # a folder store does without
 
-    return BucketStore(match[1], prefix)
-
-
-def _folder(location: str) -> Path:
-    if not location.strip() or "\0" in location or location.startswith("gs:"):
-        raise _malformed(location)
-    try:
-        return Path(location).expanduser()
-    except RuntimeError:
-        raise _malformed(location) from None
+    bucket, _, prefix = path.partition("/")
+    prefix = prefix.rstrip("/")
+    # cloud.google.com/storage/docs/buckets#naming, dots allowed; `check` asks whether it is there.
+    is_named = re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket) is not None
+    is_plain = all(map(_is_plain, prefix.split("/"))) if prefix else True
+    return BucketStore(bucket, prefix) if is_named and is_plain and len(prefix) <= 500 else None
 
 
 def _is_plain(part: str) -> bool:
@@ -44,9 +64,5 @@ def _is_plain(part: str) -> bool:
     return part.isprintable() and part not in {"", ".", ".."} and not set(part) & set("*?[]#")
 
 
-def _malformed(location: str) -> SettingsError:
-    return SettingsError(
-        "store_malformed",
-        "CRAWLER_STORE",
-        f"CRAWLER_STORE must be gs://bucket, gs://bucket/prefix or a folder, got {location!r}",
-    )
+_OPENERS: dict[str, Callable[[str], Store | None]] = {"": _open_folder, "gs": _open_bucket}
+"""What opens a store, by the scheme of its location; another kind of store is one line more."""
