@@ -70,8 +70,12 @@ FAULT_ROWS = {
     "E8": "foreign objects are left alone",
     "E9": "another's records and newer formats are refused before the first request",
     "E10": "a site that denies all it had is not believed",
+    "E10b": "a bucket or folder in which blocks cannot grow is refused with the cause",
+    "E10c": "a mount without synced folders, stable inodes and fine times works",
+    "E10d": "a mount without locks is refused, a lock file left behind holds up nobody",
     "E11": "numbers that always fail do not use up the next run",
     "E12": "stop orders and pauses from elsewhere are obeyed within 10 s",
+    "E14": "a damaged download is tried again, what is no file is named and left alone",
     "E15": "what version 1.0 made goes on",
     # The process.
     "F1": "kills at random moments lose nothing",

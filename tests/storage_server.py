@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -94,8 +95,11 @@ class RoughWay:
     Attributes:
         url: What `STORAGE_EMULATOR_HOST` is to be set to.
         faults: What the next requests get, one each: a status; "lose" (carried out, then the
-            connection is cut); "hang" (no answer until the proxy ends); None: nothing.
+            connection is cut); "hang" (no answer until the proxy ends); "corrupt" (one byte of the
+            answer's body is another one); None: nothing.
         fault_for_ever: What all requests get when `faults` is used up.
+        refuse: Takes method and path of a request, and returns the status and the message with
+            which the cloud would refuse it; None: nothing stands in its way.
         requests: Method and path of every request, in order.
         store: For the test to keep what it opened on this way.
     """
@@ -103,6 +107,7 @@ class RoughWay:
     def __init__(self, server: StorageServer) -> None:
         self.faults: list[int | str | None] = []
         self.fault_for_ever: int | str | None = None
+        self.refuse: Callable[[str], tuple[int, str] | None] = lambda _request: None
         self.requests: list[str] = []
         self.store: Any = None
         self._ended = threading.Event()
@@ -123,9 +128,17 @@ class RoughWay:
                 if isinstance(fault, int):
                     self._answer(fault, {}, b'{"error": {"message": "a fault of the test"}}')
                     return
+                refusal = way.refuse(f"{self.command} {self.path}")
+                if refusal is not None:
+                    error = {"error": {"code": refusal[0], "message": refusal[1]}}
+                    self._answer(refusal[0], {}, json.dumps(error).encode())
+                    return
                 answer = _send(server.port, self.command, self.path, body, dict(self.headers))
                 if fault == "lose":
                     self.close_connection = True
+                elif fault == "corrupt":
+                    status, headers, data = answer
+                    self._answer(status, headers, data[:-1] + bytes([data[-1] ^ 1]))
                 else:
                     self._answer(*answer)
 
