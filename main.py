@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ENV_FILE = Path(__file__).with_name("crawler.env")
+_MAX_RANGE = 1_000_000  # where CRAWLER_MAX_RANGE is not set
 _STATUS_SECONDS = 30.0  # a listing of 20,000 blocks takes 2
 _METHODS = {
     "/": ("GET", "HEAD", "OPTIONS", "POST"),
@@ -250,7 +251,7 @@ def _read_request(request: Request, settings: Settings) -> CrawlRequest:
             None if chunked else request.content_length or 0,
             query=request.query_string.decode("latin-1"),
             # both guard against callers; what a task asks for was checked when its order was given
-            max_range=MAX_SONG_NUM if _is_delivery(request) else settings.max_range,
+            max_range=MAX_SONG_NUM if _is_delivery(request) else settings.max_range or _MAX_RANGE,
             deployed_rate=0 if _is_delivery(request) else settings.rate,
         )
 

@@ -10,21 +10,36 @@ The three steps can be used by themselves: `request_song_info`, `get_data_asynch
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from crawler.errors import CrawlerError, Missing
+from crawler.errors import (
+    CrawlerError,
+    Missing,
+    RequestError,
+    SettingsError,
+    StoppedError,
+    StoreError,
+)
 from crawler.version import VERSION
 
 if TYPE_CHECKING:
+    from crawler.answer import Answer
     from crawler.exports.export import export, to_pandas
-    from crawler.run.crawl import crawl
-    from crawler.run.monitor import progress_bar
+    from crawler.run.crawl import crawl, crawl_async
+    from crawler.run.monitor import Progress, progress_bar
     from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
     from crawler.store.reading import read
 
 __version__ = VERSION
 __all__ = [
+    "Answer",
     "CrawlerError",
     "Missing",
+    "Progress",
+    "RequestError",
+    "SettingsError",
+    "StoppedError",
+    "StoreError",
     "crawl",
+    "crawl_async",
     "execute_async_event_loop",
     "export",
     "get_data_asynchronous",
@@ -35,7 +50,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answer": "crawler.answer",
+    "Progress": "crawler.run.monitor",
     "crawl": "crawler.run.crawl",
+    "crawl_async": "crawler.run.crawl",
     "execute_async_event_loop": "crawler.steps",
     "export": "crawler.exports.export",
     "get_data_asynchronous": "crawler.steps",

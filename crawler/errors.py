@@ -25,7 +25,7 @@ class CrawlerError(Exception):
             this error tells it, too.
     """
 
-    also: "Sequence[CrawlerError]" = ()
+    also: "Sequence[SettingsError | RequestError]" = ()
 
     @property
     def messages(self) -> list[str]:
@@ -34,6 +34,47 @@ class CrawlerError(Exception):
 
     def __str__(self) -> str:
         return "; ".join(self.messages)
+
+
+class Problems:
+    """Collects what callers and deployments did wrong, so that all of it is told at once.
+
+    problems = Problems()
+    with problems:
+        request = check_request(asked)
+    with problems:
+        settings = read_settings(environ)
+    problems.raise_all()
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[SettingsError | RequestError] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> bool:
+        if not isinstance(error, SettingsError | RequestError):
+            return False
+        self._errors += [error, *error.also]
+        error.also = ()
+        return True
+
+    def raise_all(self) -> None:
+        """Raise the first with all others in `also`: the request, settings, what is missing."""
+        once: dict[str, SettingsError | RequestError] = {}
+        for error in self._errors:
+            once.setdefault(error.messages[0], error)
+        errors = sorted(once.values(), key=_rank)
+        if errors:
+            errors[0].also = errors[1:]
+            raise errors[0]
+
+
+def _rank(error: "SettingsError | RequestError") -> int:
+    if isinstance(error, RequestError):
+        return 0
+    return 2 if error.code.endswith("_missing") else 1
 
 
 class SettingsError(CrawlerError):

@@ -118,12 +118,11 @@ def test_a_page_that_is_not_the_objects_is_no_info(example, num, error):
 @pytest.mark.parametrize("target", ["source-curl", "source-requests", "function"])
 def test_a_crawl_stores_what_the_pages_say(example, museum: str, tmp_path: Path, target):
     """As a source through both engines, or as a step 1 function: the same records."""
-    kind, _, engine = target.partition("-")
+    kind, _, _engine = target.partition("-")
     answer = crawl(
         1,
         11,
         function=example.MuseumPages(museum) if kind == "source" else example.request_object,
-        engine=engine or None,
         store=str(tmp_path),
         base_url=museum,
         rate=0,

@@ -132,7 +132,6 @@ def test_F3_a_silent_site_does_not_hold_up_the_answer(
         base_url=faulty_site.url("hang-before-headers!40"),
         token="demo-token",
         rate=0,
-        engine=engine,
         time_budget_seconds=1.0,
     )
     assert (answer.stopped_by, answer.complete) == ("time_budget", False)
@@ -174,7 +173,7 @@ def starve(progress):
         resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
 
 crawl(1, 6001, store=location, base_url=site, token="demo-token", rate=2000,
-      engine=engine, on_progress=starve)
+      on_progress=starve)
 """
 
 

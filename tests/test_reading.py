@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import crawler
-from crawler.errors import BlockFormatError, SettingsError
+from crawler.errors import BlockFormatError, SettingsError, StoreMismatchError
 from crawler.store.block import block_name
 from crawler.store.contract import Store
 from crawler.store.folder import FolderStore
@@ -50,8 +50,9 @@ def test_hostile_titles_are_read_back_equal(store: Store):
 
 
 def test_an_empty_store_has_no_songs(store: Store):
-    """Nothing is read where nothing was written, and nothing is made."""
-    assert list(read(store)) == []
+    """Nothing is read where nothing was written, and nothing is made: it is an error that says so."""
+    with pytest.raises(StoreMismatchError, match="holds no songs yet"):
+        read(store)
 
 
 def test_a_broken_block_is_named_not_skipped(tmp_path: Path):
@@ -78,3 +79,9 @@ def test_a_reader_that_ends_early_leaves_no_thread(tmp_path: Path):
     assert len(next(blocks)) == 1000
     blocks.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+
+
+def test_a_store_that_is_misspelt_is_an_error_at_once(tmp_path):
+    """Nobody takes a folder that is not there for one without songs."""
+    with pytest.raises(StoreMismatchError, match="holds no songs yet"):
+        read(tmp_path / "demoo")

@@ -47,7 +47,7 @@ def test_every_number_gets_the_record_that_the_site_serves(
     where: dict[str, Any], engine: str
 ) -> None:
     """A range in, and each number's record is found or missing, with the info of the site."""
-    answer = crawl(1, 1201, engine=engine, **where)
+    answer = crawl(1, 1201, **where)
     assert (answer.found + answer.missing, answer.complete) == (1200, True)
     assert (answer.stopped_by, answer.requests) == ("done", 1200)
     for num, record in (records_of(where["store"]) | records_of(where["store"], 1000)).items():
@@ -60,8 +60,8 @@ def test_a_second_run_over_the_same_range_sends_no_request(
     where: dict[str, Any], demo_site: DemoSite, engine: str
 ) -> None:
     """What is settled costs nothing, and the answer says how much that was."""
-    crawl(1, 501, engine=engine, **where)
-    again = crawl(1, 501, engine=engine, **where)
+    crawl(1, 501, **where)
+    again = crawl(1, 501, **where)
     assert (again.skipped, again.requests, again.complete) == (500, 0, True)
     assert again.blocks_written == 0
     assert demo_site.stats()["requests"] == 500
@@ -146,7 +146,7 @@ def test_a_misspelt_setting_is_told_with_the_nearest(
 def test_what_is_near_no_setting_is_told_without_a_guess(where: dict[str, Any]) -> None:
     """A guess that cannot help is left out: the settings are listed in its place."""
     with pytest.raises(SettingsError, match=r"^xyzzy is not a setting; there are .*rate, "):
-        crawl(1, 5, xyzzy=5, **where)
+        crawl(1, 5, xyzzy=5, **where)  # type: ignore[call-arg]
 
 
 def test_mode_next_begins_a_catalogue_and_finds_its_end(where: dict[str, Any]) -> None:
@@ -361,7 +361,7 @@ def test_a_run_leaves_an_object_and_the_status(where: dict[str, Any]) -> None:
 def test_no_thread_is_left_behind(where: dict[str, Any], engine: str) -> None:
     """After a run the process is as it was."""
     before = set(threading.enumerate())
-    crawl(1, 101, engine=engine, **where)
+    crawl(1, 101, **where)
     assert set(threading.enumerate()) <= before
 
 

@@ -81,7 +81,6 @@ def test_G1_no_fault_of_a_site_makes_a_run_tell_the_token(
         base_url=faulty_site.base_url,
         token=TOKEN,
         function=Everything(),
-        engine=engine,
         rate=0,
         limits=QUICK,
         time_budget_seconds=30,
@@ -106,7 +105,6 @@ def test_G1_what_ends_a_run_is_told_without_the_token(
         store=str(tmp_path),
         base_url=faulty_site.url(fault),
         token=TOKEN,
-        engine=engine,
         rate=0,
         limits=QUICK,
     )
@@ -128,7 +126,6 @@ def test_G1_a_site_that_cannot_be_reached_does_not_get_the_token_told(
             store=str(tmp_path),
             base_url=refused if certificate == "closed" else faulty_site_tls.url(certificate),
             token=TOKEN,
-            engine=engine,
             rate=0,
             limits=QUICK,
             ca_file=str(faulty_site_tls.ca_path),
@@ -189,7 +186,6 @@ def test_G1_the_function_tells_the_token_to_nobody(
         "CRAWLER_BASE_URL": faulty_site.base_url,
         "CRAWLER_STORE": str(store),
         "CRAWLER_FUNCTION": "tests.everything:Everything",
-        "CRAWLER_ENGINE": engine,
         "CRAWLER_RATE": "0",
         "CRAWLER_TIME_BUDGET_SECONDS": "2",  # what trickles is asked again and again
         SITE_VARIABLE: faulty_site.base_url,

@@ -373,6 +373,11 @@ def test_E15_a_setting_that_is_gone_is_told_and_ignored(caplog):
     assert [text.partition(" is ignored")[0] for text in told] == ["CRAWLER_ENGINE", "engine"]
 
 
+def test_E15_the_token_s_former_name_is_still_an_argument():
+    """Python code written for version 1.0 goes on."""
+    assert read_settings({}, genius_token="t", contact="a@b.example").token == Secret("t")
+
+
 @pytest.mark.parametrize("name", ["CRAWLER_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 def test_H4_certificate_authorities_are_named_by_any_of_three_variables(tmp_path, name):
     """The file that other programs are told of serves as well; our own name wins."""

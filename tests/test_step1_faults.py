@@ -439,7 +439,7 @@ from crawler import crawl
 
 def run(name, first=0):
     answer = crawl(first, first + 200, store=f"{sys.argv[2]}/{name}", base_url=sys.argv[1],
-                   token="demo-token", rate=0, engine=sys.argv[3])
+                   token="demo-token", rate=0)
     assert answer.complete, answer
 
 async def within():

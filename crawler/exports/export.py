@@ -47,7 +47,7 @@ class Sink(Protocol):
 
 
 def export(
-    store: str | Store,
+    store: str | os.PathLike[str] | Store,
     out: str | Path,
     start: int = 0,
     stop: int | None = None,
@@ -73,7 +73,7 @@ def export(
     """
     out = Path(out)
     open_sink = _sink_for(out)
-    store = open_store(store) if isinstance(store, str) else store
+    store = open_store(os.fspath(store)) if isinstance(store, str | os.PathLike) else store
     columns = store_columns(store)
     count = 0
     with _whole_file(out) as partial:
@@ -89,7 +89,9 @@ def export(
     return ExportReport(count, out.stat().st_size, misfits)
 
 
-def to_pandas(store: str | Store, start: int = 0, stop: int | None = None) -> Any:
+def to_pandas(
+    store: str | os.PathLike[str] | Store, start: int = 0, stop: int | None = None
+) -> Any:
     """Load the records of `[start, stop)` into a pandas data frame, with the columns of an export.
 
     Whole numbers are `Int64`, so that an absent one is `<NA>` and the rest stay whole.
@@ -99,7 +101,7 @@ def to_pandas(store: str | Store, start: int = 0, stop: int | None = None) -> An
         StoreError: As `export`.
     """
     pandas, arrow = import_extra("pandas"), import_extra("pyarrow")
-    store = open_store(store) if isinstance(store, str) else store
+    store = open_store(os.fspath(store)) if isinstance(store, str | os.PathLike) else store
     batches = Batches(store_columns(store))
     tables = [batches.batch(records) for records in read_blocks(store, start, stop)]
     nullable = {arrow.int64(): pandas.Int64Dtype(), arrow.bool_(): pandas.BooleanDtype()}

@@ -1,6 +1,8 @@
 """A run from end to end: make every number of a range settled, and say what was done."""
 
+import asyncio
 import logging
+import operator
 import os
 import re
 import threading
@@ -8,38 +10,52 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, Unpack
 
-from crawler.answer import Answer
+from crawler.answer import Answer, Mode
+from crawler.errors import Problems
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Results
+from crawler.loops import LaneExecutor
 from crawler.page.map import map_strip
 from crawler.request.crawl_request import CrawlRequest, check_request, label
-from crawler.run.functions import identify, target_of
+from crawler.run.functions import fit, identify, qualified_name, target_of
 from crawler.run.monitor import Progress, in_notebook, progress_bar
 from crawler.run.run import Limits, Run
 from crawler.run.store_index import StoreIndex
-from crawler.settings.reading import Settings, read_settings
+from crawler.settings.reading import (
+    MAX_SONG_NUM,
+    Settings,
+    SettingsArguments,
+    read_settings,
+)
+from crawler.source.source import Source
 from crawler.store import identity
 from crawler.store.opening import open_store
 
 logger = logging.getLogger("crawler")
 
+_REQUEST_NAMES = ("limit", "refresh_older_than_days", "recheck")
+
+
+class CrawlArguments(SettingsArguments, total=False):
+    """What `crawl` and `crawl_async` take beside start and stop; every setting is one of them."""
+
+    mode: Mode
+    limit: SupportsIndex | None
+    function: Callable[..., Any] | Source | str | None  # type: ignore[misc] # more than its name
+    song_urls: Results | None
+    refresh_older_than_days: float | None
+    recheck: Literal["missing"] | None
+    on_progress: Callable[[Progress], None] | None
+    stop_event: threading.Event | None
+    limits: Limits | None
+
 
 def crawl(
-    start: int | None = None,
-    stop: int | None = None,
-    *,
-    mode: str = "range",
-    limit: int | None = None,
-    function: Any = None,
-    song_urls: Results | None = None,
-    refresh_older_than_days: float | None = None,
-    recheck: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    stop_event: threading.Event | None = None,
-    limits: Limits | None = None,
-    **settings: Any,
+    start: SupportsIndex | None = None,
+    stop: SupportsIndex | None = None,
+    **options: Unpack[CrawlArguments],
 ) -> Answer:
     """Make every number from `start` to `stop` settled in a store.
 
@@ -51,59 +67,153 @@ def crawl(
         stop: Number after the last.
         mode: `range`, or `next` and `new` without start and stop.
         limit: In modes next and new: numbers to ask at most.
-        function: Step 1 or a source of your own; by default the Genius API.
+        function: Step 1 (a function, a `functools.partial`, a callable object), a source, or
+            `module:name` of either; by default what the settings say.
         song_urls: Anything with `append`; gets `(song_num, info)` as pages arrive.
         refresh_older_than_days: Settled records older than this are asked again.
         recheck: `"missing"` asks missing numbers again.
-        on_progress: Told several times a second where the run stands, in a thread of its own. By
-            default a bar in a Jupyter notebook, and nothing elsewhere.
+        on_progress: Called several times a second with where the run stands, in a thread of its
+            own. By default a bar in a Jupyter notebook, and nothing elsewhere.
         stop_event: Set it to end the run early, from any thread or signal handler.
         limits: Deadlines and retries other than the usual ones.
-        settings: Fields of `Settings`, such as `store="data/songs"`, `rate=50`; they win over the
+        options: Fields of `Settings`, such as `store="data/songs"`, `rate=50`; they win over the
             environment. There is no time budget unless one is given here.
 
     Raises:
         RequestError: What is asked for cannot be done as it stands, such as a stop before its
             start or a range with a mode; `field` names the argument. Nothing was asked of the site.
-        SettingsError: A setting is wrong, or there is none of that name.
+        SettingsError: A setting is wrong, or there is none of that name. What else is wrong is in
+            the message of either, too.
         StoreError: The store cannot be used; nothing was asked of the site.
     """
-    settings.setdefault("time_budget_seconds", None)
-    given = {name: value for name, value in settings.items() if value is not None}
-    given["time_budget_seconds"] = settings["time_budget_seconds"]
-    if function is not None and not isinstance(function, str):
-        own_name = getattr(function, "__qualname__", type(function).__qualname__)
-        given["function"] = "own:" + re.sub(r"\W", "_", own_name)
-    elif function is not None:
-        given["function"] = function
-    checked = read_settings(os.environ, **given)
-    asked = {
-        "start": start,
-        "stop": stop,
-        "mode": None if mode == "range" else mode,  # a range is what has no mode
-        "limit": limit,
-        "refresh_older_than_days": refresh_older_than_days,
-        "recheck": recheck,
-    }
-    request = check_request({name: value for name, value in asked.items() if value is not None})
-    with _bar(request, on_progress) as show:
+    asked, given, function = _sorted_out(start, stop, dict(options))
+    prepared = prepare(
+        lambda max_range: check_request(asked, max_range=max_range),
+        lambda *, for_site: read_settings(os.environ, for_site=for_site, **given),
+        function=function,
+    )
+    with _bar(prepared, options.get("on_progress")) as show:
         return run(
-            request,
-            checked,
-            function=None if isinstance(function, str) else function,
-            song_urls=song_urls,
+            prepared.request,
+            prepared.settings,
+            function=prepared.target,
+            song_urls=options.get("song_urls"),
             on_progress=show,
-            stop_event=stop_event,
-            limits=limits,
+            stop_event=options.get("stop_event"),
+            limits=options.get("limits"),
         )
 
 
+async def crawl_async(
+    start: SupportsIndex | None = None,
+    stop: SupportsIndex | None = None,
+    **options: Unpack[CrawlArguments],
+) -> Answer:
+    """Do what `crawl` does inside a running loop, asyncio's or uvloop's, without blocking it.
+
+    The run has a thread of its own, and nothing of the loop is changed. Cancelling the task ends
+    the run as Ctrl-C does: what is settled is stored, within some 8 seconds, before the
+    cancellation goes on; cancelling it again does not wait for that.
+
+    Args and errors are those of `crawl`.
+    """
+    stop_event = options.get("stop_event") or threading.Event()
+    options["stop_event"] = stop_event
+    executor = LaneExecutor()  # daemon threads, so that nothing stuck keeps the process from ending
+    future = asyncio.wrap_future(executor.submit(lambda: crawl(start, stop, **options)))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        stop_event.set()
+        await asyncio.wait({future})
+        if not future.cancelled() and (error := future.exception()) is not None:
+            raise error from None  # what went wrong while it ended is not to be lost
+        raise
+    finally:
+        executor.shutdown()
+
+
+class Prepared(NamedTuple):
+    """A run that was checked: what is asked for, how, and with which step 1 or source."""
+
+    request: CrawlRequest
+    settings: Settings
+    target: Any
+
+
+def prepare(
+    check: Callable[[int], CrawlRequest],
+    read: "ReadSettings",
+    *,
+    function: Any = None,
+) -> Prepared:
+    """Check the request, the settings and the function, and tell all that is wrong at once.
+
+    Args:
+        check: Makes the request, given the longest range that is allowed.
+        read: Reads the settings, with or without what the site wants to know.
+        function: Step 1 or a source; None: what the settings name.
+
+    Raises:
+        RequestError, SettingsError: The request's mistakes first, what is missing last.
+    """
+    problems, settings, max_range = Problems(), None, MAX_SONG_NUM
+    with problems:
+        settings = read(for_site=True)
+    with problems:
+        known = settings or read(for_site=False)  # what is missing need not hide other mistakes
+        max_range = known.max_range or MAX_SONG_NUM
+        target = target_of(known) if function is None else fit(function)
+    with problems:
+        request = check(max_range)
+    problems.raise_all()
+    assert settings is not None
+    return Prepared(request, settings, target)
+
+
+class ReadSettings(Protocol):
+    """Reads the settings from wherever they are."""
+
+    def __call__(self, *, for_site: bool) -> Settings:
+        """Read them; without `for_site`, token and contact may be absent."""
+
+
+def _sorted_out(
+    start: SupportsIndex | None, stop: SupportsIndex | None, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Sort arguments into what is asked for, the settings, and a function that is no name."""
+    mode = options.pop("mode", "range")
+    asked: dict[str, Any] = {
+        "start": start,
+        "stop": stop,
+        "mode": None if mode == "range" else mode,  # a range is what has no mode
+    }
+    asked |= {name: options.pop(name, None) for name in _REQUEST_NAMES}
+    for name in ("song_urls", "on_progress", "stop_event", "limits"):
+        options.pop(name, None)
+    given = {name: value for name, value in options.items() if value is not None}
+    given["time_budget_seconds"] = options.get("time_budget_seconds")
+    function = None
+    if not isinstance(given.get("function", ""), str):
+        function = given["function"]
+        given["function"] = "own:" + re.sub(r"\W", "_", qualified_name(function))
+    asked = {name: _plain(value) for name, value in asked.items() if value is not None}
+    return asked, given, function
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of any kind that stands for a whole one, such as NumPy's, as an int."""
+    if isinstance(value, bool | str | float) or not hasattr(value, "__index__"):
+        return value  # the check says what is wrong with it
+    return operator.index(value)
+
+
 def _bar(
-    request: CrawlRequest, on_progress: Callable[[Progress], None] | None
+    prepared: Prepared, on_progress: Callable[[Progress], None] | None
 ) -> AbstractContextManager[Callable[[Progress], None] | None]:
     """Show a bar where nobody wants to be told otherwise and somebody looks: in a notebook."""
     if on_progress is None and in_notebook():
-        return progress_bar(label(request), notebook=True)
+        return progress_bar(label(prepared.request), notebook=True)
     return nullcontext(on_progress)
 
 

@@ -1,6 +1,8 @@
 """Finding the user's own step 1 function or source by the name `module:name`."""
 
+import functools
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,39 @@ def load_function(name: str) -> Any:
             "CRAWLER_FUNCTION",
             f"{name} cannot be loaded: {type(error).__name__}: {error}{_place(module_name, error)}",
         ) from error
-    if not (isinstance(target, Source) or callable(target)):
-        raise SettingsError(
-            "function_unfit",
-            "CRAWLER_FUNCTION",
-            f"{name} is neither a function of (session, song_num, song_urls) nor a source",
-        )
+    return fit(target, name)
+
+
+def fit(target: Any, name: str | None = None) -> Any:
+    """Return a step 1 function or a source as it is, and refuse what is neither.
+
+    Raises:
+        SettingsError: It is no function, or one that only makes a coroutine or a generator.
+    """
+    name = name or f"function={target!r:.60}"
+    if isinstance(target, Source):
+        return target
+    if not callable(target) or isinstance(target, type):
+        why = "is neither a function of (session, song_num, song_urls) nor a source"
+        raise SettingsError("function_unfit", "CRAWLER_FUNCTION", f"{name} {why}")
+    inner = _unwrapped(target)
+    code = inner if inspect.isroutine(inner) else type(inner).__call__
+    if inspect.iscoroutinefunction(code) or inspect.isgeneratorfunction(code):
+        why = "must be a plain function: lanes run it side by side, without async def and yield"
+        raise SettingsError("function_unfit", "CRAWLER_FUNCTION", f"{name} {why}")
+    return target
+
+
+def qualified_name(target: Any) -> str:
+    """Return the qualified name of a function, also of a partial one; of an object, its class's."""
+    inner = _unwrapped(target)
+    named = inner if hasattr(inner, "__qualname__") else type(inner)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _unwrapped(target: Any) -> Any:
+    while isinstance(target, functools.partial):
+        target = target.func
     return target
 
 
@@ -88,9 +117,8 @@ def identify(target: Any, base_url: str) -> Identity:
     """
     if isinstance(target, Source):
         return Identity(target.name, _host(target.url(0)), target.schema, FORMAT_VERSION)
-    name = f"{target.__module__}.{target.__qualname__}"
-    schema = str(getattr(target, "version", "1"))
-    return Identity(name, _host(base_url), schema, FORMAT_VERSION)
+    schema = str(getattr(_unwrapped(target), "version", "1"))
+    return Identity(qualified_name(target), _host(base_url), schema, FORMAT_VERSION)
 
 
 def _place(module_name: str, error: Exception) -> str:

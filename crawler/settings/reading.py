@@ -4,10 +4,12 @@ import difflib
 import io
 import ipaddress
 import logging
+import operator
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
 import msgspec
@@ -32,6 +34,7 @@ __all__ = [
     "Secret",
     "Setting",
     "Settings",
+    "SettingsArguments",
     "SongNum",
     "environment_of",
     "is_loopback",
@@ -40,6 +43,33 @@ __all__ = [
 ]
 
 logger = logging.getLogger("crawler")
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The settings as arguments of a Python call, for type checkers; a test compares the two."""
+
+    token: str | Secret | None
+    store: str | os.PathLike[str] | None
+    base_url: str | None
+    contact: str | None
+    rate: float | None
+    connections: int | None
+    source: str | os.PathLike[str] | None
+    function: str | None
+    ca_file: str | os.PathLike[str] | None
+    time_budget_seconds: float | None
+    max_range: int | None
+    first_song: int | None
+    last_song: int | None
+    robots: Literal["obey", "ignore"] | None
+    max_requests_per_day: int | None
+    fields: Sequence[str] | None
+    keep_raw: bool | None
+    queue: str | None
+    url: str | None
+    invoker: str | None
+    shard_songs: int | None
+
 
 _VARIABLES = {row.variable: row.field for row in SETTINGS.values()}
 _KUBERNETES = re.compile(
@@ -152,6 +182,8 @@ def _known(environ: Mapping[str, str], problems: list[SettingsError]) -> dict[st
 def _options(overrides: Mapping[str, Any], problems: list[SettingsError]) -> dict[str, Any]:
     """Pick the options that are settings; a misspelt one is told what it may have meant."""
     for field in overrides.keys() - SETTINGS.keys():
+        if field == "genius_token":  # its name in version 1.0, which had one source
+            continue
         if field in GONE:
             logger.warning("%s is ignored, and no setting any more: %s", field, GONE[field])
             continue
@@ -159,7 +191,8 @@ def _options(overrides: Mapping[str, Any], problems: list[SettingsError]) -> dic
         known = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(SETTINGS)}"
         message = f"{field} is not a setting; {known}"
         problems.append(SettingsError("setting_unknown", field, message))
-    return {field: value for field, value in overrides.items() if field in SETTINGS}
+    former = {"token": overrides["genius_token"]} if "genius_token" in overrides else {}
+    return former | {field: value for field, value in overrides.items() if field in SETTINGS}
 
 
 def _convert(given: Mapping[str, Any], problems: list[SettingsError]) -> Settings:
@@ -168,6 +201,10 @@ def _convert(given: Mapping[str, Any], problems: list[SettingsError]) -> Setting
     for field, value in given.items():
         if field == "fields" and isinstance(value, str):
             value = [part.strip() for part in value.split(",")]  # noqa: PLW2901 - as a file has it
+        elif isinstance(value, os.PathLike):
+            value = os.fspath(value)  # noqa: PLW2901
+        elif not isinstance(value, bool | float | str) and hasattr(value, "__index__"):
+            value = operator.index(value)  # noqa: PLW2901 - NumPy's whole numbers
         try:
             fields[field] = msgspec.convert(
                 value, SETTINGS[field].kind, strict=False, dec_hook=_decode_secret

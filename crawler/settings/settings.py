@@ -153,8 +153,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 1680.0
     max_range: Annotated[
-        int, Meta(ge=1, le=MAX_SONG_NUM), _about("songs", "Longest range one request may ask for.")
-    ] = 1_000_000
+        Annotated[int, Meta(ge=1, le=MAX_SONG_NUM)] | None,
+        _about(
+            "songs",
+            "Longest range one request may ask for; unset: 1,000,000 for the function, else no limit.",
+        ),
+    ] = None
     first_song: Annotated[SongNum, _about("song number", "Where mode `next` begins.")] = 1
     last_song: Annotated[
         SongNum | None,

@@ -1,14 +1,18 @@
 """Reading a store back: blocks in order, a few ahead of who consumes them."""
 
+import operator
+import os
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, SupportsIndex
 
+from crawler.errors import StoreMismatchError
 from crawler.record import Record
 from crawler.store.block import BLOCK_SIZE, block_name, decode_block
 from crawler.store.contract import Store
+from crawler.store.identity import read_identity
 from crawler.store.opening import open_store
 
 LIST_SECONDS = 120.0
@@ -20,7 +24,11 @@ READ_SECONDS = 120.0
 _LEAST_THREADS = 2  # one unpacks while the other decodes
 
 
-def read(store: str | Store, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Any]]:
+def read(
+    store: str | os.PathLike[str] | Store,
+    start: SupportsIndex = 0,
+    stop: SupportsIndex | None = None,
+) -> Generator[tuple[int, Any], None, None]:
     """Iterate over the songs that were found.
 
     Memory is flat: a few blocks at a time are held.
@@ -35,9 +43,17 @@ def read(store: str | Store, start: int = 0, stop: int | None = None) -> Iterato
 
     Raises:
         SettingsError: `store` is no store's location.
+        StoreMismatchError: Nothing was crawled into it, as where its name is misspelt.
         StoreUnavailableError: It cannot be reached.
         BlockFormatError: A block cannot be read; the message names it.
     """
+    store = open_store(os.fspath(store)) if isinstance(store, str | os.PathLike) else store
+    if read_identity(store, timeout=READ_SECONDS) is None:
+        raise StoreMismatchError(f"{store.location} holds no songs yet: crawl some first")
+    return _found(store, operator.index(start), None if stop is None else operator.index(stop))
+
+
+def _found(store: Store, start: int, stop: int | None) -> Generator[tuple[int, Any], None, None]:
     for records in read_blocks(store, start, stop):
         for record in records:
             if record.outcome == "found":
@@ -45,14 +61,14 @@ def read(store: str | Store, start: int = 0, stop: int | None = None) -> Iterato
 
 
 def read_blocks(
-    store: str | Store, start: int = 0, stop: int | None = None
+    store: str | os.PathLike[str] | Store, start: int = 0, stop: int | None = None
 ) -> Generator[list[Record], None, None]:
     """Iterate over the records of `[start, stop)`, a list for each block, both ascending.
 
     Raises:
         StoreError: As `read`.
     """
-    store = open_store(store) if isinstance(store, str) else store
+    store = open_store(os.fspath(store)) if isinstance(store, str | os.PathLike) else store
     firsts = iter([info.first for info in store.list_blocks(start, stop, timeout=LIST_SECONDS)])
     threads = max(store.parallel_writes, _LEAST_THREADS)
     ahead: deque[Future[list[Record]]] = deque()
