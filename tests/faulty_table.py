@@ -797,7 +797,7 @@ _TABLE = (
     Fault("body-list", "C4", "a list for a page", answer(fixed(b"[1, 2]"))),
     Fault(
         "song-wrong-types",
-        "C4",
+        "C10",
         "a title that is a number",
         answer(page_with(title=5, primary_artist="me")),
     ),

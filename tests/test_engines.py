@@ -271,7 +271,6 @@ KINDS = {
     "song-list": "schema",
     "response-null": "schema",
     "body-list": "schema",
-    "song-wrong-types": "schema",
     "song-no-id": "schema",
     "another-song": "mismatch",
 }
@@ -305,6 +304,13 @@ def test_C4_another_shape_or_another_song_is_never_stored(engine, faulty_site, f
     crawl = Crawl(faulty_site.url(fault), [SONG], engine=engine)
     assert crawl.kinds == {SONG: KINDS[fault]}
     assert crawl.results == []
+
+
+def test_C10_a_field_of_another_type_costs_no_song(engine, faulty_site):
+    """A title that is a number is kept as text, an artist that is a text is null."""
+    crawl = Crawl(faulty_site.url("song-wrong-types"), [SONG], engine=engine)
+    wanted = expected_info(SONG) | {"title": "5", "artist": None, "artist_id": None}
+    assert crawl.results == [(SONG, wanted)]
 
 
 def test_C4_a_404_inside_a_200_is_missing(engine, faulty_site):

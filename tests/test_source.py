@@ -113,14 +113,14 @@ def test_what_a_song_does_not_have_is_null(changes):
         ("annotation_count", b"01", "json"),
         ("annotation_count", b"9" * 5000, "found"),  # right JSON, and nobody needs the number
         ("annotation_count", b"1e400", "found"),
-        ("id", b"9" * 5000, "mismatch"),
+        ("id", b"9" * 5000, "json"),
         ("id", b"3.0", "mismatch"),
         ("id", b"true", "schema"),
         ("id", b"null", "schema"),
         ("id", b'"3"', "found"),  # compared as text
         ("id", b"4", "mismatch"),
         ("id", b"-3", "mismatch"),
-        ("stats", b'{"pageviews":%s}' % (b"9" * 5000), "found"),
+        ("stats", b'{"pageviews":%s}' % (b"9" * 5000), "json"),
         ("description", b'"\xff"', "json"),
         ("description", b'"\xed\xa0\x80"', "json"),
         ("description", b'"\\ud800"', "found"),

@@ -14,8 +14,6 @@ Path = tuple[str, ...]
 MAX_DEPTH = 64
 """A value nested deeper than this is not kept, so that every reader can read it back."""
 
-_MAX_DIGITS = 4000  # Python refuses to read longer integers
-
 
 class _Absent:
     def __repr__(self) -> str:
@@ -33,14 +31,16 @@ class Amid(NamedTuple):
 
 
 def read_json(body: bytes) -> Any:
-    """Read JSON as it is meant: with a byte order mark, halves of surrogate pairs, huge numbers.
+    """Read JSON as it is meant, with a byte order mark and halves of surrogate pairs.
+
+    An integer of more than 4,300 digits is no JSON that anybody could read (Python's own limit).
 
     Raises:
         PageError: `json`.
     """
     try:
         text = str(body.removeprefix(b"\xef\xbb\xbf"), "utf-8")  # of bytes it guesses the encoding
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_whole)
+        return json.loads(text, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise PageError("json", "not UTF-8") from None
     except RecursionError:
@@ -142,7 +142,3 @@ _FITTERS: dict[FieldType, Callable[[Any], Any]] = {
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(name)
-
-
-def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) < _MAX_DIGITS else math.inf
