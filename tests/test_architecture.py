@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("", "version errors logs record answer"),
-    ("source", "source values compiled pages declaration declared"),
+    ("source", "source fields values compiled pages declaration declared"),
     ("settings", "settings reading __main__"),
     ("request", "incoming crawl_request"),
     ("frontier", "work verdict backlog retries rate_limiter site_health host frontier"),
@@ -28,7 +28,7 @@ FLOORS = (
     ("page", "map runs status_page"),
     ("run", "functions writer raw store_index control_watcher monitor run crawl"),
     ("fleet", "task_queue fan_out delivery"),
-    ("exports", "columns arrow export rebuild"),
+    ("exports", "arrow export rebuild"),
     ("doctor", "trial examination"),
     ("demo", "songs behaviour server site"),
     ("deployment", "cost cron schedule settings deployment upload alerting cloud_service __main__"),

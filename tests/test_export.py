@@ -129,7 +129,7 @@ def test_a_value_that_fits_no_column_is_told_not_hidden(tmp_path: Path):
 
 
 def test_chosen_fields_are_columns_of_their_kinds(tmp_path: Path):
-    """Dotted names stay; what the API's own list does not know is text, or JSON in a text."""
+    """A dotted name has `_` for its dots; what is not declared has the type of what came."""
     schema = "song-1:title,primary_artist.id,stats.hot,writer_artists.name,error"
     info = {
         "title": "A",
@@ -144,16 +144,16 @@ def test_chosen_fields_are_columns_of_their_kinds(tmp_path: Path):
         pa.string(),
         pa.int64(),
         pa.bool_(),
-        pa.string(),
+        pa.list_(pa.string()),
         pa.string(),
     ]
     row = rows_of(tmp_path / "songs.parquet")[0]
-    assert (row["writer_artists.name"], row["info.error"]) == ('["x","y"]', "theirs")
-    assert (row["error"], row["stats.hot"]) == (None, True)
+    assert (row["writer_artists_name"], row["info_error"]) == (["x", "y"], "theirs")
+    assert (row["error"], row["stats_hot"]) == (None, True)
 
 
-@pytest.mark.parametrize("info", [{"a": [1, None]}, ["x", 2], "text", 5, "\ud800"], ids=repr)
-def test_the_info_of_another_source_is_one_column_of_json(tmp_path: Path, info):
+@pytest.mark.parametrize("info", [["x", 2], "text", 5, "\ud800", {}], ids=repr)
+def test_an_info_that_is_no_object_is_one_column_of_json(tmp_path: Path, info):
     """Whatever a step 1 function appends has a place; in JSON lines it is not packed twice."""
     record = Record(1, "found", 200, info, None, 1, NOON)
     fill(FolderStore(tmp_path), [record, missing(2)], source="mine.pages", schema="1")
@@ -162,6 +162,97 @@ def test_the_info_of_another_source_is_one_column_of_json(tmp_path: Path, info):
     packed = [row["info"] for row in rows_of(tmp_path / "songs.parquet")]
     assert [json.loads(packed[0]), packed[1]] == [info, None]
     assert rows_of(tmp_path / "songs.jsonl")[0]["info"] == info
+
+
+OWN = [
+    {"word": "a", "year": 1650, "size": 1, "of": {"maker": "Ann", "born": None}, "uses": ["x"]},
+    {"word": None, "year": "about 1700", "size": 2.5, "of": None, "uses": []},
+    {"word": "\ud800", "year": [1700], "size": None, "of": {"maker": "Bob"}, "2nd.row": True},
+]
+
+
+def fill_own(store: Store, infos: list[Any] = OWN) -> None:
+    """Store what a step 1 function of somebody's own appended."""
+    records = [Record(num, "found", 200, info, None, 1, NOON) for num, info in enumerate(infos, 1)]
+    fill(store, [*records, missing(len(infos) + 1)], source="my.words", schema="1")
+
+
+def test_the_info_of_a_function_becomes_columns_of_found_types(tmp_path: Path):
+    """Nested parts stay nested; a column whose values disagree is text, never an error."""
+    fill_own(FolderStore(tmp_path / "store"))
+    export(str(tmp_path / "store"), tmp_path / "words.parquet")
+    schema = pq.read_schema(tmp_path / "words.parquet")
+    assert schema.names[3:9] == ["word", "year", "size", "of", "uses", "_2nd_row"]
+    assert schema.types[3:9] == [
+        pa.string(),
+        pa.string(),
+        pa.float64(),
+        pa.struct([("maker", pa.string()), ("born", pa.string())]),
+        pa.list_(pa.string()),
+        pa.bool_(),
+    ]
+    rows = rows_of(tmp_path / "words.parquet")
+    assert [row["year"] for row in rows] == ["1650", "about 1700", "[1700]", None]
+    assert [row["size"] for row in rows] == [1.0, 2.5, None, None]
+    assert rows[0]["of"] == {"maker": "Ann", "born": None}
+    assert rows[2]["word"] == "\\ud800"
+
+
+def test_pandas_gets_the_columns_of_a_function(tmp_path: Path):
+    """As an export has them; no column is called info."""
+    fill_own(FolderStore(tmp_path))
+    frame = to_pandas(str(tmp_path))
+    assert list(frame["year"][:3]) == ["1650", "about 1700", "[1700]"]
+    assert "info" not in frame.columns
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_what_is_nested_has_a_place_in_every_format(tmp_path: Path, suffix):
+    """As JSON in a text where there are only texts, as it is in JSON lines."""
+    fill_own(FolderStore(tmp_path / "store"))
+    export(str(tmp_path / "store"), tmp_path / f"words{suffix}")
+    of = rows_of(tmp_path / f"words{suffix}")[0]["of"]
+    assert (json.loads(of) if suffix == ".csv" else of) == {"maker": "Ann", "born": None}
+
+
+def test_a_folder_gets_parts_and_only_those_that_changed(store: Store, tmp_path: Path):
+    """A hundred blocks a part; a block that changed costs its part, one that is gone goes."""
+    fill(store, [song(1), song(99_999), song(100_000), song(250_000)])
+    out = tmp_path / "songs"
+    report = export(store.location, f"{out}/")
+    assert (report.records, report.parts_written, report.parts_kept) == (4, 3, 0)
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert sorted(before) == [f"part-{first:012}.parquet" for first in (0, 100_000, 200_000)]
+    fill(store, [song(100_001)])
+    store.delete(block_name(250_000), timeout=10)
+    report = export(store.location, out)
+    assert (report.records, report.parts_written, report.parts_kept) == (4, 1, 1)
+    after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert [name for name in sorted(after) if after[name] != before[name]] == [sorted(before)[1]]
+    assert sorted(pd.read_parquet(out)["song_num"]) == [1, 99_999, 100_000, 100_001]
+    with pytest.raises(SettingsError, match="whole store"):
+        export(store.location, out, 1, 5)
+
+
+def test_a_folder_is_written_anew_where_a_column_is_new(tmp_path: Path):
+    """All parts have the same columns, so that they are read as one table."""
+    words = FolderStore(tmp_path / "store")
+    fill_own(words, [{"word": "a"}])
+    export(str(tmp_path / "store"), f"{tmp_path}/out/")
+    record = Record(100_001, "found", 200, {"more": 1}, None, 1, NOON)
+    fill(words, [record], source="my.words", schema="1")
+    report = export(str(tmp_path / "store"), tmp_path / "out")
+    assert report.parts_written == 2
+    assert pd.read_parquet(tmp_path / "out")["more"].sum() == 1
+
+
+def test_a_part_that_is_no_parquet_is_written_anew(tmp_path: Path):
+    """Whoever damaged it."""
+    fill(FolderStore(tmp_path / "store"), [song(1)])
+    export(str(tmp_path / "store"), f"{tmp_path}/out/")
+    [part] = (tmp_path / "out").iterdir()
+    part.write_bytes(b"")
+    assert export(str(tmp_path / "store"), tmp_path / "out").parts_written == 1
 
 
 def test_a_broken_block_leaves_the_old_file(tmp_path: Path):

@@ -49,9 +49,11 @@ def test_the_export_commands_run(demo: FolderStore):
     """Those on a folder, as they stand."""
     fill(demo, every_outcome())
     commands = re.findall(r"^python -m crawler (export .*data/demo.*)$", PAGE, re.MULTILINE)
-    assert len(commands) == 2
-    assert [main(command.split()) for command in commands] == [0, 0]
+    assert len(commands) == 3
+    assert [main(command.split()) for command in commands] == [0, 0, 0]
     assert Path("songs.parquet").exists()
+    exec(blocks_of("python")[2], shown := {})
+    assert len(shown["songs"]) == len(every_outcome())
 
 
 def test_the_table_of_columns_is_that_of_an_export(demo: FolderStore):

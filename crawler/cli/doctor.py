@@ -1,4 +1,4 @@
-"""The command `doctor`: says in words whether a crawl would work, and what to mend."""
+"""The commands `doctor` (would a crawl work, and what to mend) and `sources` (what is built in)."""
 
 import argparse
 import os
@@ -17,13 +17,14 @@ from crawler.cli.options import (
 _DESCRIPTION = """\
 Look at the token, the store, the queue, the site and the clock, and say what is wrong.
 
-Asks the site for one song, and makes sure that the store can be written, as every run does first.
-The token is never shown."""
+Asks the site for one song, shows what would be kept of it, field by field, and makes sure that the
+store can be written, as every run does first. The token is never shown."""
 
 _EXAMPLES = """\
 examples:
   %(prog)s
-  %(prog)s --store gs://my-bucket/genius --song 378195
+  %(prog)s 378195 --store gs://my-bucket/genius
+  %(prog)s 1 --source discogs.toml
 
 exit codes:
   0 a crawl would work, 1 it would not"""
@@ -41,7 +42,14 @@ def add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=VERBATIM,
         parents=[store_options(), site_options()],
     )
-    parser.add_argument("--song", metavar="N", help="the song to ask for (default: the first)")
+    parser.add_argument(
+        "song",
+        metavar="SONG",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help="the song to ask for (default: the first)",
+    )
+    parser.add_argument("--song", dest="song", help=argparse.SUPPRESS)  # its form in version 1.0
     parser.set_defaults(run=doctor)
 
 
@@ -62,3 +70,30 @@ def doctor(args: argparse.Namespace) -> int:
     if args.json:
         print(msgspec.json.encode(findings).decode())
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
+
+
+def add_sources(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "sources",
+        help="list the sources that are built in",
+        description="List the sources that --source knows by name, with address and token.",
+        epilog="Another one is a .toml file: docs/sources.md says what stands in it.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+    parser.set_defaults(run=list_sources)
+
+
+def list_sources(args: argparse.Namespace) -> int:
+    """Print one line for each built-in source; returns 0."""
+    from crawler.source.declared import built_in_names, load_declaration
+
+    declared = [load_declaration(name) for name in built_in_names()]
+    if args.json:
+        rows = [{"name": d.name, "base_url": d.base_url, "token": d.token} for d in declared]
+        print(msgspec.json.encode(rows).decode())
+        return 0
+    for each in declared:
+        token = f"needs {each.token}" if each.token else "no token"
+        print(f"{each.name:<12} {each.base_url:<40} {token}")
+    return 0

@@ -1,7 +1,6 @@
-"""The commands that make something else of a store: `export` and `rebuild`."""
+"""The commands that make something else of a store: `export`, `schema` and `rebuild`."""
 
 import argparse
-from pathlib import Path
 
 import msgspec
 
@@ -18,19 +17,22 @@ from crawler.errors import CrawlerError
 from crawler.request.crawl_request import songs
 
 _DESCRIPTION = """\
-Write all records of a store to one file; the extension says in which format.
+Write all records of a store to one file, whose extension says in which format, or to a folder.
 
   .parquet   typed, compressed; for pandas, DuckDB, BigQuery   pip install pandas pyarrow
   .csv       texts quoted, so that an empty one is not absent  the same
   .jsonl     one JSON object a line                            nothing more to install
+  FOLDER/    Parquet in parts of a hundred blocks; run again,  as .parquet
+             only those whose blocks changed are written
 
-The columns follow from what the store holds, not from the data. Memory stays flat, and the file is
-there whole or not at all. Start a spreadsheet's import with every text as text: titles may begin
-with "="."""
+The columns are the fields that the source declares; where nothing is declared, their types are found
+in the data. Memory stays flat, and a file is there whole or not at all. Start a spreadsheet's import
+with every text as text: titles may begin with "="."""
 
 _EXAMPLES = """\
 examples:
   %(prog)s songs.parquet
+  %(prog)s songs/                    again each night: what is new
   %(prog)s songs.csv --songs 1 100001
   %(prog)s songs.jsonl --store gs://my-bucket/genius"""
 
@@ -45,7 +47,11 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=VERBATIM,
         parents=[store_options()],
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="the file; replaced if it is there")
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        help="the file, replaced if it is there; or a folder, with / at its end",
+    )
     parser.add_argument(
         "--songs", nargs=2, metavar=("START", "STOP"), help="only these (default: all)"
     )
@@ -77,14 +83,63 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
-_DESCRIPTION = """\
+_SCHEMA = """\
+Print how a tool reads the blocks of a store in place, without an export.
+
+  --duckdb     a statement whose result is that of to_pandas
+  --bigquery   a schema for bq mk --external_table_definition, or for bq load
+
+Types are those that the source declares; where nothing is declared, they are found in the data."""
+
+_SCHEMA_EXAMPLES = """\
+examples:
+  %(prog)s --duckdb --store data/genius | duckdb
+  %(prog)s --bigquery --store gs://my-bucket/genius > schema.json"""
+
+
+def add_schema(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "schema",
+        help="print how DuckDB or BigQuery reads the blocks in place",
+        description=_SCHEMA,
+        epilog=_SCHEMA_EXAMPLES,
+        formatter_class=VERBATIM,
+        parents=[store_options()],
+    )
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--duckdb", action="store_true", help="a statement")
+    group.add_argument("--bigquery", action="store_true", help="a schema, as JSON")
+    parser.set_defaults(run=schema)
+
+
+def schema(args: argparse.Namespace) -> int:
+    """Print the schema of a store; returns 0.
+
+    Raises:
+        CrawlerError: The store is empty, or cannot be read.
+    """
+    from crawler.exports.export import store_columns
+    from crawler.source.fields import bigquery_schema, duckdb_statement
+    from crawler.store.opening import open_store
+
+    store = open_store(store_settings_of(args).store)
+    columns = store_columns(store)
+    if args.duckdb:
+        print(duckdb_statement(store.location, columns), end="")
+    else:
+        print(msgspec.json.format(msgspec.json.encode(bigquery_schema(columns))).decode())
+    return 0
+
+
+_REBUILD = """\
 Make new info of what a crawl with CRAWLER_KEEP_RAW=1 kept, without a request to the site.
 
 For when CRAWLER_FIELDS, or a source of your own, has changed: a store never mixes two kinds of
 info, so the rebuilt records go into another store, with the raw bodies. The old one is only read.
 START is included, STOP is not."""
 
-_EXAMPLES = """\
+_REBUILD_EXAMPLES = """\
 examples:
   CRAWLER_FIELDS=title,stats.pageviews %(prog)s 1 2001
   %(prog)s 1 2001 --store data/genius --into data/genius-2
@@ -98,8 +153,8 @@ def add_rebuild(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "rebuild",
         help="make new info from kept bodies, without a request",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
+        description=_REBUILD,
+        epilog=_REBUILD_EXAMPLES,
         formatter_class=VERBATIM,
         parents=[store_options()],
     )

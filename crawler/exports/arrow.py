@@ -4,15 +4,15 @@ import importlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from crawler.errors import SettingsError
-from crawler.exports.columns import Column, Kind, take_columns
 from crawler.record import Record
+from crawler.source.fields import Column, ColumnType, ListOf, Parts, take_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,23 +29,21 @@ class Batches:
         misfits: Values by column that could not be held in it and are null instead.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[Column], *, is_flat: bool = False) -> None:
         """Prepare for these columns.
+
+        Args:
+            columns: Of the records.
+            is_flat: Whether what is nested becomes JSON in a text, as CSV needs it.
 
         Raises:
             SettingsError: pyarrow is not installed.
         """
-        self._arrow = arrow = import_extra("pyarrow")
+        self._arrow = import_extra("pyarrow")
+        if is_flat:
+            columns = [c if isinstance(c.type, str) else c._replace(type="json") for c in columns]
         self._columns = columns
-        types = {
-            "integer": arrow.int64(),
-            "text": arrow.string(),
-            "yes_no": arrow.bool_(),
-            "time": arrow.timestamp("us", "UTC"),
-            "loose": arrow.string(),
-            "json": arrow.string(),
-        }
-        self.schema = arrow.schema([(column.name, types[column.kind]) for column in columns])
+        self.schema = self._arrow.schema([(c.name, self._type(c.type)) for c in columns])
         self.misfits = Counter[str]()
 
     def batch(self, records: Sequence[Record]) -> "pa.RecordBatch":
@@ -57,32 +55,77 @@ class Batches:
         ]
         return self._arrow.RecordBatch.from_arrays(arrays, schema=self.schema)
 
+    def _type(self, column_type: ColumnType) -> Any:
+        arrow = self._arrow
+        if isinstance(column_type, ListOf):
+            return arrow.list_(self._type(column_type.item))
+        if isinstance(column_type, Parts):
+            return arrow.struct([(n, self._type(part)) for n, part in column_type.types.items()])
+        return {
+            "integer": arrow.int64(),
+            "number": arrow.float64(),
+            "boolean": arrow.bool_(),
+            "time": arrow.timestamp("us", "UTC"),
+        }.get(column_type, arrow.string())
+
     def _array(self, column: Column, values: list[Any], arrow_type: Any) -> Any:
-        if column.kind in ("json", "loose"):
-            values = [_as_text(value, column.kind) for value in values]
+        if holds_packed(column.type):
+            values = [packed(value, column.type) for value in values]
         try:
             return self._arrow.array(values, arrow_type)
         except (self._arrow.ArrowException, OverflowError, UnicodeEncodeError, TypeError):
-            fitted = [fit(value, column.kind) for value in values]
-            self.misfits[column.name] += sum(
-                after is None and before is not None
-                for before, after in zip(values, fitted, strict=True)
-            )
+            misfits: list[Any] = []
+            fitted = [fit(value, column.type, misfits.append) for value in values]
+            self.misfits[column.name] += len(misfits)
             return self._arrow.array(fitted, arrow_type)
 
 
-def fit(value: Any, kind: Kind) -> Any:
-    r"""Make a value fit a kind of column, or None where it cannot.
+def holds_packed(column_type: ColumnType) -> bool:
+    """Whether something of a type is packed as JSON in a text."""
+    if isinstance(column_type, ListOf):
+        return holds_packed(column_type.item)
+    if isinstance(column_type, Parts):
+        return any(map(holds_packed, column_type.types.values()))
+    return column_type in ("json", "mixed")
+
+
+def packed(value: Any, column_type: ColumnType) -> Any:
+    """Pack what is JSON in a text, wherever it lies in a value."""
+    if isinstance(column_type, ListOf):
+        is_list = isinstance(value, list)
+        return [packed(entry, column_type.item) for entry in value] if is_list else value
+    if isinstance(column_type, Parts):
+        if not isinstance(value, dict):
+            return value
+        return {name: packed(value.get(name), kind) for name, kind in column_type.types.items()}
+    if value is None or column_type not in ("json", "mixed"):
+        return value
+    if column_type == "mixed" and isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # half a surrogate pair: with escapes
+        return json.dumps(value, separators=(",", ":"))
+
+
+def fit(value: Any, column_type: ColumnType, on_misfit: Callable[[Any], None]) -> Any:
+    r"""Make a value fit a column; what cannot is None, and told.
 
     Half of a surrogate pair, which UTF-8 cannot hold, becomes six characters such as `\ud83d`.
     """
-    if kind in ("text", "loose", "json"):
-        return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", value) if _is(value, str) else None
-    if kind == "integer":
-        is_whole = _is(value, int) and not _is(value, bool)
-        return value if is_whole and -_LARGEST <= value < _LARGEST else None
-    wanted = bool if kind == "yes_no" else datetime
-    return value if _is(value, wanted) else None
+    if value is None:
+        return None
+    if isinstance(column_type, ListOf) and isinstance(value, list):
+        return [fit(entry, column_type.item, on_misfit) for entry in value]
+    if isinstance(column_type, Parts) and isinstance(value, dict):
+        return {
+            name: fit(value.get(name), part, on_misfit) for name, part in column_type.types.items()
+        }
+    fits = isinstance(column_type, str) and _fits(value, column_type)
+    if not fits:
+        on_misfit(value)
+        return None
+    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", value) if _is(value, str) else value
 
 
 def import_extra(name: str) -> Any:
@@ -102,14 +145,13 @@ def import_extra(name: str) -> Any:
         ) from error
 
 
+def _fits(value: Any, word: str) -> bool:
+    if word == "integer":
+        return type(value) is int and -_LARGEST <= value < _LARGEST
+    if word == "number":
+        return type(value) in (int, float)
+    return isinstance(value, {"boolean": bool, "time": datetime}.get(word, str))
+
+
 def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind)
-
-
-def _as_text(value: Any, kind: Kind) -> str | None:
-    if value is None or (kind == "loose" and isinstance(value, str)):
-        return value
-    try:
-        return msgspec.json.encode(value).decode()
-    except UnicodeEncodeError:  # half a surrogate pair: with escapes
-        return json.dumps(value, separators=(",", ":"))
