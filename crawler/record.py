@@ -25,6 +25,8 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
         failed_runs: For a failed one: runs in a row that failed on it, this one included.
         next_try_at: For a failed one: before this time it is not worth asking again.
         gone_since: For a found one: the latest time at which the site said it has none.
+        proof: For a missing one: the canary, a song that was found after the site had said that
+            this number is missing, so that it did not deny everything; None: none was asked.
     """
 
     song_num: int
@@ -38,6 +40,7 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
     failed_runs: int = 0
     next_try_at: datetime | None = None
     gone_since: datetime | None = None
+    proof: int | None = None
 
 
 _encoder = msgspec.json.Encoder()

@@ -75,6 +75,7 @@ FAULT_ROWS = {
     "E10d": "a mount without locks is refused, a lock file left behind holds up nobody",
     "E11": "numbers that always fail do not use up the next run",
     "E12": "stop orders and pauses from elsewhere are obeyed within 10 s",
+    "E13": "times of a wrong clock are named, and a refresh asks them again",
     "E14": "a damaged download is tried again, what is no file is named and left alone",
     "E15": "what version 1.0 made goes on",
     # The process.

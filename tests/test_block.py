@@ -185,9 +185,11 @@ def test_counts_are_told():
         last_num=7009,
         last_found=7004,
         oldest_fetched_at=NOON + timedelta(hours=2),
+        newest_fetched_at=NOON + timedelta(hours=9),
         next_try_at=soon,
         reasons={"http_500": 1, "timeout": 1},
         failed_nums={"http_500": [7007], "timeout": [7009]},
+        unproven=[],
     )
     assert info.settled == 3
 
@@ -388,3 +390,65 @@ def test_a_whole_block_is_small():
     assert INFO.settled == BLOCK_SIZE
     assert len(DATA) < MAX_BLOCK_BYTES / 50
     assert zlib.crc32(gzip.decompress(DATA)) == int.from_bytes(DATA[-8:-4], "little")
+
+
+# ---------------------------------------------------------------- proof, and times
+
+
+def proven(song_num, canary, at=NOON):
+    """Make a missing record that a canary proves."""
+    return msgspec.structs.replace(missing(song_num, at), proof=canary)
+
+
+@pytest.mark.parametrize(
+    ("records", "stretches"),
+    [
+        ([missing(n) for n in range(7000, 7049)], []),
+        ([missing(n) for n in range(7000, 7050)], [(7000, 7050)]),
+        ([proven(n, 5) for n in range(7000, 7100)], []),
+        ([*(missing(n) for n in range(7000, 7049)), found(7049), missing(7050)], []),
+        ([*(missing(n) for n in range(7000, 7050)), *(proven(n, 5) for n in range(7050, 7100)),
+          *(missing(n) for n in range(7200, 7300))], [(7000, 7050), (7200, 7300)]),
+        ([missing(n) for n in range(7299, 7000, -1)], [(7001, 7300)]),
+    ],
+    ids=["49", "50", "proven", "cut", "two", "unsorted"],
+)  # fmt: skip
+def test_long_stretches_of_missing_numbers_without_proof_are_counted(records, stretches):
+    """Fifty in a row are a sign of a site in trouble; fewer are as usual."""
+    info = summarise(records, source="s")
+    assert info.unproven == stretches
+    assert read_block_info(encode_block(records, source="s")[0]) == info
+
+
+def test_the_latest_proofs_are_told_with_their_time():
+    """Which song was found, and when the last number that it proves was asked for."""
+    hour = timedelta(hours=1)
+    records = [proven(7000 + n, 100 + n % 4, NOON + n * hour) for n in range(8)]
+    assert summarise(records, source="s").proof == {
+        "101": NOON + 5 * hour,
+        "102": NOON + 6 * hour,
+        "103": NOON + 7 * hour,
+    }
+
+
+def test_a_header_full_of_proofs_is_within_the_first_bytes():
+    """However a block is cut into stretches, a listing reads no more than its head."""
+    records = [
+        proven(n, 10**11 + n) if n % 51 == 50 else missing(n) for n in range(10**12 - 1000, 10**12)
+    ]
+    data, info = encode_block(records, source="s" * 100)
+    assert len(info.unproven) == 10
+    assert read_block_info(data[:HEAD_BYTES]) == info
+
+
+def test_E13_the_newest_time_is_counted():
+    """That of failed records, too: it tells whether a clock was ahead."""
+    ahead = NOON + timedelta(days=900)
+    assert summarise([found(1), failed(2, at=ahead)], source="s").newest_fetched_at == ahead
+
+
+def test_a_proof_does_not_keep_records_from_merging():
+    """A later answer takes its place, a song wins over it."""
+    old, new = proven(7000, 5), missing(7000, NOON + timedelta(hours=1))
+    assert merge_blocks({7000: old}, {7000: new}) == {7000: new}
+    assert merge_blocks({7000: old}, {7000: found(7000)}) == {7000: found(7000)}

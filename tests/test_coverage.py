@@ -146,3 +146,42 @@ def test_it_is_json():
     fields = msgspec.json.decode(coverage_of(blocks(failed(7))).to_json())
     assert list(fields) == list(Coverage.__struct_fields__)
     assert (fields["failed"], fields["last_found"], fields["gaps"]) == (1, None, [])
+
+
+# ---------------------------------------------------------------- what cannot be believed
+
+
+def older(*records):
+    """Make the listing of a store that version 1.0 made: without the later fields."""
+    lacking = {"newest_fetched_at": None, "unproven": None, "proof": {}}
+    return [msgspec.structs.replace(block, **lacking) for block in blocks(*records)]
+
+
+def test_stretches_without_proof_are_joined():
+    """Where one block ends and the next begins they touch."""
+    records = [missing(num) for num in range(900, 1100)]
+    assert coverage_of(blocks(*records)).unproven == [(900, 1100)]
+
+
+def test_E15_a_block_of_version_1_tells_by_its_counts_alone():
+    """So many missing ones that fifty of them must be in a row are named, others are not."""
+    every = [missing(num) for num in range(1000)]
+    one = [*every[:500], found(500), *every[501:]]
+    scattered = [found(num) if num % 2 else every[num] for num in range(1000)]
+    assert coverage_of(older(*every)).unproven == [(0, 1000)]
+    assert coverage_of(older(*one)).unproven == [(0, 1000)]
+    assert coverage_of(older(*scattered)).unproven == []
+
+
+def test_E13_blocks_with_times_that_cannot_be_are_named():
+    """Years ahead or from before there was a crawler; a clock may be off by minutes."""
+    year = timedelta(days=365)
+    records = [
+        found(1, at=NOON + timedelta(minutes=4)),
+        found(1001, at=NOON + timedelta(minutes=6)),
+        failed(2001, at=NOON + 5 * year),
+        found(3001, at=NOON - 30 * year),
+        found(4001, at=NOON - year),
+    ]
+    assert coverage_of(blocks(*records), now=NOON).odd_times == [(1000, 4000)]
+    assert coverage_of(older(*records[:2]), now=NOON).odd_times == [(1000, 2000)]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import BlockFormatError, StoreUnavailableError
-from crawler.plan.fill import Criteria, FillSupply, PlannedBlock
+from crawler.plan.fill import FillSupply
+from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.record import Record, is_settled
 from crawler.store.block import BLOCK_SIZE, summarise
 from tests.records import NOON, failed, found, missing, mixed
@@ -44,7 +45,7 @@ class Shelf:
             start,
             stop,
             self.listing,
-            Criteria(**({"now": NOON} | criteria)),
+            Criteria(**({"now": NOON, "clock": lambda: LATER} | criteria)),
             read=self.read,
             on_block=self.entered.append,
             limit=limit,
@@ -309,3 +310,47 @@ def test_a_listing_that_never_catches_up_costs_no_endless_search():
     numbers += drain(supply)
     assert sorted(numbers) == [*range(1000), *range(1500, 3000)]
     assert shelf.reads.count(1000) == 2
+
+
+# ---------------------------------------------------------------- clocks that are wrong
+
+AHEAD = NOON + timedelta(days=5 * 365)
+
+
+@pytest.mark.parametrize("outcome", [found, missing])
+def test_E13_a_refresh_asks_records_from_the_future_too(outcome):
+    """They are not older than anything, and would never be asked again."""
+    shelf = Shelf([outcome(1, at=AHEAD), found(2, at=LATER), found(3, at=EARLIER)])
+    supply = shelf.fill(1, 4, refresh_before=NOON)
+    assert drain(supply) == [1, 3]
+    assert shelf.entered[0].newest == {1: AHEAD}
+
+
+def test_E13_a_block_all_from_the_future_is_refreshed():
+    """Its counts say so, or it would be taken for fresh unread."""
+    shelf = Shelf([found(num, at=AHEAD) for num in range(1000)])
+    assert drain(shelf.fill(0, 1000, refresh_before=EARLIER)) == list(range(1000))
+
+
+def test_E13_without_a_refresh_a_record_from_the_future_is_settled():
+    """Its answer is as good as any other."""
+    shelf = Shelf([found(1, at=AHEAD)])
+    assert drain(shelf.fill(1, 2)) == []
+
+
+def test_E13_a_recheck_of_missing_ones_asks_those_from_the_future():
+    """`recheck` asks all that were missing before this run, whatever their time says."""
+    shelf = Shelf([missing(1, at=AHEAD), found(2, at=AHEAD)])
+    assert drain(shelf.fill(1, 3, is_missing_rechecked=True)) == [1]
+
+
+def test_E13_a_failure_from_the_future_is_due():
+    """No number waits longer than a week, so one that is to wait for years is asked."""
+    shelf = Shelf(
+        [
+            failed(1, at=AHEAD, next_try_at=AHEAD + timedelta(hours=1)),
+            failed(2, next_try_at=LATER + timedelta(days=6)),
+        ]
+    )
+    assert drain(shelf.fill(1, 3, skip_until_due=True)) == [1]
+    assert shelf.entered[0].newest == {1: AHEAD}

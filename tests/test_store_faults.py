@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import pytest
 
 from crawler import crawl
 from crawler.answer import Answer
+from crawler.cli.main import main
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
+from crawler.doctor.examination import examine
 from crawler.errors import BlockFormatError, StoreMismatchError, StoreUnavailableError
 from crawler.record import Record
 from crawler.run.run import Limits
@@ -25,8 +27,9 @@ from crawler.store.block import (
     decode_block,
     encode_block,
     format_block_info,
+    last_asked_at,
 )
-from crawler.store.contract import Content, Store
+from crawler.store.contract import Content, Store, save_block
 from crawler.store.control import order_pause, order_stop
 from crawler.store.identity import NAME as IDENTITY
 from crawler.store.identity import Identity
@@ -421,3 +424,38 @@ def test_E12_a_pause_of_another_instance_is_kept(bucket_url: str, demo_site: Dem
     assert answer.complete
     longest = max(later - earlier for earlier, later in pairwise(times))
     assert 1.2 < longest < 4
+
+
+# ---------------------------------------------------------------- clocks that are wrong
+
+
+def records_at(moment: datetime, nums: range) -> dict[int, Record]:
+    """Make what a machine with another clock stored."""
+    return {n: Record(n, "found", 200, {"title": "old"}, None, 1, moment) for n in nums}
+
+
+@pytest.mark.parametrize("years", [-30, 5], ids=["behind", "ahead"])
+def test_E13_records_of_a_wrong_clock_are_named_and_refreshed(
+    place: Place, years: int, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next run, `status` and `doctor` name them; a refresh asks all, and the new ones stay."""
+    place.crawl(0, 0)  # so that the store knows whose it is
+    wrong = utc_now() + timedelta(days=365 * years)
+    save_block(place.store, 0, records_at(wrong, range(10)), source="genius", timeout=20)
+    with caplog.at_level(logging.WARNING, "crawler"):
+        assert place.crawl(0, 10).requests == 0
+    assert "songs 0 to 999 hold times that cannot be" in caplog.text
+    assert main(["status", "--store", place.location]) == 0
+    named = capsys.readouterr().out
+    assert "crawl 0 1000 --refresh-older-than-days 0" in named
+    environ = {"CRAWLER_BASE_URL": place.site.base_url, "CRAWLER_STORE": place.location}
+    findings = list(examine(environ | {"GENIUS_TOKEN": "demo-token"}, song_num=1))
+    assert any("times that cannot be" in finding.words for finding in findings)
+    for _ in range(2):
+        before = place.asked()
+        answer = place.crawl(0, 10, refresh_older_than_days=0.0)
+        assert (answer.complete, place.asked() - before) == (True, 10)
+        held = place.records()
+        songs = [num for num in range(10) if expected_info(num)]
+        assert [held[num].info for num in songs] == [expected_info(num) for num in songs]
+    assert [last_asked_at(record) > wrong for record in held.values()] == [True] * 10

@@ -1,6 +1,7 @@
 """Verification: a whole range is proven, and the first thing that is wrong is named."""
 
 import tracemalloc
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from crawler.errors import StoreUnavailableError
 from crawler.store.block import block_name, encode_block
 from crawler.store.contract import ABSENT, Content, save_block
 from crawler.store.folder import FolderStore
+from crawler.store.opening import open_store
 from crawler.store.verify import VerifyReport, verify
 from tests.records import failed, found, missing, mixed
 from tests.test_block import BROKEN
@@ -125,3 +127,37 @@ def test_memory_is_flat(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.5 * peaks[1]
+
+
+V1_STORE = Path(__file__).parent / "fixtures" / "v1" / "genius_store"
+
+
+def test_E15_fields_that_a_block_of_version_1_lacks_are_no_lie():
+    """What was not written then is not known, and no reason to mistrust the rest."""
+    report = verify(FolderStore(V1_STORE), 990, 1060, timeout=20)
+    assert (report.problem, report.found, report.missing, report.failed) == (None, 62, 7, 1)
+
+
+def test_a_block_that_is_silent_of_what_it_cannot_prove_is_read(store):
+    """Stretches without proof are found in the records, across blocks, from fifty in a row."""
+    records = {num: missing(num) for num in range(7970, 8030)}
+    records |= {num: missing(num) for num in range(8100, 8149)}
+    keep(store, {num: found(num) for num in range(7000, 9000)} | records)
+    assert verify(store, 7000, 9000, timeout=60).unproven == [(7970, 8030)]
+    assert verify(store, 7000, 8019, timeout=60).unproven == []
+    assert verify(store, 8100, 8149, timeout=60).unproven == []
+
+
+def test_a_stretch_with_proof_is_not_named(store):
+    """A canary that was found shows that the site was well."""
+    keep(store, {n: msgspec.structs.replace(missing(n), proof=5) for n in range(7000, 8000)})
+    assert verify(store, 7000, 8000, timeout=60) == VerifyReport(7000, 8000, missing=1000, blocks=1)
+
+
+def test_a_listing_that_lies_about_proof_is_a_problem(bucket_url):
+    """A field that is there has to be true."""
+    data, info = encode_block([missing(n) for n in range(7000, 7100)], source="s")
+    lie = msgspec.structs.replace(info, unproven=[(7000, 7050)])
+    store = open_store(bucket_url)
+    store.write(block_name(7000), Content(data, info=lie), expected=ABSENT, timeout=20)
+    assert "unproven" in (problem(store, 7000, 7100) or "")

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from crawler.errors import BlockFormatError, StoreUnavailableError
-from crawler.plan.fill import PlannedBlock
+from crawler.plan.planned import PlannedBlock
 from crawler.record import Record
 from crawler.run.writer import MAX_OPEN_BLOCKS, MAX_PENDING_BLOCKS, Writer, next_try
 from crawler.store.block import BLOCK_SIZE, BlockInfo, summarise
@@ -377,3 +377,17 @@ def test_E11_runs_that_failed_in_a_row_are_counted(clock):
     third, first = shelf.records[1], shelf.records[2]
     assert (third.failed_runs, third.next_try_at) == (3, NOON + timedelta(hours=4))
     assert (first.failed_runs, first.next_try_at) == (1, NOON + timedelta(hours=1))
+
+
+def test_E13_a_record_takes_the_place_of_one_from_the_future(clock):
+    """It gets that one's time and a microsecond, and is asked again when it is really due."""
+    ahead = NOON + timedelta(days=1000)
+    shelf = Shelf()
+    writer = writer_to(shelf, clock)
+    expect(writer, [1, 2, 3], newest={1: ahead, 2: ahead})
+    for record in (found(1), failed(2), found(3)):
+        writer.add(record)
+    settled(writer, shelf)
+    times = {num: record.fetched_at for num, record in shelf.records.items()}
+    assert times == {1: ahead + timedelta(microseconds=1), 2: times[1], 3: NOON}
+    assert shelf.records[2].next_try_at == NOON + timedelta(hours=1)

@@ -1,7 +1,7 @@
 """The commands that look at a store or speak to its runs: `status`, `verify`, `stop`."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,7 @@ def status(args: argparse.Namespace) -> int:
     blocks = list(store.list_blocks(timeout=LIST_SECONDS))
     if args.html:
         write_page(store, blocks, settings, now, Path(args.html))
-    held = coverage_of(blocks)
+    held = coverage_of(blocks, now=now)
     if args.json:
         print(msgspec.json.encode(held).decode())
         return 0
@@ -114,6 +114,8 @@ def verify(args: argparse.Namespace) -> int:
         print(msgspec.json.encode(report).decode())
     else:
         print(_verdict(report))
+        for line in _unproven_lines(report.unproven, settings.store):
+            print(line)
     return 0 if report.problem is None and not report.failed else 3
 
 
@@ -186,7 +188,30 @@ def _status_lines(held: Coverage, location: str, rate: float) -> Iterator[str]:
     if held.next_try_at is not None:
         yield f"What failed is worth asking again from {_time(held.next_try_at)}."
     yield from _gap_lines(held)
+    yield from _unproven_lines(held.unproven, location)
+    yield from _odd_time_lines(held.odd_times, location)
     yield _left(held.not_asked, rate)
+
+
+def _unproven_lines(stretches: Sequence[tuple[int, int]], location: str) -> Iterator[str]:
+    """Name long stretches of missing numbers without proof, with what asks them again."""
+    for start, stop in stretches[:_SHOWN_GAPS]:
+        again = command(
+            ["crawl", str(start), str(stop), "--recheck", "missing", "--store", location]
+        )
+        yield f"  missing without proof that the site was well: {songs(start, stop)}"
+        yield f"    to ask them again: {again}"
+    if len(stretches) > _SHOWN_GAPS:
+        yield f"  and {len(stretches) - _SHOWN_GAPS:,} more such stretches"
+
+
+def _odd_time_lines(stretches: Sequence[tuple[int, int]], location: str) -> Iterator[str]:
+    """Name blocks with times that cannot be, with what asks them again."""
+    for start, stop in stretches[:_SHOWN_GAPS]:
+        refresh = ["--refresh-older-than-days", "0"]
+        again = command(["crawl", str(start), str(stop), *refresh, "--store", location])
+        yield f"  times that cannot be, of a machine whose clock was wrong: {songs(start, stop)}"
+        yield f"    to ask them again: {again}"
 
 
 def _some(nums: list[int], how_many: int) -> str:

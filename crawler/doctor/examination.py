@@ -11,6 +11,7 @@ from crawler.errors import CrawlerError, SettingsError
 from crawler.run.functions import identify, target_of
 from crawler.settings.reading import Settings, read_settings
 from crawler.store.contract import Store
+from crawler.store.coverage import odd_times
 from crawler.store.identity import read_identity
 from crawler.store.opening import open_store
 
@@ -44,7 +45,7 @@ def examine(
         return
     trouble = _site_trouble(environ, env_file, overrides)
     yield from _settings_findings(settings, trouble)
-    yield _store_finding(settings, target)
+    yield _store_finding(settings, target, wall())
     yield _queue_finding(settings)
     if trouble is None:
         asked = settings.first_song if song_num is None else song_num
@@ -84,16 +85,16 @@ def _settings_findings(settings: Settings, trouble: SettingsError | None) -> Ite
     yield Finding("contact", "ok" if settings.contact else "note", contact)
 
 
-def _store_finding(settings: Settings, target: Any) -> Finding:
+def _store_finding(settings: Settings, target: Any, now: datetime) -> Finding:
     try:
         store = open_store(settings.store)
         store.check(timeout=STORE_SECONDS)
-        return _held(store, settings, target)
+        return _held(store, settings, target, now)
     except CrawlerError as error:
         return Finding("store", "wrong", str(error))
 
 
-def _held(store: Store, settings: Settings, target: Any) -> Finding:
+def _held(store: Store, settings: Settings, target: Any, now: datetime) -> Finding:
     """Compare what the store holds with what a run would add."""
     known = read_identity(store, timeout=STORE_SECONDS)
     if known is None:
@@ -105,7 +106,13 @@ def _held(store: Store, settings: Settings, target: Any) -> Finding:
             words = f"{store.location} holds records of {name} {has!r}, a run would add {wants!r}"
             return Finding("store", "wrong", f"{words}: name another store (CRAWLER_STORE)")
     words = f"{store.location} can be written, and holds records of {known.source} ({known.host})"
-    return Finding("store", "ok", words)
+    odd = odd_times(store.list_blocks(timeout=STORE_SECONDS), now)
+    if odd:
+        words = (
+            f"{words}; songs {odd[0][0]} to {odd[-1][1] - 1} hold times that cannot be, of a machine "
+            f"whose clock was wrong: crawl them with --refresh-older-than-days 0"
+        )
+    return Finding("store", "note" if odd else "ok", words)
 
 
 def _queue_finding(settings: Settings) -> Finding:

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from crawler.errors import QueueError, RequestError
 from crawler.fleet.task_queue import Task, TaskQueue
-from crawler.plan.fill import Criteria, plan_from_counts
+from crawler.plan.planned import Criteria, plan_from_counts
 from crawler.plan.scope import criteria_of
 from crawler.request.crawl_request import CrawlRequest
 from crawler.run.store_index import STORE_SECONDS

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
-from crawler.plan.fill import Criteria, FillSupply, PlannedBlock
+from crawler.plan.fill import FillSupply
+from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.plan.tail import KnownFailures, TailSupply
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 
 import msgspec
 
 from crawler.errors import BlockFormatError
-from crawler.plan.fill import Criteria, FillSupply, PlannedBlock
+from crawler.plan.fill import FillSupply
+from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.record import Record
 from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
 
@@ -22,10 +24,12 @@ class Failures(msgspec.Struct, frozen=True):
     Attributes:
         postponed: Those that are not to be asked now.
         runs: In how many runs in a row they failed, by number.
+        newest: Their times, where these are from the future; see `PlannedBlock`.
     """
 
     postponed: AbstractSet[int] = frozenset()
     runs: Mapping[int, int] = {}
+    newest: Mapping[int, datetime] = {}
 
 
 _NONE = Failures()
@@ -78,6 +82,11 @@ class KnownFailures:
         return Failures(
             frozenset(record.song_num for record in failed if not self._criteria.wants(record)),
             {record.song_num: record.failed_runs for record in failed},
+            {
+                record.song_num: record.fetched_at
+                for record in failed
+                if self._criteria.is_from_future(record.fetched_at)
+            },
         )
 
 
@@ -193,6 +202,7 @@ class TailSupply:
         if failures.postponed:
             numbers = [each for each in numbers if each not in failures.postponed]
         if numbers:
-            is_new, runs = self._is_new_block(first), dict(failures.runs)
-            self._on_block(PlannedBlock(first, numbers, is_new=is_new, failed_runs=runs))
+            block = PlannedBlock(first, numbers, is_new=self._is_new_block(first))
+            block.failed_runs, block.newest = dict(failures.runs), dict(failures.newest)
+            self._on_block(block)
         return True

@@ -28,6 +28,7 @@ from crawler.settings.reading import Settings
 from crawler.source.source import Source
 from crawler.steps import execute_async_event_loop, open_engine
 from crawler.store import control
+from crawler.store.coverage import odd_times
 from crawler.store.run_objects import RunObject, leave_run_object, requests_today
 from crawler.version import VERSION
 
@@ -48,6 +49,9 @@ THROTTLED_SHARE = 0.01
 
 FEW = 100
 """A share of fewer numbers than this says nothing."""
+
+
+_NAMED = 5  # stretches with odd times; the status names them all
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +233,14 @@ class Run:
 
     def _log_start(self) -> None:
         scope = self.scope
+        for start, stop in odd_times(self.index.listing.values(), self.started_at)[:_NAMED]:
+            logger.warning(
+                "songs %d to %d hold times that cannot be: the clock of a machine was wrong; "
+                "a crawl of them with refresh_older_than_days=0 asks them again",
+                start,
+                stop - 1,
+                extra={"event": "odd_times", "fields": {"start": start, "stop": stop}},
+            )
         logger.info(
             "run started: mode %s, from song %d",
             scope.mode,

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from crawler.errors import StoreError, StoreUnavailableError
-from crawler.plan.fill import PlannedBlock
+from crawler.plan.planned import LONGEST_WAIT, PlannedBlock
 from crawler.record import Record
 from crawler.store.block import BLOCK_SIZE, BlockInfo
 
@@ -35,6 +35,7 @@ GIVE_UP_SECONDS = 120.0
 SAVE_SECONDS = 30.0
 """Time for one try to save one block."""
 
+_MICROSECOND = timedelta(microseconds=1)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _LAST_SECONDS = 2.0
 """After the time for the last blocks is over, so much more for calls that are under way."""
@@ -65,6 +66,7 @@ class OpenBlock(msgspec.Struct):
     expected: int
     is_new: bool
     failed_runs: dict[int, int]
+    newest: dict[int, datetime] = {}
     records: dict[int, Record] = {}
     opened_at: float = 0.0
 
@@ -126,9 +128,13 @@ class Writer:
             if known is not None:
                 known.expected += count
                 known.failed_runs = known.failed_runs | block.failed_runs
+                known.newest = known.newest | block.newest
             else:
                 self._awaited[block.first] = OpenBlock(
-                    expected=count, is_new=block.is_new, failed_runs=block.failed_runs
+                    expected=count,
+                    is_new=block.is_new,
+                    failed_runs=block.failed_runs,
+                    newest=block.newest,
                 )
 
     def add(self, record: Record) -> None:
@@ -139,6 +145,8 @@ class Writer:
             block = self._open.get(first) or self._begin(first)
             if record.outcome == "failed":
                 _postpone(record, block.failed_runs.get(num, 0) + 1)
+            if num in block.newest:  # else the merge would keep the record from the future
+                record.fetched_at = max(record.fetched_at, block.newest[num] + _MICROSECOND)
             block.records[num] = record
             if len(block.records) == block.expected:
                 del self._open[first]
@@ -194,7 +202,7 @@ class Writer:
         del self._open[first]
         left = block.expected - len(block.records)
         if left > 0:
-            self._awaited[first] = OpenBlock(left, is_new=False, failed_runs=block.failed_runs)
+            self._awaited[first] = OpenBlock(left, False, block.failed_runs, block.newest)
         self._hand_on(first, block.records, is_new=block.is_new)
 
     # Bringing them to the store.
@@ -294,7 +302,7 @@ def next_try(failed_runs: int, now: datetime) -> datetime:
 
     One hour after the first, doubling to seven days.
     """
-    return now + min(timedelta(hours=2 ** min(failed_runs - 1, 8)), timedelta(days=7))
+    return now + min(timedelta(hours=2 ** min(failed_runs - 1, 8)), LONGEST_WAIT)
 
 
 def _postpone(record: Record, failed_runs: int) -> None:

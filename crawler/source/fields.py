@@ -74,6 +74,7 @@ _LINE: dict[str, tuple[ColumnType, str]] = {
     "failed_runs": ("integer", "Runs in a row that failed on it"),
     "next_try_at": ("time", "Before this it is not worth asking again"),
     "gone_since": ("time", "When the site last said that a found one is gone"),
+    "proof": ("integer", "Of a missing one: a song that was found after the site had said so"),
 }
 """What a line of a block holds."""
 

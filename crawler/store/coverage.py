@@ -2,12 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain, islice, zip_longest
 
 import msgspec
 
-from crawler.store.block import BlockInfo
+from crawler.store.block import BLOCK_SIZE, UNPROVEN_IN_A_ROW, BlockInfo, is_from_future
 from crawler.store.contract import Store
 
 MAX_GAPS = 100
@@ -15,6 +15,10 @@ MAX_GAPS = 100
 
 MAX_NUMS = 12
 """So many numbers are named for one reason."""
+
+
+EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
+"""There was no crawler before, so a time before it was read from a wrong clock."""
 
 
 class Gap(msgspec.Struct):
@@ -53,6 +57,11 @@ class Coverage(msgspec.Struct, kw_only=True):
         not_asked: Numbers between first_num and last_num that have no record.
         gaps: Where they are, ascending, at most `MAX_GAPS`.
         gaps_left_out: Gaps beyond those.
+        unproven: Stretches `[start, stop)` in which 50 and more numbers in a row are missing without
+            proof, ascending, at most `MAX_GAPS`; of blocks of earlier crawlers only those that are
+            certain from their counts: `verify` reads the rest.
+        odd_times: Stretches `[start, stop)` of blocks that hold times from the future, or from
+            before `EARLIEST`, ascending, at most `MAX_GAPS`.
     """
 
     blocks: int = 0
@@ -70,6 +79,8 @@ class Coverage(msgspec.Struct, kw_only=True):
     not_asked: int = 0
     gaps: list[Gap] = []
     gaps_left_out: int = 0
+    unproven: list[tuple[int, int]] = []
+    odd_times: list[tuple[int, int]] = []
 
     def to_json(self) -> bytes:
         """Write it as JSON, UTF-8."""
@@ -77,7 +88,7 @@ class Coverage(msgspec.Struct, kw_only=True):
 
 
 def coverage(store: Store, *, timeout: float) -> Coverage:
-    """Say what a store holds, from its listing alone.
+    """Return what a store holds, from its listing alone.
 
     Raises:
         StoreUnavailableError: It cannot be listed in time, seconds.
@@ -86,8 +97,8 @@ def coverage(store: Store, *, timeout: float) -> Coverage:
     return coverage_of(store.list_blocks(timeout=timeout))
 
 
-def coverage_of(blocks: Iterable[BlockInfo]) -> Coverage:
-    """Sum up blocks, given in ascending order."""
+def coverage_of(blocks: Iterable[BlockInfo], *, now: datetime | None = None) -> Coverage:
+    """Sum up blocks, given in ascending order; `now` is aware, by default the time of day."""
     blocks = list(blocks)
     if not blocks:
         return Coverage()
@@ -112,7 +123,45 @@ def coverage_of(blocks: Iterable[BlockInfo]) -> Coverage:
         not_asked=sum(gap.not_asked for gap in gaps),
         gaps=gaps[:MAX_GAPS],
         gaps_left_out=max(0, len(gaps) - MAX_GAPS),
+        unproven=_joined(_unproven(blocks))[:MAX_GAPS],
+        odd_times=odd_times(blocks, now or datetime.now(UTC))[:MAX_GAPS],
     )
+
+
+def odd_times(blocks: Iterable[BlockInfo], now: datetime) -> list[tuple[int, int]]:
+    """Return stretches `[start, stop)` of blocks with times that cannot be; `blocks` ascend."""
+    odd = (block.first for block in blocks if _has_odd_time(block, now))
+    return _joined((first, first + BLOCK_SIZE) for first in odd)
+
+
+def _has_odd_time(block: BlockInfo, now: datetime) -> bool:
+    oldest = block.oldest_fetched_at
+    newest = block.newest_fetched_at or oldest
+    return (newest is not None and is_from_future(newest, now)) or (
+        oldest is not None and oldest < EARLIEST
+    )
+
+
+def _unproven(blocks: Iterable[BlockInfo]) -> Iterator[tuple[int, int]]:
+    for block in blocks:
+        if block.unproven is not None:
+            yield from block.unproven
+        elif block.missing >= UNPROVEN_IN_A_ROW:
+            # Others cut the missing ones into one stretch more than there are of them.
+            others = block.last_num + 1 - block.first_num - block.missing
+            if block.missing > (UNPROVEN_IN_A_ROW - 1) * (others + 1):
+                yield block.first_num, block.last_num + 1
+
+
+def _joined(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join stretches that touch; they ascend."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in stretches:
+        if joined and joined[-1][1] == start:
+            joined[-1] = joined[-1][0], stop
+        else:
+            joined.append((start, stop))
+    return joined
 
 
 def failed_nums(blocks: Iterable[BlockInfo]) -> dict[str, list[int]]:

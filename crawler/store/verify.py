@@ -1,6 +1,6 @@
 """Verification: proof that a range is stored, each number exactly once, or the first counter-example."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -8,13 +8,19 @@ from crawler.errors import BlockFormatError
 from crawler.record import Record
 from crawler.store.block import (
     BLOCK_SIZE,
+    LATER_FIELDS,
+    UNPROVEN_IN_A_ROW,
     BlockInfo,
     block_first,
     block_name,
     decode_block,
     summarise,
+    unproven_stretches,
 )
 from crawler.store.contract import Deadline, Store
+
+MAX_STRETCHES = 100
+"""So many stretches without proof are named."""
 
 _BLOCKS_AT_ONCE = 1000  # so many are listed at a time: memory does not grow with the range
 
@@ -29,6 +35,8 @@ class VerifyReport(msgspec.Struct):
         missing: Numbers of the range that are missing.
         failed: Numbers of the range that are failed: recorded, but not known.
         blocks: Blocks read.
+        unproven: Stretches `[start, stop)` of missing numbers in a row without proof, ascending,
+            at most `MAX_STRETCHES`: from before there were proofs, so asking again is worth while.
         problem: The first thing that is wrong, in words; None where each number of the range has
             exactly one record, in its place, and every block's counts are true.
     """
@@ -39,6 +47,7 @@ class VerifyReport(msgspec.Struct):
     missing: int = 0
     failed: int = 0
     blocks: int = 0
+    unproven: list[tuple[int, int]] = []
     problem: str | None = None
 
 
@@ -65,6 +74,8 @@ def verify(store: Store, start: int, stop: int, *, timeout: float) -> VerifyRepo
                 break
     except BlockFormatError as error:
         report.problem = str(error)
+    _drop_short_stretch(report)
+    del report.unproven[MAX_STRETCHES:]
     return report
 
 
@@ -94,6 +105,24 @@ def _verify_block(
             report.problem = report.problem or f"number {num} has no record in {name}"
             return
         _count(report, records[num])
+    _add_stretches(report, [records[num] for num in range(low, high)])
+
+
+def _add_stretches(report: VerifyReport, records: Sequence[Record]) -> None:
+    """Add the stretches of a block; one that reaches its end may go on in the next one."""
+    for start, stop in unproven_stretches(records):
+        if report.unproven and report.unproven[-1][1] == start:
+            report.unproven[-1] = report.unproven[-1][0], stop
+        elif len(report.unproven) <= MAX_STRETCHES:
+            _drop_short_stretch(report)
+            report.unproven.append((start, stop))
+
+
+def _drop_short_stretch(report: VerifyReport) -> None:
+    if report.unproven:
+        start, stop = report.unproven[-1]
+        if stop - start < UNPROVEN_IN_A_ROW:
+            report.unproven.pop()
 
 
 def _lies(listed: BlockInfo, records: dict[int, Record], name: str) -> Iterator[str]:
@@ -101,7 +130,8 @@ def _lies(listed: BlockInfo, records: dict[int, Record], name: str) -> Iterator[
     true = summarise(records.values(), source=listed.source)
     for field in BlockInfo.__struct_fields__:
         says, is_so = getattr(listed, field), getattr(true, field)
-        if says != is_so and field not in {"format", "token"}:
+        is_lacking = field in LATER_FIELDS and not says
+        if says != is_so and not is_lacking and field not in {"format", "token"}:
             yield f"the listing says of {name} that {field} is {says}, its records say {is_so}"
 
 
