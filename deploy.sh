@@ -5,13 +5,12 @@
 #
 # Settings come from the environment or from deploy.env; deploy.env.example lists all of them.
 # It may be run again at any time: it makes what is not there, and changes what is not as it should.
-# Read it from the bottom up: main, then deploy, then a function for each resource.
+# Read it from top to bottom: the sequence, a function for each resource, the other commands, how
+# commands are run. What needs judgement is a step of `python -m crawler deployment`.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-usage() {
-  cat <<'USAGE'
-usage: ./deploy.sh [--dry-run [--again]] [COMMAND]
+usage='usage: ./deploy.sh [--dry-run [--again]] [COMMAND]
 
 without a command: deploy
   --status        what stands, and what the last runs answered
@@ -21,317 +20,190 @@ without a command: deploy
   --rollback      go back to the revision before
   --delete        take everything down but the songs (with --with-data: those too)
 
-  --dry-run       print each gcloud command on a line of its own, and run none
-  --again         in a dry run: as if everything stood already
-USAGE
-}
+  --dry-run       print each command on a line of its own, and run none
+  --again         in a dry run: as if everything stood already'
 
-# ---------------------------------------------------------------- how commands are run
-
-say() { printf '%s\n' "$*" >&2; }
-
-die() {
-  say "deploy.sh: $*"
-  exit 1
-}
-
-# Prints a command so that a shell reads it back as it is.
-print_command() {
-  local word line=''
-  for word in "$@"; do
-    case $word in
-      *[!A-Za-z0-9_=:,./@%+-]* | '') word="'${word//\'/\'\\\'\'}'" ;;
-    esac
-    line+="$word "
-  done
-  printf '%s\n' "${line% }" >&3
-}
-
-# Runs one gcloud command, or prints it. What it has to say goes to stderr.
-cloud() {
-  if [ "$DRY_RUN" = yes ]; then
-    print_command gcloud "$@" --project="$PROJECT_ID" --quiet
-  else
-    gcloud "$@" --project="$PROJECT_ID" --quiet >&2
-  fi
-}
-
-# Binds a role to a member. An account made a moment ago may not be known everywhere yet.
-grant() {
-  local pause
-  for pause in 5 10 20; do
-    if cloud "$@" --format=none; then
-      return 0
-    fi
-    say "trying again in $pause s"
-    sleep "$pause"
-  done
-  cloud "$@" --format=none
-}
-
-# Runs one gcloud command for its output; in a dry run prints it, and answers with $1.
-ask() {
-  local placeholder=$1
-  shift
-  if [ "$DRY_RUN" = yes ]; then
-    print_command gcloud "$@" --project="$PROJECT_ID" --quiet
-    [ -z "$placeholder" ] || printf '%s\n' "$placeholder"
-  else
-    gcloud "$@" --project="$PROJECT_ID" --quiet
-  fi
-}
-
-# Whether a resource is there: any `describe` that succeeds; what it says is left in FOUND. In a dry
-# run the answer is --again, and $1 what would be found. Another failure than "not there" ends all.
-there_is() {
-  local file status=0
-  FOUND=$1
-  shift
-  if [ "$DRY_RUN" = yes ]; then
-    print_command gcloud "$@" --project="$PROJECT_ID" --quiet
-    [ "$AGAIN" = yes ]
-    return
-  fi
-  file=$(mktemp)
-  FOUND=$(gcloud "$@" --project="$PROJECT_ID" --quiet 2>"$file") || status=$?
-  if [ $status != 0 ] && ! grep -qiE 'not.?found|cannot find|does not exist' "$file"; then
-    die "gcloud $1 $2 $3: $(cat "$file")"
-  fi
-  rm -f "$file"
-  return $status
-}
-
-crawler() { "$PYTHON" -m crawler deployment "$@"; }
-
-# ---------------------------------------------------------------- settings
-
-# The project's own Python, set up when it is not there yet.
-find_python() {
-  PYTHON=${PYTHON:-.venv/bin/python}
-  if [ ! -x "$PYTHON" ]; then
-    make --silent .venv/.installed >&2
-  fi
-}
-
-# Every setting, checked, becomes a variable of this script; see crawler/deployment/deployment.py.
-read_settings() {
-  local settings
-  settings=$(crawler settings --file "${DEPLOY_ENV:-deploy.env}" "${1:---quiet}") || exit 2
-  eval "$settings"
-  RUNTIME=$SERVICE-run@$PROJECT_ID.iam.gserviceaccount.com
-  BUILDER=$SERVICE-build@$PROJECT_ID.iam.gserviceaccount.com
-  INVOKER=$SERVICE-call@$PROJECT_ID.iam.gserviceaccount.com
-  STORE=gs://$BUCKET/$PREFIX
-  JOB=$SERVICE-next
-  BUILD=build/deploy
-}
-
-check_prerequisites() {
-  say "Prerequisites: gcloud with its components alpha and beta, logged in (gcloud auth login) as"
-  say "somebody who owns $PROJECT_ID, and billing enabled there."
-  need curl "a new version is tried with it"
-}
-
-# Ends where a program is not there, and would else look like a service that is not there.
-need() {
-  [ "$DRY_RUN" = yes ] || command -v "$1" >/dev/null || die "$1 is missing: $2"
+# Metrics come first and alerts last: a new metric is not visible to alerts for up to ten minutes.
+deploy() {
+  take_token
+  stage_upload
+  enable_apis
+  step region "$PROJECT_ID" "$REGION" --queue="$QUEUE"
+  make_watch metrics
+  make_accounts
+  find_address
+  check_identity
+  make_bucket
+  make_secret
+  make_queue
+  take_fingerprint
+  deploy_function
+  start_again
+  make_schedule
+  make_watch alerts dashboards
+  step control release "$STORE"
+  [ "$DRY_RUN" = yes ] || say "Done. The first run comes with the schedule, or at once with:
+  gcloud scheduler jobs run $JOB --location=$REGION --project=$PROJECT_ID"
 }
 
 # ---------------------------------------------------------------- one function per resource
 
+# Reads the token where none is kept yet, so that a wrong one is told before anything is touched.
+take_token() {
+  TOKEN=''
+  [ "$SECRET" = none ] ||
+    TOKEN=$(ask '' token take "$PROJECT_ID" "$SECRET" --file="$TOKEN_FILE") || exit $?
+}
+
+# Copies what is uploaded to a folder of its own, and loads a function of the user's own from there.
+stage_upload() {
+  local names environment=$ENVIRONMENT${TOKEN_VARIABLE:+";$TOKEN_VARIABLE=not-the-token"}
+  names=$(ask_cloud '' meta list-files-for-upload .) || exit $?
+  step stage "$BUILD/upload" --function="$FUNCTION" --source="$SOURCE" \
+    --requirements="$FUNCTION_REQUIREMENTS" --environment="$environment" <<<"$names"
+}
+
 enable_apis() {
-  cloud services enable run.googleapis.com cloudbuild.googleapis.com \
-    artifactregistry.googleapis.com cloudscheduler.googleapis.com cloudtasks.googleapis.com \
-    secretmanager.googleapis.com storage.googleapis.com iam.googleapis.com \
-    logging.googleapis.com monitoring.googleapis.com
+  cloud services enable {run,cloudbuild,artifactregistry,cloudscheduler,cloudtasks}.googleapis.com \
+    {secretmanager,storage,iam,iamcredentials,cloudresourcemanager}.googleapis.com \
+    {logging,monitoring}.googleapis.com
+}
+
+# Metrics, alerts and dashboard: what stands with another content than deploy/ has is replaced.
+make_watch() {
+  step watch "$PROJECT_ID" "$SERVICE" "$PERIOD_SECONDS" "$@" --email="$ALERT_EMAIL"
+}
+
+# The account that builds gets the one role that Google made for that; it has no right over anything
+# that runs. Whoever names an account of their own has seen to its rights on the project.
+make_accounts() {
+  make_account "$RUNTIME" "$RUN_ACCOUNT" "$SERVICE: runs the crawl"
+  make_account "$INVOKER" "$CALL_ACCOUNT" "$SERVICE: calls the function"
+  make_account "$BUILDER" "$BUILD_ACCOUNT" "$SERVICE: builds its image"
+  [ -n "$BUILD_ACCOUNT" ] || cloud projects add-iam-policy-binding "$PROJECT_ID" \
+    --member="serviceAccount:$BUILDER" --role=roles/run.builder --condition=None --format=none
 }
 
 make_account() {
-  there_is "" iam service-accounts describe "$1" ||
-    cloud iam service-accounts create "${1%%@*}" --display-name="$2"
+  [ -n "$2" ] || there_is "" iam service-accounts describe "$1" ||
+    cloud iam service-accounts create "${1%%@*}" --display-name="$3"
 }
 
-make_accounts() {
-  make_account "$RUNTIME" "$SERVICE: runs the crawl"
-  make_account "$BUILDER" "$SERVICE: builds its image"
-  make_account "$INVOKER" "$SERVICE: calls the function"
+# A service has this address before it is there.
+find_address() {
+  local number form='value(projectNumber)'
+  number=$(ask_cloud 123456789012 projects describe "$PROJECT_ID" --format="$form") || exit $?
+  ADDRESS=https://$SERVICE-$number.$REGION.run.app
 }
 
-# The one role that Google gives to who builds from source; it has no right over anything that runs.
-allow_build() {
-  grant projects add-iam-policy-binding "$PROJECT_ID" --member="serviceAccount:$BUILDER" \
-    --role=roles/run.builder --condition=None
+# Whether the trial can be made is known before anything is built.
+check_identity() {
+  [ -z "$DEPLOYER" ] || cloud iam service-accounts add-iam-policy-binding "$INVOKER" \
+    --member="$DEPLOYER" --role=roles/iam.serviceAccountOpenIdTokenCreator --format=none
+  step identity "$ADDRESS" "$INVOKER"
 }
 
 make_bucket() {
   there_is "" storage buckets describe "gs://$BUCKET" ||
     cloud storage buckets create "gs://$BUCKET" --location="$REGION" \
-      --uniform-bucket-level-access --public-access-prevention --soft-delete-duration=7d
-  grant storage buckets add-iam-policy-binding "gs://$BUCKET" \
-    --member="serviceAccount:$RUNTIME" --role=roles/storage.objectUser
-}
-
-# Passes the new token on, from TOKEN_FILE or standard input; it is never an argument.
-read_token() {
-  if [ -n "$TOKEN_FILE" ]; then
-    crawler token <"$TOKEN_FILE"
-  else
-    [ ! -t 0 ] || say "Paste the client access token, then press Enter and Ctrl-D:"
-    crawler token
-  fi
-}
-
-# A file without a token is told before anything is touched, unless the token is kept already.
-check_token_file() {
-  if [ -z "$TOKEN_FILE" ] || [ "$SECRET" = none ] || [ "$AGAIN" = yes ]; then
-    return 0
-  fi
-  if ! { [ -r "$TOKEN_FILE" ] && crawler token <"$TOKEN_FILE" >/dev/null; } &&
-    [ -z "$(newest_version '' 2>/dev/null)" ]; then
-    say "deploy.sh: TOKEN_FILE=$TOKEN_FILE holds no usable token"
-    exit 2
-  fi
-}
-
-# Adds a version of the secret. The token is checked before gcloud hears of it.
-add_token() {
-  if [ "$DRY_RUN" = yes ]; then
-    cloud secrets versions add "$SECRET" --data-file=-
-    return
-  fi
-  local token
-  token=$(read_token) || die "no usable token; set TOKEN_FILE, or give it on standard input"
-  printf '%s' "$token" | cloud secrets versions add "$SECRET" --data-file=-
-}
-
-# The newest version of the token that is not disabled; in a dry run: $1. Sorted and picked here,
-# because gcloud cuts a list to --limit before it sorts.
-newest_version() {
-  ask "$1 enabled" secrets versions list "$SECRET" --sort-by=~createTime \
-    --format='value(name.basename(), state)' |
-    awk 'tolower($2) == "enabled" && !seen++ { print $1 }'
+      --uniform-bucket-level-access --public-access-prevention --soft-delete-duration=7d \
+      ${KMS_KEY:+"--default-encryption-key=$KMS_KEY"}
+  cloud storage buckets add-iam-policy-binding "gs://$BUCKET" \
+    --member="serviceAccount:$RUNTIME" --role=roles/storage.objectUser --format=none
 }
 
 make_secret() {
   TOKEN_VERSION=''
   [ "$SECRET" != none ] || return 0
-  if there_is "" secrets describe "$SECRET"; then
-    TOKEN_VERSION=$(newest_version 1)
-  else
-    cloud secrets create "$SECRET" --replication-policy=automatic
-  fi
-  if [ -z "$TOKEN_VERSION" ]; then
-    add_token
-    TOKEN_VERSION=$(newest_version 1)
-  fi
-  grant secrets add-iam-policy-binding "$SECRET" --member="serviceAccount:$RUNTIME" \
-    --role=roles/secretmanager.secretAccessor
+  local replication=(--replication-policy=automatic)
+  [ "$SECRET_REPLICATION" = automatic ] ||
+    replication=(--replication-policy=user-managed --locations="$REGION")
+  there_is "" secrets describe "$SECRET" || cloud secrets create "$SECRET" "${replication[@]}"
+  keep_token
+  cloud secrets add-iam-policy-binding "$SECRET" --member="serviceAccount:$RUNTIME" \
+    --role=roles/secretmanager.secretAccessor --format=none
+}
+
+# The version that was just added, or the newest that is enabled. The token is never an argument.
+keep_token() {
+  TOKEN_VERSION=$(ask 1 token keep "$PROJECT_ID" "$SECRET" < <(printf '%s' "$TOKEN")) || exit $?
 }
 
 # The queue for fan-out. Its concurrency is the number of instances, and the rate is divided by that.
+# One that is paused where there is no schedule was left so by --delete.
 make_queue() {
   [ -n "$QUEUE" ] || return 0
   local verb=create
-  ! there_is "" tasks queues describe "$QUEUE" --location="$REGION" || verb=update
+  if queue_is_there; then
+    verb=update
+    [ "$FOUND" != PAUSED ] || job_is_there || QUEUE_RAN=yes
+  fi
   cloud tasks queues "$verb" "$QUEUE" --location="$REGION" \
     --max-concurrent-dispatches="$MAX_INSTANCES" --max-dispatches-per-second=1 \
     --max-attempts=20 --min-backoff=30s --max-backoff=1800s --max-doublings=6 \
     --max-retry-duration=172800s --log-sampling-ratio=1.0
-  grant tasks queues add-iam-policy-binding "$QUEUE" --location="$REGION" \
-    --member="serviceAccount:$RUNTIME" --role=roles/cloudtasks.enqueuer
-  grant iam service-accounts add-iam-policy-binding "$INVOKER" \
-    --member="serviceAccount:$RUNTIME" --role=roles/iam.serviceAccountUser
-}
-
-# A service has this address before it is there, so the queue can be told in the first deployment.
-add_queue_to_environment() {
-  [ -n "$QUEUE" ] || return 0
-  local number
-  number=$(ask 123456789012 projects describe "$PROJECT_ID" --format='value(projectNumber)')
+  cloud tasks queues add-iam-policy-binding "$QUEUE" --location="$REGION" \
+    --member="serviceAccount:$RUNTIME" --role=roles/cloudtasks.enqueuer --format=none
+  cloud iam service-accounts add-iam-policy-binding "$INVOKER" \
+    --member="serviceAccount:$RUNTIME" --role=roles/iam.serviceAccountUser --format=none
   ENVIRONMENT+=";CRAWLER_QUEUE=projects/$PROJECT_ID/locations/$REGION/queues/$QUEUE"
-  ENVIRONMENT+=";CRAWLER_URL=https://$SERVICE-$number.$REGION.run.app"
-  ENVIRONMENT+=";CRAWLER_INVOKER=$INVOKER;CRAWLER_SHARD_SONGS=$SHARD_SONGS"
-}
-
-# Copies what is uploaded to a folder of its own; nothing is touched in the cloud yet.
-stage_upload() {
-  if [ "$DRY_RUN" = yes ]; then
-    print_command gcloud meta list-files-for-upload .
-    return
-  fi
-  gcloud meta list-files-for-upload . |
-    crawler stage "$BUILD/upload" --function="$FUNCTION" --requirements="$FUNCTION_REQUIREMENTS"
-  check_own_function
+  ENVIRONMENT+=";CRAWLER_URL=$ADDRESS;CRAWLER_INVOKER=$INVOKER"
 }
 
 # The same files and settings give the same fingerprint, and need no new version.
 take_fingerprint() {
   FINGERPRINT=0123456789abcdef
-  [ "$DRY_RUN" = yes ] ||
-    FINGERPRINT=$(crawler fingerprint "$BUILD/upload" "$ENVIRONMENT" "$TOKEN_VERSION" "$MAX_INSTANCES")
-}
-
-# A function of the user's own is loaded where only what is uploaded is installed, and with nothing
-# but the environment it will have.
-check_own_function() {
-  [ -n "$FUNCTION" ] || return 0
-  local environment
-  IFS=';' read -r -a environment <<<"$ENVIRONMENT"
-  [ "$SECRET" = none ] || environment+=(GENIUS_TOKEN=not-the-token)
-  say "Loading $FUNCTION in a clean environment"
-  make_clean_environment
-  (cd "$BUILD/upload" && env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 "${environment[@]}" \
-    ../clean/bin/python -m crawler deployment own) ||
-    die "FUNCTION=$FUNCTION cannot be used with what is uploaded"
-}
-
-# Where uv is at hand this takes a second or two; what uv cannot install, pip gets.
-make_clean_environment() {
-  local clean=$BUILD/clean requirements=$BUILD/upload/requirements.txt
-  rm -rf "$clean"
-  if uv venv --quiet --python "$PYTHON" "$clean" 2>/dev/null &&
-    uv pip install --quiet --python "$clean" -r "$requirements" 2>/dev/null; then
-    return
-  fi
-  "$PYTHON" -m venv --clear "$clean"
-  "$clean/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >&2
-}
-
-# Finds out what stands: URL, TRIAL_URL, SERVING, PREVIOUS, FINGERPRINT_SERVED; all empty if nothing.
-look_at_service() {
-  local url=$SERVICE-123456789012.$REGION.run.app
-  local dry='{"status": {"url": "https://'$url'", "traffic": [
-    {"percent": 100, "revisionName": "'$SERVICE'-00002-new"},
-    {"tag": "previous", "revisionName": "'$SERVICE'-00001-old"},
-    {"tag": "trial", "url": "https://trial---'$url'"}]}}'
-  there_is "$dry" run services describe "$SERVICE" --region="$REGION" --format=json ||
-    FOUND='{}'
-  eval "$(crawler service <<<"$FOUND")"
+  [ "$DRY_RUN" = yes ] || FINGERPRINT=$(crawler fingerprint "$BUILD/upload" "$ENVIRONMENT" \
+    "$TOKEN_VERSION" "$MAX_INSTANCES" "$RUNTIME $NETWORK $SUBNET $KMS_KEY") || exit $?
 }
 
 # The first version gets the traffic at once, since nothing calls it before there is a schedule. A
 # later one is deployed without, asked for ten songs, and then switched to.
 deploy_function() {
   look_at_service
-  if [ -z "$URL" ]; then
+  if [ -z "$SERVING" ]; then
     deploy_version
-    allow_invoker
-    look_at_deployed
-    try_version "$URL" || die "the schedule is not made; mend it and run this again"
+    AGAIN=yes look_at_service
+    try_version "$URL"
   elif [ "$FINGERPRINT_SERVED" = "$FINGERPRINT" ] && job_is_there; then
     say "The function stands as it should; it is left alone."
   else
     stop_crawls
     deploy_version --no-traffic --tag=trial
-    allow_invoker
-    look_at_deployed
-    try_version "$TRIAL_URL" || die "the old version keeps the traffic"
+    AGAIN=yes look_at_service
+    try_version "$TRIAL_URL" --kept
     switch_to_latest
   fi
 }
 
-# In a dry run of a first deployment the service is there by now.
-look_at_deployed() { AGAIN=yes look_at_service; }
+# Finds out what stands: URL, TRIAL_URL, SERVING, PREVIOUS, FINGERPRINT_SERVED; all empty if nothing.
+# With AGAIN=yes it stands in a dry run, too.
+look_at_service() {
+  local lines
+  there_is example run services describe "$SERVICE" --region="$REGION" --format=json || FOUND=''
+  lines=$(crawler service <<<"$FOUND") || exit $?
+  eval "$lines"
+}
+
+deploy_version() {
+  cloud run deploy "$SERVICE" --region="$REGION" --source="$BUILD/upload" \
+    --function=crawl_songs --base-image=python313 \
+    --build-service-account="projects/$PROJECT_ID/serviceAccounts/$BUILDER" \
+    --service-account="$RUNTIME" --no-allow-unauthenticated \
+    --concurrency=1 --min-instances=0 --max-instances="$MAX_INSTANCES" --timeout=1740 \
+    --cpu="$CPU" --memory="${MEMORY_MIB}Mi" --execution-environment="$GENERATION" \
+    --labels="fingerprint=$FINGERPRINT" --set-env-vars="^;^$ENVIRONMENT" \
+    ${TOKEN_VERSION:+"--set-secrets=$TOKEN_VARIABLE=$SECRET:$TOKEN_VERSION"} \
+    ${NETWORK:+"--network=$NETWORK" "--subnet=$SUBNET" --vpc-egress=all-traffic} \
+    ${KMS_KEY:+"--key=$KMS_KEY"} "$@"
+  cloud run services add-iam-policy-binding "$SERVICE" --region="$REGION" \
+    --member="serviceAccount:$INVOKER" --role=roles/run.invoker --format=none
+}
+
+# Asks a version for songs that it must fetch afresh, and judges its answer.
+try_version() {
+  step try "$1" "$URL" "$INVOKER" "$FIRST_SONG" "$TRIAL_STOP" "$TRIAL_SECONDS" "${@:2}"
+}
 
 # The revision that serves now keeps the tag `previous`, so that --rollback knows it.
 switch_to_latest() {
@@ -339,51 +211,9 @@ switch_to_latest() {
     --update-tags="previous=$SERVING"
 }
 
-deploy_version() {
-  local secrets=()
-  [ -z "$TOKEN_VERSION" ] || secrets=(--set-secrets="GENIUS_TOKEN=$SECRET:$TOKEN_VERSION")
-  cloud run deploy "$SERVICE" --region="$REGION" --source="$BUILD/upload" \
-    --function=crawl_songs --base-image=python313 \
-    --build-service-account="projects/$PROJECT_ID/serviceAccounts/$BUILDER" \
-    --service-account="$RUNTIME" --no-allow-unauthenticated \
-    --concurrency=1 --min-instances=0 --max-instances="$MAX_INSTANCES" --timeout=1740 \
-    --cpu="$CPU" --memory="${MEMORY_MIB}Mi" --labels="fingerprint=$FINGERPRINT" \
-    --set-env-vars="^;^$ENVIRONMENT" ${secrets[@]+"${secrets[@]}"} "$@"
-}
-
-allow_invoker() {
-  grant run services add-iam-policy-binding "$SERVICE" --region="$REGION" \
-    --member="serviceAccount:$INVOKER" --role=roles/run.invoker
-}
-
-# Asks a version for ten songs that it must fetch afresh, and judges its answer.
-try_version() {
-  local body token
-  body='{"start": '$FIRST_SONG', "stop": '$((FIRST_SONG + 10))', "refresh_older_than_days": 0}'
-  token=$(identity_token "$URL") || return 1
-  [ "$DRY_RUN" = no ] || return 0
-  printf 'header = "Authorization: Bearer %s"\n' "$token" |
-    curl --silent --show-error --max-time 300 --config - --header 'Content-Type: application/json' \
-      --data "$body" "$1/" |
-    crawler tried
-}
-
-# A person's token is good for every service; a service account's must name the one it is for.
-identity_token() {
-  local account
-  account=$(ask '' config get-value account)
-  case $account in
-    *.gserviceaccount.com) ask TOKEN auth print-identity-token --audiences="$1" ;;
-    *) ask TOKEN auth print-identity-token ;;
-  esac
-}
-
 make_schedule() {
   local verb=create headers=--headers
-  if job_is_there; then
-    verb=update
-    headers=--update-headers
-  fi
+  if job_is_there; then verb=update headers=--update-headers; fi
   cloud scheduler jobs "$verb" http "$JOB" --location="$REGION" --schedule="$SCHEDULE" \
     --time-zone="$TIME_ZONE" --uri="$URL/" --http-method=POST \
     "$headers=Content-Type=application/json" --message-body='{"mode": "next"}' \
@@ -392,94 +222,23 @@ make_schedule() {
     --max-doublings=3 --format=none
 }
 
-# Who is told by alerts: a mail address becomes a notification channel, once.
-make_channel() {
-  CHANNEL=''
-  [ -n "$ALERT_EMAIL" ] || return 0
-  CHANNEL=$(ask "" beta monitoring channels list --limit=1 --format='value(name)' \
-    --filter="type=email AND labels.email_address=$ALERT_EMAIL")
-  [ -z "$CHANNEL" ] || return 0
-  CHANNEL=$(ask "projects/$PROJECT_ID/notificationChannels/1" beta monitoring channels create \
-    --display-name="$SERVICE" --type=email --channel-labels="email_address=$ALERT_EMAIL" \
-    --format='value(name)')
-}
-
-# Metrics, alerts and dashboard: what stands with another content than deploy/ has is replaced.
-make_watch() {
-  local standing kind digest path name
-  make_channel
-  standing=$(standing_watch)
-  while IFS=$'\t' read -r kind digest path name; do
-    make_watched "$kind" "$digest" "$path" "$name" "$standing"
-  done < <(crawler watch "$BUILD/watch" SERVICE="$SERVICE" CHANNEL="$CHANNEL" \
-    PERIOD="$PERIOD_SECONDS")
-}
-
-# One line for each metric, alert and dashboard of ours: kind, resource, text with name and digest.
-standing_watch() {
-  ask "" logging metrics list --filter="name:$SERVICE-" \
-    --format='value[separator="	"](name,name,description)' | sed 's/^/metrics	/'
-  ask "" alpha monitoring policies list --filter="userLabels.service=$SERVICE" \
-    --format='value[separator="	"](name,displayName,userLabels.content)' | sed 's/^/alerts	/'
-  ask "" monitoring dashboards list --filter="labels.service=$SERVICE" \
-    --format='value[separator="	"](name,displayName,labels.content)' | sed 's/^/dashboards	/'
-}
-
-make_watched() {
-  local kind=$1 digest=$2 path=$3 name=$4 resource
-  local line
-  line=$(awk -F '\t' -v kind="$kind" -v name="$name" '$1 == kind && $3 == name' <<<"$5" | head -n 1)
-  case $line in
-    *"$digest"*) return 0 ;;
-  esac
-  resource=$(cut -f 2 <<<"$line")
-  case $kind:$resource in
-    metrics:) cloud logging metrics create "$name" --config-from-file="$path" ;;
-    metrics:*) cloud logging metrics update "$resource" --config-from-file="$path" ;;
-    alerts:) cloud alpha monitoring policies create --policy-from-file="$path" ;;
-    alerts:*) cloud alpha monitoring policies update "$resource" --policy-from-file="$path" ;;
-    dashboards:*)
-      [ -z "$resource" ] || cloud monitoring dashboards delete "$resource"
-      cloud monitoring dashboards create --config-from-file="$path"
-      ;;
-  esac
-}
-
 # ---------------------------------------------------------------- stop and go
 
-# Rewrites control.json in the bucket: `stop` ends running crawls, `go` lifts that for what waits in
-# the queue, `release` frees what a refused token held, `resume` does both.
-control() {
-  local old
-  old=$(ask "" storage cat "$STORE/control.json" 2>/dev/null) || old=''
-  if [ "$DRY_RUN" = no ]; then
-    mkdir -p "$BUILD"
-    printf '%s' "$old" | crawler control "$1" >"$BUILD/control.json"
-  fi
-  cloud storage cp "$BUILD/control.json" "$STORE/control.json"
-}
-
 # These leave the state in FOUND; $1 is what a dry run takes it to be.
-job_is_there() {
-  there_is "${1:-ENABLED}" scheduler jobs describe "$JOB" --location="$REGION" \
-    --format='value(state)'
+job_is_there() { there_is "${1:-ENABLED}" scheduler jobs describe "$JOB" "${STATE[@]}"; }
+queue_is_there() {
+  [ -n "$QUEUE" ] && there_is "${1:-RUNNING}" tasks queues describe "$QUEUE" "${STATE[@]}"
 }
 
-queue_is_there() {
-  [ -n "$QUEUE" ] && there_is "${1:-RUNNING}" tasks queues describe "$QUEUE" \
-    --location="$REGION" --format='value(state)'
-}
+job_do() { cloud scheduler jobs "$1" "$JOB" --location="$REGION"; }
+queue_do() { cloud tasks queues "$1" "$QUEUE" --location="$REGION"; }
 
 quiet_schedule() {
-  if job_is_there && [ "$FOUND" = ENABLED ]; then
-    cloud scheduler jobs pause "$JOB" --location="$REGION" && WAS_ENABLED=yes
-  fi
+  if job_is_there && [ "$FOUND" = ENABLED ]; then job_do pause && JOB_RAN=yes; fi
 }
 
 quiet_queue() {
-  if queue_is_there && [ "$FOUND" = RUNNING ]; then
-    queue_do pause && QUEUE_RAN=yes
-  fi
+  if queue_is_there && [ "$FOUND" = RUNNING ]; then queue_do pause && QUEUE_RAN=yes; fi
 }
 
 # Tells running crawls to stop and keeps schedule and queue quiet, so that the rate never doubles.
@@ -488,238 +247,201 @@ stop_crawls() {
   trap start_again EXIT
   quiet_schedule
   quiet_queue
-  control stop
+  step control stop "$STORE"
 }
 
 start_again() {
-  if [ "$QUEUE_RAN" = yes ]; then
-    QUEUE_RAN=no
-    control go
-    queue_do resume
-  fi
-  if [ "$WAS_ENABLED" = yes ]; then
-    WAS_ENABLED=no
-    cloud scheduler jobs resume "$JOB" --location="$REGION"
-  fi
+  local queue_ran=$QUEUE_RAN job_ran=$JOB_RAN
+  QUEUE_RAN=no JOB_RAN=no
+  [ "$queue_ran" = no ] || step control go "$STORE"
+  [ "$queue_ran" = no ] || queue_do resume
+  [ "$job_ran" = no ] || job_do resume
 }
 
-queue_do() {
-  cloud tasks queues "$1" "$QUEUE" --location="$REGION"
-}
+# ---------------------------------------------------------------- the other commands
 
-# ---------------------------------------------------------------- commands
-
-deploy() {
-  check_token_file
-  stage_upload
-  enable_apis
-  make_accounts
-  allow_build
-  make_bucket
-  make_secret
-  make_queue
-  add_queue_to_environment
-  take_fingerprint
-  deploy_function
-  make_schedule
-  make_watch
-  release_hold
-  start_again
-  [ "$DRY_RUN" = no ] || return 0
-  say "Done. The first run comes with the schedule, or at once with:"
-  say "  gcloud scheduler jobs run $JOB --location=$REGION --project=$PROJECT_ID"
-}
-
-# The new version has just fetched ten songs, so what a refused token held may go on.
-release_hold() {
-  local old
-  old=$(ask held_at storage cat "$STORE/control.json" 2>/dev/null) || old=''
-  case $old in
-    *held_at*) control release ;;
-  esac
-}
-
-show_status() {
-  local columns=timestamp name
-  for name in mode found missing failed remaining stopped_by; do
-    columns+=",jsonPayload.$name"
-  done
-  say "--- function"
-  ask "" run services describe "$SERVICE" --region="$REGION" \
-    --format='table(status.url, status.latestReadyRevisionName)' || true
-  say "--- schedule"
-  ask "" scheduler jobs describe "$JOB" --location="$REGION" \
-    --format='table(schedule, state, lastAttemptTime, status.code)' || true
-  if [ -n "$QUEUE" ]; then
-    say "--- queue"
-    ask "" tasks queues describe "$QUEUE" --location="$REGION" --format='table(name, state)' || true
-  fi
-  say "--- last runs"
-  ask "" logging read --limit=5 --freshness=7d --format="table($columns)" \
-    "resource.labels.service_name=$SERVICE AND jsonPayload.event=run_finished" || true
+status() {
+  local run=jsonPayload
+  show function run services describe "$SERVICE" --region="$REGION" \
+    --format='table(status.url, status.latestReadyRevisionName)'
+  show schedule scheduler jobs describe "$JOB" --location="$REGION" \
+    --format='table(schedule, state, lastAttemptTime, status.code)'
+  [ -z "$QUEUE" ] ||
+    show queue tasks queues describe "$QUEUE" --location="$REGION" --format='table(name, state)'
+  show "last runs" logging read --limit=5 --freshness=7d --format="table(timestamp, \
+    $run.mode, $run.found, $run.missing, $run.failed, $run.remaining, $run.stopped_by)" \
+    "resource.labels.service_name=$SERVICE AND jsonPayload.event=run_finished"
   say "--- store"
-  ask "" storage cat "$STORE/status.json" || say "nothing stored yet"
-  ask "" storage cat "$STORE/control.json" 2>/dev/null || true
+  step show "$STORE/status.json"
+  step show "$STORE/control.json"
+}
+
+show() {
+  say "--- $1"
+  there_is "" "${@:2}" || FOUND="not there"
+  [ -z "$FOUND" ] || printf '%s\n' "$FOUND"
 }
 
 # The crawls are told in any case, also where schedule or queue cannot be paused.
-stop_all() {
-  local is_quiet=yes
-  (quiet_schedule) || is_quiet=no
-  (quiet_queue) || is_quiet=no
-  control stop
-  [ "$is_quiet" = yes ] || die "running crawls end, but more may be sent: see what failed above"
-  say "Running crawls store what they have and end within 10 s. --resume takes them up again."
+stop() {
+  (quiet_schedule) || LEFT+=" schedule"
+  (quiet_queue) || LEFT+=" queue"
+  step control stop "$STORE"
+  [ -z "$LEFT" ] || die "running crawls end, but more may be sent by the$LEFT; see above" \
+    "More may be sent after a stop"
+  [ "$DRY_RUN" = yes ] ||
+    say "Running crawls store what they have and end within 10 s. --resume takes them up again."
 }
 
-resume_all() {
-  control resume
-  if queue_is_there PAUSED && [ "$FOUND" = PAUSED ]; then
-    queue_do resume
-  fi
-  if job_is_there PAUSED && [ "$FOUND" = PAUSED ]; then
-    cloud scheduler jobs resume "$JOB" --location="$REGION"
-  fi
+resume() {
+  step control resume "$STORE"
+  if queue_is_there PAUSED && [ "$FOUND" = PAUSED ]; then queue_do resume; fi
+  if job_is_there PAUSED && [ "$FOUND" = PAUSED ]; then job_do resume; fi
 }
 
 rotate_token() {
-  [ "$SECRET" != none ] || die "SECRET=none: there is no token to rotate"
-  need curl "the new token is tried with it"
+  [ "$SECRET" != none ] || die "SECRET=none: there is no token to rotate" "A setting is wrong"
   local old
-  old=$(newest_version 1)
-  add_token
-  TOKEN_VERSION=$(newest_version 2)
-  [ "$TOKEN_VERSION" != "$old" ] || die "the new version of $SECRET is not there yet: run it again"
+  look_at_service
+  old=$(version_of "$SERVING")
+  TOKEN=$(ask '' token read "$PROJECT_ID" "$SECRET" --file="$TOKEN_FILE") || exit $?
+  keep_token
   stop_crawls
   cloud run services update "$SERVICE" --region="$REGION" --no-traffic --tag=trial \
-    --update-secrets="GENIUS_TOKEN=$SECRET:$TOKEN_VERSION"
-  look_at_deployed
-  if ! try_version "$TRIAL_URL"; then
+    --update-secrets="$TOKEN_VARIABLE=$SECRET:$TOKEN_VERSION"
+  look_at_service
+  if ! (try_version "$TRIAL_URL" --kept); then
     cloud secrets versions disable "$TOKEN_VERSION" --secret="$SECRET"
-    die "the new token was not taken; the old one stays in use"
+    die "the new token was not taken; the old one stays in use" "The trial of a new version failed"
   fi
   switch_to_latest
   [ -z "$old" ] || cloud secrets versions disable "$old" --secret="$SECRET"
-  release_hold
+  step control release "$STORE"
   start_again
 }
 
+# Which version of the token a revision wants.
+version_of() {
+  there_is example run revisions describe "$1" --region="$REGION" --format=json || FOUND='{}'
+  crawler pinned "$TOKEN_VARIABLE" <<<"$FOUND"
+}
+
 # The revision before may want a token that was disabled since, and would not start.
-roll_back() {
+rollback() {
   local version
-  look_at_deployed
-  [ -n "$PREVIOUS" ] || die "no revision served before $SERVING"
-  version=$(ask '{"spec": {"containers": [{"env": [{"name": "GENIUS_TOKEN", "valueFrom":
-    {"secretKeyRef": {"key": "1"}}}]}]}}' run revisions describe "$PREVIOUS" --region="$REGION" \
-    --format=json | crawler pinned)
-  if [ -n "$version" ]; then
-    ask enabled secrets versions describe "$version" --secret="$SECRET" --format='value(state)' |
-      grep -qi '^enabled' ||
-      die "$PREVIOUS wants version $version of $SECRET, which is disabled: enable it, or deploy anew"
-  fi
+  look_at_service
+  [ -n "$PREVIOUS" ] || die "no revision served before $SERVING" "There is no version to go back to"
+  version=$(version_of "$PREVIOUS")
+  [ -z "$version" ] || step usable "$PROJECT_ID" "$SECRET" "$version"
   stop_crawls
   cloud run services update-traffic "$SERVICE" --region="$REGION" --to-revisions="$PREVIOUS=100" \
     --remove-tags=previous
   start_again
-  say "$PREVIOUS serves again, in place of $SERVING."
+  [ "$DRY_RUN" = yes ] || say "$PREVIOUS serves again, in place of $SERVING."
 }
 
-delete_all() {
-  control stop || true
+# What is gone already is no reason to stop; what cannot be deleted is told at the end.
+delete() {
+  (step control stop "$STORE") || LEFT+=" running-crawls"
   delete_one scheduler jobs delete "$JOB" --location="$REGION"
-  if queue_is_there; then queue_do pause || true; fi
+  (quiet_queue) || LEFT+=" queue"
   delete_one run services delete "$SERVICE" --region="$REGION"
-  delete_watch
+  (step unwatch "$PROJECT_ID" "$SERVICE") || LEFT+=" alerts"
   [ "$SECRET" = none ] || delete_one secrets delete "$SECRET"
-  delete_one projects remove-iam-policy-binding "$PROJECT_ID" \
-    --member="serviceAccount:$BUILDER" --role=roles/run.builder --condition=None
-  delete_accounts
+  [ -n "$BUILD_ACCOUNT" ] || delete_one projects remove-iam-policy-binding "$PROJECT_ID" \
+    --member="serviceAccount:$BUILDER" --role=roles/run.builder --condition=None --format=none
+  [ -n "$RUN_ACCOUNT" ] || delete_one iam service-accounts delete "$RUNTIME"
+  [ -n "$BUILD_ACCOUNT" ] || delete_one iam service-accounts delete "$BUILDER"
+  [ -n "$CALL_ACCOUNT" ] || delete_one iam service-accounts delete "$INVOKER"
   [ "$WITH_DATA" = no ] || delete_one storage rm "gs://$BUCKET" --recursive
-  list_remains
-}
-
-# What is gone already is no reason to stop.
-delete_one() { cloud "$@" || say "left as it is: $*"; }
-
-delete_accounts() {
-  local account
-  for account in "$RUNTIME" "$BUILDER" "$INVOKER"; do
-    delete_one iam service-accounts delete "$account"
-  done
-}
-
-delete_watch() {
-  local kind resource rest
-  while IFS=$'\t' read -r kind resource rest; do
-    case $kind in
-      metrics) delete_one logging metrics delete "$resource" ;;
-      alerts) delete_one alpha monitoring policies delete "$resource" ;;
-      dashboards) delete_one monitoring dashboards delete "$resource" ;;
-    esac
-  done < <(standing_watch | sort -t "$(printf '\t')" -k 1,1)
-  make_channel_gone
-}
-
-make_channel_gone() {
-  local channel
-  channel=$(ask "" beta monitoring channels list --limit=1 --format='value(name)' \
-    --filter="type=email AND displayName=$SERVICE")
-  [ -z "$channel" ] || delete_one beta monitoring channels delete "$channel"
-}
-
-list_remains() {
-  say "What remains, and costs little or nothing:"
+  [ -z "$LEFT" ] || die "could not be deleted, see above:$LEFT" "Something could not be deleted"
+  [ "$DRY_RUN" = no ] || return 0
+  say "What remains, and costs little or nothing:
+  images in the repository cloud-run-source-deploy, sources in run-sources-$PROJECT_ID-$REGION
+  the APIs that were enabled"
   [ "$WITH_DATA" = yes ] || say "  gs://$BUCKET, with the songs (--delete --with-data takes it, too)"
   [ -z "$QUEUE" ] || say "  queue $QUEUE, paused: a deleted queue's name is barred for 7 days"
-  say "  images in the repository cloud-run-source-deploy, sources in run-sources-$PROJECT_ID-$REGION"
-  say "  the APIs that were enabled"
 }
 
-# ---------------------------------------------------------------- what to do
+delete_one() {
+  local status=0
+  (there_is "" "$@") || status=$?
+  [ $status = 0 ] || [ $status = "$NOT_THERE" ] || LEFT+=" $1-$2"
+}
 
-WAS_ENABLED=no QUEUE_RAN=no COMMAND=deploy DRY_RUN=no AGAIN=no WITH_DATA=no
+# ---------------------------------------------------------------- how commands are run
 
-read_options() {
-  local option
+say() { printf '%s\n' "$*" >&2; }
+
+# Ends in words; $2 is the paragraph of the runbook.
+die() { say "deploy.sh: $1"$'\n'"See RUNBOOK.md, \"$2\"." && exit 1; }
+
+# Prints a command so that a shell reads it back as it is; what it would find is $1.
+pretend() { { printf '%q ' "${@:2}" && echo; } >&3 && printf '%s' "$1"; }
+
+# A step that asks nobody but this machine.
+crawler() { "$PYTHON" -m crawler deployment "$@"; }
+
+# A step that asks Google, for its output; $1 is that of a dry run.
+ask() {
+  if [ "$DRY_RUN" = no ]; then crawler "${@:2}"; else
+    pretend "$1" "$PYTHON" -m crawler deployment "${@:2}"
+  fi
+}
+
+step() { ask '' "$@" || exit $?; }
+
+# A gcloud command; Python waits for what passes by itself, and says in words what does not.
+ask_cloud() {
+  local command=("${@:2}" --project="$PROJECT_ID" --quiet)
+  if [ "$DRY_RUN" = yes ]; then pretend "$1" gcloud "${command[@]}"; else
+    crawler gcloud ${IF_THERE:+"$IF_THERE"} -- "${command[@]}"
+  fi
+}
+
+cloud() { ask_cloud '' "$@" >&2 || exit $?; }
+
+# Whether a resource is there; what is said of it is left in FOUND. In a dry run the answer is
+# --again. Another failure than "not there" ends all.
+there_is() {
+  local status=0
+  FOUND=$(IF_THERE=--if-there ask_cloud "$@") || status=$?
+  [ $status = 0 ] || [ $status = $NOT_THERE ] || exit $status
+  [ "$DRY_RUN" = no ] || [ "$AGAIN" = yes ] || status=$NOT_THERE
+  return $status
+}
+
+wrong_usage() { say "deploy.sh: $1"$'\n\n'"$usage" && exit 2; }
+
+JOB_RAN=no QUEUE_RAN=no COMMAND=deploy DRY_RUN=no AGAIN=no WITH_DATA=no
+LEFT='' IF_THERE='' NOT_THERE=4 BUILD=build/deploy
+
+main() {
+  local option settings
   for option in "$@"; do
     case $option in
       --dry-run) DRY_RUN=yes ;;
       --again) AGAIN=yes ;;
       --with-data) WITH_DATA=yes ;;
-      --status | --stop | --resume | --rotate-token | --rollback | --delete) COMMAND=${option#--} ;;
-      --help | -h)
-        usage
-        exit 0
+      --status | --stop | --resume | --rotate-token | --rollback | --delete)
+        [ "$COMMAND" = deploy ] || wrong_usage "--$COMMAND and $option are two commands"
+        COMMAND=${option#--}
         ;;
-      *)
-        usage >&2
-        exit 2
-        ;;
+      --help | -h) printf '%s\n' "$usage" && exit ;;
+      *) wrong_usage "$option is no option" ;;
     esac
   done
-}
-
-main() {
-  read_options "$@"
   exec 3>&1
-  find_python
-  if [ "$COMMAND" = deploy ]; then
-    read_settings --tell
-    check_prerequisites
-  else
-    read_settings
-  fi
-  need gcloud "cloud.google.com/sdk/docs/install says how to get it"
+  PYTHON=${PYTHON:-.venv/bin/python}
+  [ -x "$PYTHON" ] || make --silent .venv/.installed >&2
+  # Every setting, checked, becomes a variable of this script.
+  settings=$(crawler settings "$COMMAND" --file="${DEPLOY_ENV:-deploy.env}") || exit $?
+  eval "$settings"
+  STATE=(--location="$REGION" --format='value(state)')
+  [ "$DRY_RUN" = yes ] || command -v gcloud >/dev/null || die \
+    "gcloud is missing: cloud.google.com/sdk/docs/install says how to get it" "gcloud is missing"
   [ "$COMMAND" = deploy ] || AGAIN=yes
-  case $COMMAND in
-    deploy) deploy ;;
-    status) show_status ;;
-    stop) stop_all ;;
-    resume) resume_all ;;
-    rotate-token) rotate_token ;;
-    rollback) roll_back ;;
-    delete) delete_all ;;
-  esac
+  "${COMMAND//-/_}"
   [ "$DRY_RUN" = no ] || say "A dry run: the commands were printed, and none was run."
 }
 

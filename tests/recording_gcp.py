@@ -13,10 +13,10 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 APIS = (
@@ -26,6 +26,7 @@ APIS = (
     "cloudscheduler",
     "cloudtasks",
     "iam",
+    "iamcredentials",
     "logging",
     "monitoring",
     "run",
@@ -34,8 +35,15 @@ APIS = (
 )
 DOMAIN = "gcp.test"
 PROJECT_NUMBER = "123456789012"
-READING = re.compile(r"GET |.*(:getIamPolicy|entries:list|/token|/served)")
+SERVED = f"http://served.{DOMAIN}"
+TRIAL = f"http://trial---served.{DOMAIN}"
+"""Where the service answers, and its version on trial."""
+
+READING = re.compile(r"GET |.*(:getIamPolicy|entries:list|/token|/sts|:generateIdToken|served/)")
 """Requests that change nothing, though some of them are POST."""
+
+STATEFUL = re.compile(r"run (?:deploy|services (?:update|delete))|storage rm|meta ")
+"""Commands whose requests follow from what stands, so that they are run each time."""
 
 Json = dict[str, Any]
 
@@ -58,6 +66,14 @@ class WrongStateError(Exception):
     """What was asked for does not fit the state: a job is paused once, and resumed once."""
 
 
+class Tape(NamedTuple):
+    """A gcloud command that was run before: its requests with the statuses of the answers, its end."""
+
+    requests: list[tuple[Request, int]]
+    code: int
+    output: str
+
+
 class RecordingGcp:
     """A context manager that serves until it is left.
 
@@ -67,8 +83,13 @@ class RecordingGcp:
         policies: IAM bindings by resource: role to sorted members.
         objects: Objects in buckets, by `bucket/name`.
         trial: What a new version answers when it is asked for songs.
-        tried: Requests that the new version got: their `Authorization` and body.
+        tried: Requests that the new version got: their path, `Authorization` and body.
+        clock: The time that waiting steps go by, in seconds.
+        ran: gcloud commands that were run, not played.
+        waits: How long steps waited, in order.
     """
+
+    tapes: ClassVar[dict[tuple[str, ...], Tape]] = {}
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -76,9 +97,12 @@ class RecordingGcp:
         self.policies: dict[str, dict[str, list[str]]] = {}
         self.objects: dict[str, bytes] = {}
         self.tried: list[tuple[str, str, Json]] = []
+        self.regions = ["us-central1", "us-east1", "europe-west1"]
         self.trial: Json = {"found": 9, "missing": 1, "requests": 10, "stopped_by": "done"}
-        self._lock = threading.Lock()
-        self._ticks = 0
+        self.clock, self.waits, self.ran = 0.0, list[float](), list[str]()
+        self._lock = threading.RLock()
+        self._ticks, self._mark = 0, 0
+        self._statuses: list[int] = []
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -99,7 +123,7 @@ class RecordingGcp:
     def environment(self, folder: Path) -> dict[str, str]:
         """Make what gcloud needs to talk to this server alone, logged in as a service account."""
         key = _service_account_key(f"{self.url}/token")
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "gcloud").mkdir(parents=True, exist_ok=True)
         (folder / "key.json").write_text(json.dumps(key))
         overrides = {f"http://{api}.{DOMAIN}/": api for api in APIS}
         overrides[f"http://storage.{DOMAIN}/storage/v1/"] = "storage"
@@ -111,6 +135,8 @@ class RecordingGcp:
             "CLOUDSDK_PROXY_TYPE": "http",
             "CLOUDSDK_PROXY_ADDRESS": "127.0.0.1",
             "CLOUDSDK_PROXY_PORT": str(self._server.server_port),
+            "HTTP_PROXY": self.url,
+            "RECORDER": self.url,
             "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false",
             "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
             "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
@@ -127,8 +153,7 @@ class RecordingGcp:
     def copy(self) -> "RecordingGcp":
         """Make another server at which the same stands."""
         other = RecordingGcp()
-        kept = json.dumps([self.resources, self.policies]).replace(self.url, other.url)
-        other.resources, other.policies = json.loads(kept)
+        other.resources, other.policies = json.loads(json.dumps([self.resources, self.policies]))
         other.objects, other._ticks = dict(self.objects), self._ticks
         return other
 
@@ -140,14 +165,17 @@ class RecordingGcp:
         """Answer one request with a status and JSON, or bytes."""
         with self._lock:
             self.requests.append(request)
-            try:
-                return self._route(request, headers)
-            except NotThereError as error:
-                message = f"{error} not found"
-                return 404, {"error": {"code": 404, "message": message, "status": "NOT_FOUND"}}
-            except WrongStateError as error:
-                status = "FAILED_PRECONDITION"
-                return 400, {"error": {"code": 400, "message": str(error), "status": status}}
+            status, body = self._answered(request, headers)
+            self._statuses.append(status)
+            return status, body
+
+    def _answered(self, request: Request, headers: Mapping[str, str]) -> tuple[int, Any]:
+        try:
+            return self._route(request, headers)
+        except NotThereError as error:
+            return refused(404, "NOT_FOUND", f"{error} not found")
+        except WrongStateError as error:
+            return refused(400, "FAILED_PRECONDITION", str(error))
 
     def _route(self, request: Request, headers: Mapping[str, str]) -> tuple[int, Any]:
         key = f"{request.method} {request.host}{request.path}"
@@ -156,10 +184,55 @@ class RecordingGcp:
             if match:
                 found = answer(self, request, *match.groups())
                 return (200, found) if not isinstance(found, tuple) else found
-        if request.host == "served":
-            self.tried.append((request.path, headers.get("Authorization", ""), request.body))
-            return 200, self.trial
+        if request.host.endswith("served"):
+            return self._serve(request, headers.get("Authorization", ""))
         return 501, {"error": {"code": 501, "message": f"not recorded: {key}"}}
+
+    def _serve(self, request: Request, authorization: str) -> tuple[int, Any]:
+        """Answer for the function, which takes a token for its own address, or a person's."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme != "Bearer" or audience_of(token) not in (SERVED, PERSON):
+            return 401, b"<html>401 Unauthorized</html>"
+        self.tried.append((request.host, authorization, request.body))
+        return 200, self.trial
+
+    def harness(self, what: str, body: Json) -> Any:
+        """Answer a step under test: the clock, and gcloud commands that were run before."""
+        with self._lock:
+            if what == "clock":
+                if body["seconds"]:
+                    self.waits.append(body["seconds"])
+                self.clock += body["seconds"]
+                return self.clock
+            arguments = tuple(body["arguments"])
+            if what == "play":
+                tape = self.tapes.get(arguments)
+                return None if tape is None else self._play(arguments, tape)
+            if what == "begin":
+                self.ran.append(" ".join(arguments))
+                self._mark = len(self.requests)
+            if what == "end" and not STATEFUL.match(" ".join(arguments)):
+                made = zip(self.requests[self._mark :], self._statuses[self._mark :], strict=True)
+                tape = Tape(list(made), body["code"], body["output"])
+                if body["code"] == 0:
+                    self.tapes.setdefault(arguments, tape)
+            return None
+
+    def _play(self, arguments: Sequence[str], tape: Tape) -> tuple[int, str, str, list[Any]]:
+        """Send the requests of a command again, until one is refused that was not."""
+        exchanges, found = [], Json()
+        for request, status in tape.requests:
+            if request.path.endswith("/token"):
+                continue
+            if request.path.endswith(("setIamPolicy", "/iam")) and isinstance(request.body, dict):
+                request = _with_binding(request, found, arguments)  # noqa: PLW2901 - of now
+            answered, body = self.answer(request, {})
+            text = body.decode(errors="replace") if isinstance(body, bytes) else json.dumps(body)
+            exchanges.append((f"{request.method} {request.path}", answered, text))
+            if answered >= 400 > status:
+                return 1, "", f"ERROR: {text}", exchanges
+            found = body if isinstance(body, dict) else {}
+        return tape.code, _printed(arguments, found, tape.output), "", exchanges
 
     # What the routes share.
 
@@ -194,13 +267,16 @@ def _handler(recorder: RecordingGcp) -> type[http.server.BaseHTTPRequestHandler]
             parts = urlsplit(self.path)
             host = (parts.hostname or "").removesuffix(f".{DOMAIN}")
             path = parts.path
-            if path.startswith(("/served", "/trial")):
-                host = "served"
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if path.startswith("/harness/"):
+                self._send(200, recorder.harness(path.rpartition("/")[2], json.loads(body)))
+                return
             request = Request(
                 self.command, host, path, dict(parse_qsl(parts.query)), _decoded(body, path)
             )
-            status, answer = recorder.answer(request, dict(self.headers))
+            self._send(*recorder.answer(request, dict(self.headers)))
+
+        def _send(self, status: int, answer: Any) -> None:
             data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             kind = "application/octet-stream" if isinstance(answer, bytes) else "application/json"
@@ -215,6 +291,52 @@ def _handler(recorder: RecordingGcp) -> type[http.server.BaseHTTPRequestHandler]
             """Keep the tests' output quiet."""
 
     return Handler
+
+
+def refused(status: int, code: str, message: str, reason: str = "") -> tuple[int, Json]:
+    """Make an error as Google's APIs answer it."""
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason}
+    details = {"details": [info]} if reason else {}
+    return status, {"error": {"code": status, "message": message, "status": code, **details}}
+
+
+def audience_of(token: str) -> str:
+    """Read for whom an identity token is; empty where it is none."""
+    try:
+        part = token.split(".")[1]
+        return str(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["aud"])
+    except (IndexError, ValueError, KeyError):
+        return ""
+
+
+def _identity(audience: str) -> str:
+    claims = {"aud": audience, "exp": 9_999_999_999, "email": "somebody@example.org"}
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}.e30"
+
+
+def _with_binding(request: Request, policy: Json, arguments: Sequence[str]) -> Request:
+    """Change a policy as a command does: by what stands now, not when it was recorded."""
+    options = dict(word.split("=", 1) for word in arguments if "=" in word)
+    role, member = options["--role"], options["--member"]
+    bindings = {b["role"]: set(b["members"]) for b in policy.get("bindings", [])}
+    bindings.setdefault(role, set()).add(member)
+    if "remove-iam-policy-binding" in arguments:
+        bindings[role].discard(member)
+    made = [{"role": role, "members": sorted(m)} for role, m in bindings.items() if m]
+    if "policy" in request.body:
+        policy = {**request.body["policy"], "bindings": made}
+        return request._replace(body={**request.body, "policy": policy})
+    return request._replace(body={**request.body, "bindings": made})
+
+
+def _printed(arguments: Sequence[str], found: Json, recorded: str) -> str:
+    """Print what a command finds now."""
+    form = next((word[9:] for word in arguments if word.startswith("--format=")), "")
+    if form == "json":
+        return json.dumps(found)
+    if match := re.fullmatch(r"value\((\w+)\)", form):
+        return f"{found.get(match[1], '')}\n"
+    return recorded
 
 
 def _decoded(body: bytes, path: str) -> Any:
@@ -248,9 +370,48 @@ def _service_account_key(token_uri: str) -> Json:
 # The routes: `METHOD host/path`, and what answers. Groups of the pattern come as arguments.
 
 
+PERSON = "32555940559.apps.googleusercontent.com"
+"""The audience of a person's identity token: gcloud's own client, which every service takes."""
+
+
 def _token(_: RecordingGcp, request: Request) -> Json:
-    jwt = f"e30.{base64.urlsafe_b64encode(json.dumps({'exp': 9999999999}).encode()).decode()}.e30"
-    return {"access_token": "access", "expires_in": 3600, "token_type": "Bearer", "id_token": jwt}
+    """Exchange what proves who somebody is: a signed assertion, or a person's refresh token."""
+    body = request.body.decode() if isinstance(request.body, bytes) else ""
+    assertion = dict(parse_qsl(body)).get("assertion", "")
+    audience = _target_of(assertion) if assertion else PERSON
+    return {
+        "access_token": "access",
+        "expires_in": 3600,
+        "token_type": "Bearer",
+        "id_token": _identity(audience),
+    }
+
+
+def _target_of(assertion: str) -> str:
+    part = assertion.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return str(claims.get("target_audience", ""))
+
+
+def _exchange(_: RecordingGcp, request: Request) -> Json:
+    """Exchange a token of another provider for one of ours."""
+    kind = "urn:ietf:params:oauth:token-type:access_token"
+    return {
+        "access_token": "federated",
+        "issued_token_type": kind,
+        "token_type": "Bearer",
+        "expires_in": 3600,
+    }
+
+
+def _impersonate(_: RecordingGcp, request: Request, account: str, what: str) -> Json:
+    if what == "generateIdToken":
+        return {"token": _identity(request.body["audience"])}
+    return {"accessToken": "impersonated", "expireTime": "2030-01-01T00:00:00Z"}
+
+
+def _places(gcp: RecordingGcp, request: Request, name: str) -> Json:
+    return {"locations": [{"locationId": r, "name": f"{name}/locations/{r}"} for r in gcp.regions]}
 
 
 def _done(*_: Any) -> Json:
@@ -421,9 +582,15 @@ def _object(name: str, bucket: str, data: bytes) -> Json:
     }
 
 
-def _upload(gcp: RecordingGcp, request: Request, bucket: str) -> Json:
-    head, data = _multipart(request.body)
-    name = request.query.get("name") or json.loads(head)["name"]
+def _upload(gcp: RecordingGcp, request: Request, bucket: str) -> Any:
+    if request.query.get("uploadType") == "media":
+        name, data = request.query["name"], request.body
+        there = "1" if f"{bucket}/{name}" in gcp.objects else "0"
+        if request.query["ifGenerationMatch"] != there:
+            return refused(412, "FAILED_PRECONDITION", "conditionNotMet")
+    else:
+        head, data = _multipart(request.body)
+        name = request.query.get("name") or json.loads(head)["name"]
     gcp.objects[f"{bucket}/{name}"] = data
     return _object(name, bucket, data)
 
@@ -515,7 +682,7 @@ def _put_service(gcp: RecordingGcp, request: Request, project: str, name: str = 
     service["spec"]["traffic"] = traffic
     service["status"] = {
         "observedGeneration": count,
-        "url": f"{gcp.url}/served",
+        "url": SERVED,
         "latestCreatedRevisionName": revision,
         "latestReadyRevisionName": revision,
         "conditions": _ready(gcp, ("Ready", "ConfigurationsReady", "RoutesReady")),
@@ -527,7 +694,7 @@ def _put_service(gcp: RecordingGcp, request: Request, project: str, name: str = 
 def _routed(gcp: RecordingGcp, target: Json, latest: str) -> Json:
     routed = {**target, "revisionName": target.get("revisionName") or latest}
     if "tag" in target:
-        routed["url"] = f"{gcp.url}/{target['tag']}"
+        routed["url"] = SERVED.replace("//", f"//{target['tag']}---")
     return routed
 
 
@@ -564,7 +731,13 @@ def _delete_service(gcp: RecordingGcp, request: Request, project: str, name: str
 
 def _routes() -> Iterator[tuple[str, Callable[..., Any]]]:
     knative = r"[\w-]+-run/apis/serving\.knative\.dev/v1"
-    yield r"POST [\d.]*/token", _token
+    yield r"POST [\w.]*/token", _token
+    yield r"POST [\w.]*/sts", _exchange
+    yield r"POST iamcredentials/v1/projects/-/serviceAccounts/([^/:]+):(\w+)", _impersonate
+    yield (
+        r"GET (?:run|cloudbuild|cloudscheduler|cloudtasks)/v\d/(projects/[^/]+)/locations",
+        _places,
+    )
     yield r"POST serviceusage/v1/.*:batchEnable", _done
     yield r"GET serviceusage/v1(?:beta1)?/(projects/[^/]+/services/[^/:]+)", _enabled
     yield r"POST iam/v1/projects/([^/]+)/serviceAccounts", _make_account
@@ -599,8 +772,8 @@ def _routes() -> Iterator[tuple[str, Callable[..., Any]]]:
     yield rf"DELETE {knative}/namespaces/([^/]+)/services/([^/]+)", _delete_service
     yield rf"GET {knative}/(namespaces/[^/]+/(?:services|revisions)/[^/]+)", _get
     yield r"POST \w+/v\w+/(projects/[^/]+/locations/[^/]+)/(jobs|queues)", _make_named
-    yield r"POST logging/v2/(projects/[^/]+)/(metrics)", _make_named
     yield r"GET logging/v2/(projects/[^/]+)/metrics", _listing("metrics")
+    yield r"PUT logging/v2/(projects/[^/]+)/(metrics)/[^/]+", _make_named
     yield r"POST monitoring/v3/(projects/[^/]+)/alertPolicies", _make_numbered("alertPolicies")
     yield r"GET monitoring/v3/(projects/[^/]+)/alertPolicies", _listing("alertPolicies")
     channels = "notificationChannels"

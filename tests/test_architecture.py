@@ -31,7 +31,10 @@ FLOORS = (
     ("exports", "arrow export rebuild"),
     ("doctor", "trial examination"),
     ("demo", "songs behaviour server site"),
-    ("deployment", "cost cron schedule settings deployment upload alerting cloud_service __main__"),
+    (
+        "deployment",
+        "schedule cost gcloud cloud upload settings deployment token service monitoring __main__",
+    ),
     ("", "__init__"),
     ("cli", "options crawl store export doctor demo deployment main"),
     ("", "__main__"),

@@ -16,6 +16,9 @@ from tests.function_process import FunctionProcess
 from tests.recording_gcp import gcloud_is_here
 
 ROOT = Path(__file__).parent.parent
+PEOPLE = ("cli", "demo", "deployment", "doctor", "exports")
+"""Folders of the package that the function needs none of."""
+
 pytestmark = [
     pytest.mark.timeout(600),  # a whole environment is installed
     pytest.mark.once,
@@ -26,7 +29,9 @@ def listed(folder: Path) -> list[str]:
     """Name the files that gcloud would upload; where it is missing, those that it is told to."""
     if not gcloud_is_here():
         package = (p.relative_to(folder) for p in (folder / "crawler").rglob("*") if p.is_file())
-        names = [p.as_posix() for p in package if "__pycache__" not in p.parts]
+        people = {"__main__.py", *PEOPLE}
+        names = [p.as_posix() for p in package if p.parts[1] not in people]
+        names = [name for name in names if "__pycache__" not in name]
         return ["main.py", "requirements.txt", *names]
     done = subprocess.run(
         ["gcloud", "meta", "list-files-for-upload", "."],
@@ -61,6 +66,7 @@ def test_what_is_uploaded_is_the_function_and_nothing_else(clone):
         "requirements.txt",
     }
     assert "crawler/run/crawl.py" in names
+    assert not [name for name in names if name.split("/")[1:2] and name.split("/")[1] in PEOPLE]
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 

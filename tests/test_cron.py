@@ -2,8 +2,7 @@
 
 import pytest
 
-from crawler.deployment.cron import longest_gap_seconds
-from crawler.deployment.schedule import CRONS
+from crawler.deployment.schedule import CRONS, longest_gap_seconds
 
 HOUR, DAY = 3600, 86_400
 

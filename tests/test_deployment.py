@@ -10,19 +10,24 @@ from pathlib import Path
 import pytest
 
 from crawler.cli.main import main
-from crawler.deployment.alerting import windows_of
-from crawler.deployment.cloud_service import pinned_token, service_lines
-from crawler.deployment.deployment import (
-    function_environment,
-    read_deployment,
-    shell_lines,
-    told_lines,
+from crawler.deployment.cloud import DeploymentError
+from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
+from crawler.deployment.monitoring import (
+    ABSENCE_SECONDS,
+    LONGEST_WINDOW_SECONDS,
+    count_conditions,
+    render,
+    windows_of,
 )
+from crawler.deployment.service import pinned_token, service_lines
+from crawler.deployment.settings import function_environment
+from crawler.deployment.upload import check_own_function
 from crawler.errors import SettingsError
 from crawler.settings.reading import read_settings
-from crawler.store.control import Control, decode_control, order_hold, with_stop, without_hold
+from crawler.store.control import Control, order_hold, with_stop, without_hold
 from crawler.store.folder import FolderStore
 
+ROOT = Path(__file__).parent.parent
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 REQUIRED = {
     "PROJECT_ID": "my-project",
@@ -122,7 +127,7 @@ def test_fields_are_not_chosen_beside_an_own_function():
 def test_the_function_is_given_what_was_set_alone():
     """What is unset is left to the function's own defaults."""
     environment = function_environment(read_deployment(REQUIRED))
-    for name in ("FIELDS", "KEEP_RAW", "MAX_RANGE", "LAST_SONG", "ENGINE"):
+    for name in ("FIELDS", "KEEP_RAW", "MAX_RANGE", "LAST_SONG", "BASE_URL", "SHARD_SONGS"):
         assert f"CRAWLER_{name}" not in environment
 
 
@@ -205,15 +210,30 @@ def test_alerts_wait_for_as_long_as_an_own_schedule_is_quiet(schedule, period):
 @pytest.mark.parametrize(
     ("period", "windows"),
     [
-        (1800, ("1800", "5400", "7200", "true")),
-        (21_600, ("21600", "45000", "66600", "true")),
-        (86_400, ("86400", "90000", "90000", "true")),
-        (604_800, ("90000", "90000", "90000", "false")),
+        (1800, ("1800", "5400", "7200", "true", "true")),
+        (21_600, ("21600", "45000", "66600", "true", "true")),
+        (44_100, ("44100", "89940", "90000", "true", "false")),
+        (86_400, ("86400", "89940", "90000", "true", "false")),
+        (604_800, ("90000", "89940", "90000", "false", "false")),
     ],
 )
 def test_no_alert_looks_back_further_than_the_platform_can(period, windows):
     """That is 25 h; a schedule that is quiet for longer has no alert for a run that did not come."""
     assert tuple(windows_of(period).values()) == windows
+
+
+@pytest.mark.parametrize("period", [60, 1800, 29_400, 44_099, 44_100, 86_400, 88_200, 604_800])
+def test_alignment_and_duration_of_every_alert_fit(period):
+    """Together they are at most 25 h, whatever the schedule, or Google refuses the alert."""
+    values = {"SERVICE": "s", "CHANNEL": "c", **windows_of(period)}
+    alerts = [file.content for file in render(ROOT / "deploy", values) if file.kind == "alerts"]
+    conditions = [c["conditionThreshold"] for alert in alerts for c in alert["conditions"]]
+    assert len(conditions) == count_conditions(ROOT / "deploy") == 8
+    for condition in conditions:
+        alignment = int(condition["aggregations"][0]["alignmentPeriod"].rstrip("s"))
+        duration = int(condition["duration"].rstrip("s"))
+        assert duration in (0, ABSENCE_SECONDS)
+        assert alignment + duration <= LONGEST_WINDOW_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -226,7 +246,7 @@ def test_no_alert_looks_back_further_than_the_platform_can(period, windows):
 )
 def test_people_are_told_until_when_it_takes(settings, said):
     """A date where there is an end, and why not where there is none; the cost always."""
-    told = "\n".join(told_lines(read_deployment(REQUIRED | settings), NOW))
+    told = "\n".join(told_lines(read_deployment(REQUIRED | settings), NOW, 8))
     assert said in told
     assert "US dollars a day" in told
 
@@ -262,9 +282,10 @@ def test_the_token_a_revision_wants_is_read():
     """Its version of the secret, or nothing where it wants none."""
     secret = {"name": "GENIUS_TOKEN", "valueFrom": {"secretKeyRef": {"name": "t", "key": "3"}}}
     env = [{"name": "CRAWLER_RATE", "value": "1"}, secret]
-    assert pinned_token({"spec": {"containers": [{"env": env}]}}) == "3"
-    assert pinned_token({"spec": {"containers": [{"env": env[:1]}]}}) == ""
-    assert pinned_token({}) == ""
+    assert pinned_token({"spec": {"containers": [{"env": env}]}}, "GENIUS_TOKEN") == "3"
+    assert pinned_token({"spec": {"containers": [{"env": env}]}}, "OTHER_TOKEN") == ""
+    assert pinned_token({"spec": {"containers": [{"env": env[:1]}]}}, "GENIUS_TOKEN") == ""
+    assert pinned_token({}, "GENIUS_TOKEN") == ""
 
 
 def test_the_first_hold_stays_and_a_release_leaves_the_rest(tmp_path):
@@ -280,6 +301,7 @@ def test_the_first_hold_stays_and_a_release_leaves_the_rest(tmp_path):
 
 def run(monkeypatch, capsys, *arguments: str, stdin: str | bytes = "") -> tuple[int, str, str]:
     """Run a step of `python -m crawler deployment`; returns its code and both outputs."""
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.stdin", Stdin(stdin))
     code = main(["deployment", *arguments])
     said = capsys.readouterr()
@@ -291,53 +313,12 @@ def test_settings_are_printed_for_the_shell_and_told_to_people(monkeypatch, caps
     for name, value in REQUIRED.items():
         monkeypatch.setenv(name, value)
     file = f"--file={tmp_path / 'deploy.env'}"
-    code, out, err = run(monkeypatch, capsys, "settings", file, "--tell")
+    code, out, err = run(monkeypatch, capsys, "settings", "deploy", file)
     assert (code, assigned(out.splitlines())["BUCKET"]) == (0, "my-songs")
     assert "at worst" in err
-    assert run(monkeypatch, capsys, "settings", file)[2] == ""
+    assert run(monkeypatch, capsys, "settings", "status", file)[2] == ""
     monkeypatch.setenv("RATE", "much")
-    assert run(monkeypatch, capsys, "settings", file)[0] == 2
-
-
-@pytest.mark.parametrize(
-    ("given", "code"), [("tok-1\n", 0), ("tok-1\r\n", 0), ("", 2), ("a b", 2), ("tök", 2)]
-)
-def test_a_token_is_passed_on_without_its_line_end(monkeypatch, capsys, given, code):
-    """What no header can carry is refused, and never shown."""
-    ended, out, err = run(monkeypatch, capsys, "token", stdin=given)
-    assert (ended, out) == (code, "tok-1" if code == 0 else "")
-    assert given.strip() not in err or not given
-
-
-def test_control_is_rewritten(monkeypatch, capsysbinary, tmp_path):
-    """A stop is added, a hold taken away; what cannot be read is replaced."""
-    held = b'{"held_at":"2026-11-22T00:00:00Z","held_by":"unauthorized","pause_reason":"p"}'
-    for order, before in (("release", held), ("stop", held), ("stop", b""), ("stop", b"{")):
-        monkeypatch.setattr("sys.stdin", Stdin(before))
-        assert main(["deployment", "control", order]) == 0
-        control = decode_control(capsysbinary.readouterr().out)
-        assert (control.stop_id is None) == (order == "release")
-        assert (control.held_at is None) == (order == "release" or before != held)
-        assert control.pause_reason == ("p" if before == held else "")
-
-
-@pytest.mark.parametrize(
-    ("answer", "code"),
-    [
-        ('{"found": 9, "missing": 1, "requests": 10, "stopped_by": "done"}', 0),
-        ('{"found": 9, "missing": 0, "requests": 10, "stopped_by": "done"}', 1),
-        ('{"found": 9, "missing": 1, "requests": 0, "stopped_by": "done"}', 1),
-        ('{"found": 9, "missing": 1, "requests": 9, "stopped_by": "circuit"}', 1),
-        ('{"error": {"code": "token_missing"}}', 1),
-        ("<html>403 Forbidden</html>", 1),
-        ("", 1),
-    ],
-)
-def test_a_trial_passes_only_when_ten_songs_were_fetched(monkeypatch, capsys, answer, code):
-    """Anything else is shown, so that people see what is wrong."""
-    ended, _, err = run(monkeypatch, capsys, "tried", stdin=answer)
-    assert ended == code
-    assert code == 0 or answer.split("\n")[0][:20] in err
+    assert run(monkeypatch, capsys, "settings", "deploy", file)[0] == 2
 
 
 def test_steps_that_read_what_gcloud_prints(monkeypatch, capsys):
@@ -346,13 +327,11 @@ def test_steps_that_read_what_gcloud_prints(monkeypatch, capsys):
         "URL=https://s.run.app"
         in run(monkeypatch, capsys, "service", stdin=json.dumps(SERVING))[1].splitlines()
     )
-    assert run(monkeypatch, capsys, "pinned", stdin="{}")[1] == "\n"
+    assert run(monkeypatch, capsys, "pinned", "GENIUS_TOKEN", stdin="{}")[1] == "\n"
 
 
 def test_steps_that_write_files(monkeypatch, capsys, tmp_path):
-    """Staging, its fingerprint, and what is watched, as deploy.sh calls them."""
-    root = Path(__file__).parent.parent
-    monkeypatch.chdir(root)
+    """Staging and its fingerprint, as deploy.sh calls them."""
     out = str(tmp_path / "upload")
     names = "main.py\nrequirements.txt\ncrawler/cli/main.py\n"
     assert run(monkeypatch, capsys, "stage", out, "--function=", stdin=names)[0] == 0
@@ -364,11 +343,6 @@ def test_steps_that_write_files(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, capsys, "stage", out, stdin="")[0] == 2
     first = run(monkeypatch, capsys, "fingerprint", out, "a")[1]
     assert first != run(monkeypatch, capsys, "fingerprint", out, "b")[1]
-    values = ["SERVICE=s", "CHANNEL=c", "PERIOD=1"]
-    lines = run(monkeypatch, capsys, "watch", str(tmp_path / "w"), *values)[1].splitlines()
-    kinds = [line.split("\t")[0] for line in lines]
-    assert kinds == sorted(kinds, key=("metrics", "alerts", "dashboards").index)
-    assert all(Path(line.split("\t")[2]).is_file() for line in lines)
 
 
 OWN = """
@@ -387,22 +361,23 @@ def fetch(session, num, out): ...
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"FUNCTION": "own_module:Pages", "ENGINE": "curl", "KEEP_RAW": "1"}, None),
-        ({"FUNCTION": "own_module:fetch", "ENGINE": "requests"}, None),
+        ({"FUNCTION": "own_module:Pages", "KEEP_RAW": "1"}, None),
+        ({"FUNCTION": "own_module:fetch"}, None),
         ({"FUNCTION": "own_module:fetch", "KEEP_RAW": "1"}, "KEEP_RAW"),
         ({"FUNCTION": "own_module:nothing"}, "own_module:nothing"),
     ],
 )
-def test_an_own_function_is_checked_with_the_environment_it_will_have(
-    monkeypatch, capsys, tmp_path, settings, named
-):
+def test_an_own_function_is_checked_with_the_environment_it_will_have(tmp_path, settings, named):
     """It finds its site's address, and what only a source can do is refused to a function."""
-    (tmp_path / "own_module.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "own_module", raising=False)
-    for name, value in function_environment(read_deployment(REQUIRED | settings)).items():
-        monkeypatch.setenv(name, value)
-    code, _, err = run(monkeypatch, capsys, "own")
-    assert code == (2 if named else 0), err
-    assert (named or "") in err
+    folder = tmp_path / "upload"
+    folder.mkdir()
+    (folder / "own_module.py").write_text(OWN)
+    (folder / "crawler").symlink_to(ROOT / "crawler")
+    python = Path(sys.executable)
+    given = REQUIRED | {"BASE_URL": "https://example.org"} | settings
+    environment = function_environment(read_deployment(given))
+    if named is None:
+        check_own_function(folder, environment, python)
+    else:
+        with pytest.raises(DeploymentError, match=named):
+            check_own_function(folder, environment, python)

@@ -1,11 +1,12 @@
-"""The genuine gcloud, kept warm: one process loads it once and forks for each command.
+"""The genuine gcloud and the crawler's own steps, kept warm: a process loads each once and forks.
 
 Of the second that a gcloud command takes, starting Python and importing is most. A script called
 `gcloud`, first on the path, hands its arguments, environment, folder and open files to the warm
 process; a fork of that runs gcloud's own main and hands back the exit code. What a fork had to
-import, the warm process imports before it forks again.
+import, the warm process imports before it forks again. A script called `python` does the same for
+`python -m crawler deployment`, with the clock and the gcloud of a recording server.
 
-The server runs under gcloud's Python, not ours: `python warm_gcloud.py SOCKET SDK`.
+The server for gcloud runs under gcloud's Python, not ours: `python warm_gcloud.py SOCKET SDK`.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,28 +45,47 @@ def warm_gcloud(folder: Path) -> Iterator[Path]:
     sdk = Path(found).resolve().parent.parent
     python = sdk / "platform/bundledpythonunix/bin/python3"
     folder.mkdir(parents=True)
-    script, path = folder / "gcloud", folder / "socket"
     if not python.exists():
-        script.symlink_to(found)
+        (folder / "gcloud").symlink_to(found)
         yield folder
         return
+    with _warm(folder / "gcloud", [python, "-SE", __file__], str(sdk)):
+        yield folder
+
+
+@contextlib.contextmanager
+def warm_steps(folder: Path) -> Iterator[Path]:
+    """Keep `python -m crawler deployment` warm; yields the script that is to be PYTHON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _warm(folder / "python", [sys.executable, "-m", "tests.warm_gcloud"], ""):
+        yield folder / "python"
+
+
+@contextlib.contextmanager
+def _warm(script: Path, command: list[str | Path], sdk: str) -> Iterator[None]:
+    path = script.with_suffix(".socket")
     script.write_text(CLIENT.format(python=sys.executable, path=str(path)))
     script.chmod(0o755)
-    command = [python, "-SE", __file__, path, sdk]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(
+        [*command, path, sdk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
+    ) as server:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"
-            yield folder
+            yield
         finally:
             server.kill()
 
 
 def serve(path: str, sdk: str) -> None:
-    """Load gcloud, then fork for every call until killed."""
-    sys.path[:0] = [f"{sdk}/lib/third_party", f"{sdk}/lib"]
-    os.environ["CLOUDSDK_ROOT_DIR"] = sdk
-    import googlecloudsdk.gcloud_main as gcloud  # type: ignore[import-not-found]
+    """Load gcloud, or the crawler's steps where no SDK is named; fork for every call until killed."""
+    if sdk:
+        sys.path[:0] = [f"{sdk}/lib/third_party", f"{sdk}/lib"]
+        os.environ["CLOUDSDK_ROOT_DIR"] = sdk
+        import googlecloudsdk.gcloud_main as program  # type: ignore[import-not-found]
+    else:
+        from tests import warm_program as program
 
     news: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -82,7 +103,7 @@ def serve(path: str, sdk: str) -> None:
             child = os.fork()
             if not child:
                 listener.close()
-                _run(gcloud, call, files, writing)
+                _run(program, call, files, writing)
             for file in (*files, writing):
                 os.close(file)
             handing_back = (child, connection, reading, news)
@@ -110,8 +131,8 @@ def _read(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def _run(gcloud: object, call: list[object], files: list[int], news: int) -> None:
-    """Become the caller, run gcloud to its end, and tell `news` what that had to import."""
+def _run(program: object, call: list[object], files: list[int], news: int) -> None:
+    """Become the caller, run the program to its end, and tell `news` what that had to import."""
     arguments, environment, folder = call
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -125,10 +146,12 @@ def _run(gcloud: object, call: list[object], files: list[int], news: int) -> Non
         setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     known, code = set(sys.modules), 1
     try:
-        gcloud.main()  # type: ignore[attr-defined]
+        program.main()  # type: ignore[attr-defined]
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except Exception:  # noqa: BLE001 - what would end a process of its own in the same way
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,111 +1,128 @@
-"""The command `deployment`: what `deploy.sh` asks, because it is better said in Python."""
+"""The command `deployment`: the steps of `deploy.sh` that need judgement, each tested here."""
 
 import argparse
 import os
-import secrets
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from crawler.cli.options import VERBATIM, caller
-from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
 from crawler.errors import CrawlerError, SettingsError
-from crawler.settings.reading import read_settings
 
 _DESCRIPTION = """\
-Steps of deploy.sh that need no cloud. People call deploy.sh."""
+Steps of deploy.sh. People call deploy.sh."""
 
-TRIED_SONGS = 10
-"""A new version is asked for so many songs before it gets any traffic."""
+EXIT_NOT_THERE = 4
+"""What `gcloud --if-there` ends with where a resource is not there."""
+
+DEPLOY = Path("deploy")
+"""Where the files of metrics, alerts and dashboard lie."""
 
 
-def add_deployment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command and its steps to the command line."""
+def add_deployment(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    open_cloud: Callable[[str], object] | None = None,
+) -> None:
+    """Add the command and its steps to the command line.
+
+    Args:
+        commands: Of the command line.
+        open_cloud: Opens Google for a project; None: with the process's own environment and clock.
+    """
     parser = commands.add_parser(
         "deployment",
-        help="steps of deploy.sh that need no cloud",
+        help="steps of deploy.sh",
         description=_DESCRIPTION,
         formatter_class=VERBATIM,
     )
+    parser.set_defaults(open_cloud=open_cloud or _open_cloud)
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
-    step = steps.add_parser("settings", help="check deploy.env, print all settings for a shell")
-    step.add_argument("--file", type=Path, default=Path("deploy.env"))
-    how = step.add_mutually_exclusive_group()
-    how.add_argument("--tell", action="store_true", help="say on stderr what will be deployed")
-    how.add_argument("--quiet", action="store_true")
-    step.set_defaults(run=print_settings)
-    step = steps.add_parser("token", help="check a token on stdin and pass it on")
-    step.set_defaults(run=pass_token)
-    step = steps.add_parser("stage", help="copy the files named on stdin")
-    step.add_argument("out", type=Path)
-    step.add_argument("--function")
-    step.add_argument("--requirements")
-    step.set_defaults(run=stage_upload)
-    step = steps.add_parser("own", help="check the own function that the environment names")
-    step.set_defaults(run=check_own)
-    step = steps.add_parser("fingerprint", help="digest a folder, and texts beside it")
-    step.add_argument("folder", type=Path)
-    step.add_argument("more", nargs="*", metavar="TEXT")
-    step.set_defaults(run=print_fingerprint)
-    step = steps.add_parser("control", help="rewrite control.json from stdin to stdout")
-    step.add_argument("order", choices=("stop", "go", "release", "resume"))
-    step.set_defaults(run=rewrite_control)
-    step = steps.add_parser("watch", help="fill in the files under deploy/")
-    step.add_argument("out", type=Path)
-    step.add_argument("values", nargs="*", metavar="NAME=VALUE")
-    step.set_defaults(run=fill_in)
-    step = steps.add_parser("service", help="read a service's description from stdin")
-    step.set_defaults(run=read_service)
-    step = steps.add_parser(
-        "pinned", help="read a revision's description, print its token's version"
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], *positional: str, about: str
+    ) -> argparse.ArgumentParser:
+        step = steps.add_parser(name, help=about)
+        for argument in positional:
+            step.add_argument(argument)
+        step.set_defaults(run=run)
+        return step
+
+    step = add(
+        "settings", print_settings, "purpose", about="check deploy.env, print it for a shell"
     )
-    step.set_defaults(run=read_revision)
-    step = steps.add_parser("tried", help="judge the answer of a trial on stdin")
-    step.set_defaults(run=judge_trial)
+    step.add_argument("--file", type=Path, default=Path("deploy.env"))
+    step = add("stage", stage_upload, "out", about="copy the files named on stdin")
+    for option in ("--function", "--source", "--requirements", "--environment"):
+        step.add_argument(option, default="")
+    step = add("fingerprint", print_fingerprint, "folder", about="digest a folder and texts")
+    step.add_argument("more", nargs="*", metavar="TEXT")
+    step = add("gcloud", run_gcloud, about="run a gcloud command, and wait for what passes")
+    step.add_argument("--if-there", action="store_true", help="exit 4 where it is not there")
+    step.add_argument("arguments", nargs=argparse.REMAINDER)
+    step = add(
+        "region", check_place, "project", "region", about="check that all services are there"
+    )
+    step.add_argument("--queue", default="")
+    step = add("token", keep_token, "what", "project", "secret", about="take, read or keep a token")
+    step.add_argument("--file", default="")
+    add("identity", check_identity, "audience", "invoker", about="check that the trial can be made")
+    add("service", read_service, about="read a service's description from stdin")
+    add("pinned", read_revision, "variable", about="print the version of the token of a revision")
+    add("usable", check_version, "project", "secret", "version", about="check a token's version")
+    step = add("try", run_trial, "url", "audience", "invoker", about="try a new version")
+    for number in ("start", "stop", "seconds"):
+        step.add_argument(number, type=int)
+    step.add_argument("--kept", action="store_true", help="an older version serves on")
+    add("control", rewrite_control, "order", "store", about="rewrite a store's control.json")
+    add("show", show_object, "url", about="print an object of a bucket")
+    step = add("watch", watch, "project", "service", about="make metrics, alerts, dashboard")
+    step.add_argument("period", type=int)
+    step.add_argument("kinds", nargs="+")
+    step.add_argument("--email", default="")
+    add("unwatch", unwatch, "project", "service", about="take them down")
+
+
+def _open_cloud(project: str) -> object:
+    from crawler.deployment.cloud import Cloud
+
+    return Cloud(os.environ, project)
 
 
 def print_settings(args: argparse.Namespace) -> int:
     """Print assignments for a shell on stdout, and for people on stderr what they mean."""
+    from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
+    from crawler.deployment.monitoring import count_conditions
+
     now = datetime.now(UTC)
     deployment = read_deployment(os.environ, args.file)
     print("\n".join(shell_lines(deployment, now)))
-    if args.tell:
-        print("\n".join(told_lines(deployment, now)), file=sys.stderr)
-    return 0
-
-
-def pass_token(_args: argparse.Namespace) -> int:
-    """Pass a token from stdin to stdout, without the line end that an editor leaves."""
-    token = sys.stdin.read().strip()
-    read_settings({}, token=token, base_url="http://127.0.0.1")
-    sys.stdout.write(token)
+    if args.purpose == "deploy":
+        told = told_lines(deployment, now, count_conditions(DEPLOY))
+        print("\n".join(told), file=sys.stderr)
     return 0
 
 
 def stage_upload(args: argparse.Namespace) -> int:
-    """Copy what is uploaded."""
-    from crawler.deployment.upload import stage
+    """Copy what is uploaded; load a function of the user's own as it will be loaded there."""
+    from crawler.deployment.upload import check_own_function, stage
 
     names = [line for line in sys.stdin.read().splitlines() if line]
     if "main.py" not in names:
         raise SettingsError("upload_empty", "main.py", "gcloud named no main.py to upload")
+    out = Path(args.out)
     stage(
         names,
         Path(),
-        args.out,
+        out,
         function=args.function or None,
+        source=args.source or None,
         requirements=Path(args.requirements) if args.requirements else None,
     )
-    return 0
-
-
-def check_own(_args: argparse.Namespace) -> int:
-    """Load the own step 1 function or source with the environment it will have in the cloud."""
-    from crawler.run.functions import check_own_function
-
-    check_own_function(read_settings(os.environ, for_site=False))
+    if args.function:
+        check_own_function(out, dict(pair.split("=", 1) for pair in args.environment.split(";")))
     return 0
 
 
@@ -113,73 +130,142 @@ def print_fingerprint(args: argparse.Namespace) -> int:
     """Print a digest of what is uploaded and of the settings given."""
     from crawler.deployment.upload import fingerprint
 
-    print(fingerprint(args.folder, *args.more))
+    print(fingerprint(Path(args.folder), *args.more))
     return 0
 
 
-def rewrite_control(args: argparse.Namespace) -> int:
-    """Rewrite what stands: stop; go (lift the stop); release (lift the hold); resume (lift both).
+def run_gcloud(args: argparse.Namespace) -> int:
+    """Run a gcloud command; what is not there is exit code 4 where that is no error."""
+    from crawler.deployment.cloud import CloudError
 
-    What cannot be read is replaced.
-    """
-    from crawler.store.control import Control, decode_control, with_stop, without_hold, without_stop
-
+    arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     try:
-        control = decode_control(sys.stdin.buffer.read())
-    except ValueError:
-        control = Control()
-    if args.order == "stop":
-        by = f"{caller()}, deploy.sh"
-        control = with_stop(control, secrets.token_hex(8), datetime.now(UTC), by)
-    if args.order in ("go", "resume"):
-        control = without_stop(control)
-    if args.order in ("release", "resume"):
-        control = without_hold(control)
-    sys.stdout.buffer.write(msgspec.json.encode(control))
+        sys.stdout.write(args.open_cloud("").gcloud(*arguments))
+    except CloudError as error:
+        if args.if_there and error.refusal.status == 404:
+            return EXIT_NOT_THERE
+        raise
     return 0
 
 
-def fill_in(args: argparse.Namespace) -> int:
-    """Write the files under deploy/ for one deployment; print kind, digest, path, name of each."""
-    from crawler.deployment.alerting import render, windows_of
+def check_place(args: argparse.Namespace) -> int:
+    """Check that all services that are needed are in the region."""
+    from crawler.deployment.service import check_region
 
-    values = dict(pair.split("=", 1) for pair in args.values)
-    values |= windows_of(int(values["PERIOD"]))
-    for file in render(Path("deploy"), args.out, values):
-        print(file.kind, file.digest, file.path.as_posix(), file.name, sep="\t")
+    check_region(args.open_cloud(args.project), args.region, with_queue=bool(args.queue))
+    return 0
+
+
+def keep_token(args: argparse.Namespace) -> int:
+    """Read a token and print it, or keep the one on stdin and print its version.
+
+    `read` reads it in any case, `take` only where the secret has no version; `keep` adds what is on
+    stdin, or finds the newest version where there is nothing.
+    """
+    from crawler.deployment.token import add_version, newest_version, read_token
+
+    cloud = args.open_cloud(args.project)
+    file = Path(args.file) if args.file else None
+    if args.what == "keep":
+        token = sys.stdin.read()
+        version = add_version(cloud, args.secret, token) if token else None
+        version = version or newest_version(cloud, args.secret)
+        if version is None:
+            raise CrawlerError(f"{args.secret} holds no version that is enabled: run it again")
+        print(version)
+        return 0
+    cloud.waits = False
+    if args.what == "read" or newest_version(cloud, args.secret) is None:
+        sys.stdout.write(read_token(file))
+    return 0
+
+
+def check_identity(args: argparse.Namespace) -> int:
+    """Mint a token for the trial, before anything is built that could not be tried."""
+    from crawler.deployment.service import identity_token
+
+    identity_token(args.open_cloud(""), args.audience, args.invoker)
     return 0
 
 
 def read_service(_args: argparse.Namespace) -> int:
     """Print assignments for a shell of what stands."""
-    from crawler.deployment.cloud_service import service_lines
+    from crawler.deployment.service import EXAMPLE_SERVICE, service_lines
 
-    print("\n".join(service_lines(msgspec.json.decode(sys.stdin.read()))))
+    text = sys.stdin.read().strip()
+    service = EXAMPLE_SERVICE if text == "example" else msgspec.json.decode(text or "{}")
+    print("\n".join(service_lines(service)))
     return 0
 
 
-def read_revision(_args: argparse.Namespace) -> int:
+def read_revision(args: argparse.Namespace) -> int:
     """Print which version of the token a revision wants."""
-    from crawler.deployment.cloud_service import pinned_token
+    from crawler.deployment.service import pinned_token
 
-    print(pinned_token(msgspec.json.decode(sys.stdin.read())))
+    text = sys.stdin.read().strip()
+    print("1" if text == "example" else pinned_token(msgspec.json.decode(text), args.variable))
     return 0
 
 
-def judge_trial(_args: argparse.Namespace) -> int:
-    """Say whether a version that was asked for a few songs may have the traffic.
+def check_version(args: argparse.Namespace) -> int:
+    """Check that a version of the token is enabled, so that a revision that wants it can start."""
+    from crawler.deployment.token import check_enabled
 
-    Raises:
-        CrawlerError: It may not; with what it answered.
-    """
-    text = sys.stdin.read()
-    try:
-        answer = msgspec.json.decode(text)
-        settled = answer["found"] + answer["missing"]
-        good = answer["stopped_by"] == "done" and settled == TRIED_SONGS and answer["requests"] > 0
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        good = False
-    if not good:
-        raise CrawlerError(f"the new version answered its trial with {text.strip()[:500]!r}")
-    print(f"The new version fetched {settled} of {TRIED_SONGS} songs.", file=sys.stderr)
+    check_enabled(args.open_cloud(args.project), args.secret, args.version)
+    return 0
+
+
+def run_trial(args: argparse.Namespace) -> int:
+    """Ask a new version for a few songs; it may have the traffic when this ends well."""
+    from crawler.deployment.service import identity_token, try_version
+
+    cloud = args.open_cloud("")
+    try_version(
+        cloud,
+        args.url,
+        token=identity_token(cloud, args.audience, args.invoker),
+        songs=range(args.start, args.stop),
+        seconds=args.seconds,
+        is_kept=args.kept,
+    )
+    return 0
+
+
+def rewrite_control(args: argparse.Namespace) -> int:
+    """Stop running crawls; or lift the stop, the hold, or both."""
+    from crawler.deployment.token import order
+
+    order(args.open_cloud(""), args.store, args.order, by=f"{caller()}, deploy.sh")
+    return 0
+
+
+def show_object(args: argparse.Namespace) -> int:
+    """Print an object of a bucket, or that it is not there."""
+    from crawler.deployment.token import read_object
+
+    data, _ = read_object(args.open_cloud(""), args.url)
+    print(data.decode() or f"{args.url} is not there")
+    return 0
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Make what is watched: metrics early, alerts last."""
+    from crawler.deployment.monitoring import make
+
+    make(
+        args.open_cloud(args.project),
+        DEPLOY,
+        tuple(args.kinds),
+        service=args.service,
+        period_seconds=args.period,
+        email=args.email or None,
+    )
+    return 0
+
+
+def unwatch(args: argparse.Namespace) -> int:
+    """Take down alerts, dashboard, metrics and the channel."""
+    from crawler.deployment.monitoring import remove
+
+    remove(args.open_cloud(args.project), args.service)
     return 0

@@ -1,1 +1,1 @@
-"""The deployment: what `deploy.sh` asks, because it is better said in Python."""
+"""The deployment: the steps of `deploy.sh` that need judgement; not uploaded with the function."""

@@ -1,6 +1,8 @@
 """What a deployment costs at worst: list prices, sizes of the function, and estimates from them."""
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -33,6 +35,54 @@ CPU_SECONDS = {"curl": 0.002, "requests": 0.006}
 Measured on 2026-11-22 with Python 3.11 over plain HTTP: curl 0.1 ms at full speed and 0.8 ms at
 100/s, where most goes into waking up; requests 1.1 ms. TLS doubles that at most, and a vCPU of a
 shared machine is taken to be two to three times as slow.
+"""
+
+DATED = "2025"
+"""When these prices were read."""
+
+MONTH_DAYS = 30.4
+
+MONTHLY = {
+    "alert_condition": 1.50,
+    "secret_version": 0.06,
+    "scheduler_job": 0.10,
+    "image_gib": 0.10,
+}
+"""US dollars a month for one of each, without any free tier.
+
+Source: cloud.google.com/stackdriver/pricing (a condition by an older list; a newer one asks less),
+/secret-manager/pricing, /scheduler/pricing, /artifact-registry/pricing.
+"""
+
+IMAGE_GIB = 0.15
+"""What one built image is taken to hold; not measured. Each deployment adds one."""
+
+TIER_2_FACTOR = 1.4
+"""What vCPU and memory cost in a region of tier 2, compared with tier 1."""
+
+TIER_1 = frozenset(
+    {
+        "asia-east1",
+        "asia-northeast1",
+        "asia-northeast2",
+        "europe-north1",
+        "europe-southwest1",
+        "europe-west1",
+        "europe-west4",
+        "europe-west8",
+        "europe-west9",
+        "me-west1",
+        "us-central1",
+        "us-east1",
+        "us-east4",
+        "us-east5",
+        "us-south1",
+        "us-west1",
+    }
+)
+"""Regions of tier 1; all others are taken to be of tier 2.
+
+Source: docs.cloud.google.com/run/docs/locations, as stored in 2025.
 """
 
 
@@ -104,6 +154,54 @@ def worst_day(
         blocks_written=math.ceil(requests / instances / 1000) * 2,  # a block may be written twice
     )
     return instances * one
+
+
+class Cost(NamedTuple):
+    """One line of what a deployment costs: what it is, US dollars a month at most."""
+
+    what: str
+    dollars: float
+
+
+def tier(region: str) -> int:
+    """Return the price tier of a region of Cloud Run, 1 or 2."""
+    return 1 if region in TIER_1 else 2
+
+
+def monthly_costs(
+    size: Size,
+    *,
+    region: str,
+    rate: float,
+    instances: int,
+    conditions: int,
+    has_secret: bool,
+    max_requests_per_day: int | None = None,
+) -> Iterator[Cost]:
+    """List what a month costs at worst: every instance busy all day, nothing free.
+
+    Args:
+        size: Of an instance.
+        region: Where it runs.
+        rate: Requests per second over all instances.
+        instances: As many as there may be at once.
+        conditions: Of all alerts together.
+        has_secret: Whether a token is kept.
+        max_requests_per_day: The cap.
+    """
+    day = worst_day(size, rate=rate, instances=instances, max_requests_per_day=max_requests_per_day)
+    second = size.cpu * PRICES["vcpu_second"] + _gib(size) * PRICES["gib_second"]
+    compute = instances * 86_400 * second
+    status = instances * 1440 / 1000 * PRICES["thousand_writes"]
+    factor = 1.0 if tier(region) == 1 else TIER_2_FACTOR
+    yield Cost(f"vCPU and memory, tier {tier(region)}", compute * factor * MONTH_DAYS)
+    yield Cost("traffic, blocks and logs", (day - compute - status) * MONTH_DAYS)
+    yield Cost("status page, written once a minute", status * MONTH_DAYS)
+    yield Cost(f"{conditions} alert conditions", conditions * MONTHLY["alert_condition"])
+    if has_secret:
+        yield Cost("a version of the token", MONTHLY["secret_version"])
+    yield Cost("the scheduler's job", MONTHLY["scheduler_job"])
+    yield Cost("an image; each deployment adds one", IMAGE_GIB * MONTHLY["image_gib"])
 
 
 def _gib(size: Size) -> float:

@@ -1,4 +1,8 @@
-"""The settings of a deployment: one frozen record, each variable of `deploy.env` with its bounds."""
+"""The deployment's settings: one record, read from `deploy.env` and checked.
+
+What the function itself knows is not listed here again: every setting of `crawler.settings` that is
+`deployed` is a variable of `deploy.env` under its own word, and is passed on as it was given.
+"""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -6,20 +10,48 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from crawler.deployment.cost import SIZES, Size, size_for, worst_day
+from crawler.deployment.cost import SIZES, Size, size_for
 from crawler.deployment.schedule import Schedule, make_schedule
+from crawler.settings.reading import (
+    SETTINGS,
+    Settings,
+    environment_of,
+    read_settings,
+)
+from crawler.source.declared import load_declaration
 
 _NAME = r"\A[a-z](?:[a-z0-9-]*[a-z0-9])?\Z"
+_ACCOUNT = r"\A[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com\Z"
 
 CPU_WANTED = ", ".join(f"{size.cpu:g}" for size in SIZES[:-1]) + f" or {SIZES[-1].cpu:g}"
+
+NEW_PROJECT_INSTANCES = 10
+"""A new project may not have more instances of a size.
+
+Source: firebase-tools issue 5867, "maxScale may not exceed 10".
+"""
+
+TRIAL_SONGS = 10
+"""A new version is asked for so many songs before it gets any traffic, where its pace allows."""
+
+TRIAL_SECONDS = 900
+"""A trial takes no longer, of which a minute is for the instance to start."""
 
 
 def _about(meaning: str, wanted: str = "") -> Meta:
     return Meta(description=meaning, extra={"wanted": wanted})
 
 
+def _about_account(what: str) -> Meta:
+    meaning = f"Account that {what}, where you may not make one; unset: made."
+    return _about(meaning, "the mail address of a service account")
+
+
+_Account = Annotated[str, Meta(pattern=_ACCOUNT)]
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """What is deployed; one field per variable of `deploy.env`, by the same word."""
+    """What is deployed; one field per variable of `deploy.env` that is not the function's alone."""
 
     project_id: Annotated[
         str,
@@ -62,71 +94,35 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         Meta(pattern=r"\A[^\s;/]+(?:/[^\s;/]+)*\Z"),
         _about("Where in the bucket.", "a path without a slash at its ends"),
     ] = "genius"
-    first_song: Annotated[
-        int, Meta(ge=0, le=10**12), _about("First song number.", "a whole number")
-    ] = 1
-    last_song: Annotated[
-        Annotated[int, Meta(ge=0, le=10**12)] | None,
-        _about("Last song number; unset: on and on, with what is new.", "a whole number"),
-    ] = None
-    max_requests_per_day: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        _about("Cap over all runs of a day (UTC); unset: none.", "a whole number above 0"),
-    ] = None
     max_instances: Annotated[
         int,
         Meta(ge=1, le=100),
-        _about("Instances at most; the rate is divided by it.", "a whole number from 1 to 100"),
+        _about(
+            f"Instances at most; the rate is divided by it; a new project may have "
+            f"{NEW_PROJECT_INSTANCES}.",
+            "a whole number from 1 to 100",
+        ),
     ] = 1
     time_budget_seconds: Annotated[
         int,
         Meta(ge=60, le=1680),
         _about("A run ends after this long.", "whole seconds from 60 to 1680"),
     ] = 1680
-    connections: Annotated[
-        int,
-        Meta(ge=1, le=900),
-        _about("Requests under way at once.", "a whole number from 1 to 900"),
-    ] = 64
-    engine: Annotated[
-        Literal["curl", "requests"] | None,
-        _about("How requests are sent; unset: what fits.", "curl or requests"),
-    ] = None
-    base_url: Annotated[
-        str,
-        Meta(pattern=r"\Ahttps://[^\s;]+\Z"),
-        _about("Address of the site.", "an https address"),
-    ] = "https://api.genius.com"
-    function: Annotated[
-        Annotated[str, Meta(pattern=r"\A[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")] | None,
-        _about("Your own step 1 function or source, uploaded too.", "module:name"),
-    ] = None
     function_requirements: Annotated[
-        str | None, _about("File with the packages it needs.", "a file name")
-    ] = None
-    fields: Annotated[
-        str | None,
-        _about(
-            "What is kept of a song; unset: the default seven.", "dotted names with commas between"
-        ),
-    ] = None
-    keep_raw: Annotated[
-        bool | None,
-        _about("Whether the site's own JSON is kept beside the blocks; unset: no.", "1 or 0"),
-    ] = None
-    max_range: Annotated[
-        Annotated[int, Meta(ge=1, le=10**12)] | None,
-        _about("Longest range one request may ask for; unset: 1000000.", "a whole number above 0"),
-    ] = None
-    robots: Annotated[
-        Literal["obey", "ignore"] | None,
-        _about("Whether robots.txt is asked; unset: for web pages.", "obey or ignore"),
+        str | None, _about("File with the packages that FUNCTION needs.", "a file name")
     ] = None
     secret: Annotated[
         str,
         Meta(pattern=r"\A[A-Za-z0-9_-]{1,255}\Z"),
         _about("Name of the token in Secret Manager; none: the site wants none.", "a name or none"),
     ] = "genius-token"  # noqa: S105 - the name under which it is kept, not the token
+    secret_replication: Annotated[
+        Literal["automatic", "region"],
+        _about(
+            "Where the token is kept; region: in REGION alone, as some organisations want it.",
+            "automatic or region",
+        ),
+    ] = "automatic"  # noqa: S105 - a word
     token_file: Annotated[
         str | None, _about("File with the token; unset: standard input.", "a file name")
     ] = None
@@ -151,15 +147,41 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         Annotated[str, Meta(pattern=r"\A[A-Za-z0-9-]{1,100}\Z")] | None,
         _about("Task queue for fan-out, made if it is not there; unset: none.", "a name"),
     ] = None
-    shard_songs: Annotated[
-        int,
-        Meta(ge=1000, le=10_000_000, multiple_of=1000),
-        _about("Songs per shard of a fanned-out range.", "a multiple of 1000"),
-    ] = 50_000
     alert_email: Annotated[
-        Annotated[str, Meta(pattern=r"\A[^\s@]+@[^\s@]+\Z")] | None,
+        Annotated[str, Meta(pattern=r"\A[^\s@\"]+@[^\s@\"]+\Z")] | None,
         _about("Who is told when it stops; unset: the contact.", "a mail address"),
     ] = None
+    run_account: Annotated[_Account | None, _about_account("runs the crawl")] = None
+    build_account: Annotated[_Account | None, _about_account("builds its image")] = None
+    call_account: Annotated[_Account | None, _about_account("calls the function")] = None
+    deployer: Annotated[
+        Annotated[str, Meta(pattern=r"\A(?:principal(?:Set)?://|serviceAccount:)\S+\Z")] | None,
+        _about(
+            "Who deploys by workload identity federation; is let mint the caller's token.",
+            "a member, such as principal://iam.googleapis.com/…",
+        ),
+    ] = None
+    network: Annotated[
+        Annotated[str, Meta(pattern=r"\A[\w./-]+\Z")] | None,
+        _about("VPC network that the function's traffic goes through; unset: none.", "a network"),
+    ] = None
+    subnet: Annotated[
+        Annotated[str, Meta(pattern=r"\A[\w./-]+\Z")] | None,
+        _about("Its subnetwork.", "a subnetwork"),
+    ] = None
+    kms_key: Annotated[
+        Annotated[str, Meta(pattern=r"\Aprojects/[^/]+/locations/[^/]+/keyRings/\S+\Z")] | None,
+        _about(
+            "Key that encrypts bucket and image; unset: Google's own.",
+            "projects/P/locations/L/keyRings/R/cryptoKeys/K",
+        ),
+    ] = None
+    passed_on: Annotated[dict[str, str], _about("What the function alone reads, by field.")] = {}
+
+    @property
+    def site(self) -> Settings:
+        """The function's settings, as it will read them; token and queue are not among them."""
+        return read_settings(function_environment(self), for_site=False)
 
     @property
     def rate_per_instance(self) -> float:
@@ -169,8 +191,9 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     @property
     def size(self) -> Size:
         """How big an instance is: what was given, the rest computed."""
-        engine = self.engine or ("requests" if self.function else "curl")
-        fit = size_for(self.rate_per_instance, engine)
+        fit = size_for(
+            self.rate_per_instance, "requests" if "function" in self.passed_on else "curl"
+        )
         return Size(self.cpu or fit.cpu, self.memory_mib or fit.memory_mib)
 
     @property
@@ -178,26 +201,71 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         """Who gets the alerts: a mail address, or nobody."""
         return self.alert_email or (self.contact if "://" not in self.contact else None)
 
+    @property
+    def token_variable(self) -> str | None:
+        """The variable from which the function reads its token; None where it wants none.
+
+        Raises:
+            SettingsError: There is no such source.
+        """
+        if self.secret == "none":  # noqa: S105 - a word
+            return None
+        if "function" in self.passed_on:
+            return "GENIUS_TOKEN"
+        return load_declaration(self.passed_on.get("source", "genius")).token
+
+    @property
+    def trial(self) -> tuple[int, int]:
+        """How many songs a new version is asked for, and in how many seconds it must answer."""
+        songs = min(TRIAL_SONGS, max(1, int(self.rate_per_instance * (TRIAL_SECONDS - 60) / 2)))
+        return songs, min(TRIAL_SECONDS, 300 + int(2 * songs / self.rate_per_instance))
+
+    def account(self, role: str, given: str | None) -> str:
+        """Return an account's address: the one that was named, or the one that is made."""
+        return given or f"{self.service}-{role}@{self.project_id}.iam.gserviceaccount.com"
+
     def schedule_at(self, now: datetime) -> Schedule:
         """Compute the schedule of a crawl that begins now."""
-        last = self.last_song
+        last, first = self.site.last_song, self.site.first_song
         return make_schedule(
-            None if last is None else last - self.first_song + 1,
+            None if last is None else last - first + 1,
             rate=self.rate_per_instance,
             budget_seconds=self.time_budget_seconds,
-            max_requests_per_day=self.max_requests_per_day,
+            max_requests_per_day=self.site.max_requests_per_day,
             now=now,
         )
 
-    def worst_day(self) -> float:
-        """Estimate the dearest day, in US dollars."""
-        return worst_day(
-            self.size,
-            rate=self.rate,
-            instances=self.max_instances,
-            max_requests_per_day=self.max_requests_per_day,
-        )
+
+OWN = {f.encode_name: f for f in msgspec.structs.fields(Deployment) if f.name != "passed_on"}
+
+PASSED_ON = {
+    row.deploy_name: row
+    for row in SETTINGS.values()
+    if row.deploy_name is not None and row.deploy_name not in OWN
+}
+"""Settings of the function alone, by their variable of `deploy.env`."""
+
+VARIABLES = (*OWN, *PASSED_ON)
+"""All variables of `deploy.env`."""
 
 
-VARIABLES = {field.encode_name: field.name for field in msgspec.structs.fields(Deployment)}
-"""The field of each variable."""
+def function_environment(deployment: Deployment) -> dict[str, str]:
+    """Make the environment of the deployed function, without token and queue.
+
+    What was not given is left to the function's own defaults.
+    """
+    values = {
+        "store": f"gs://{deployment.bucket}/{deployment.prefix}",
+        "contact": deployment.contact,
+        "rate": deployment.rate_per_instance,
+        "time_budget_seconds": deployment.time_budget_seconds,
+        **deployment.passed_on,
+    }
+    return environment_of(values)
+
+
+def words_of(field: msgspec.structs.FieldInfo) -> tuple[str, str]:
+    """Return what a variable of ours is for, and what is wanted."""
+    metas = getattr(field.type, "__metadata__", ())
+    about: Meta = next(meta for meta in reversed(metas) if meta.description is not None)
+    return str(about.description).rstrip("."), str((about.extra or {})["wanted"])

@@ -1,11 +1,21 @@
-"""What is uploaded: the files gcloud would take, a user's own module beside them, and a fingerprint."""
+"""What is uploaded: the files gcloud would take, the user's own beside them, and a fingerprint.
+
+A function of the user's own is tried here, in an environment with what is uploaded and no more.
+"""
 
 import hashlib
+import importlib.metadata
+import os
 import shutil
-from collections.abc import Iterable
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from crawler.deployment.cloud import DeploymentError
+from crawler.deployment.gcloud import tell
 from crawler.errors import SettingsError
+from crawler.source.declared import load_declaration
 
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
@@ -16,6 +26,7 @@ def stage(
     out: Path,
     *,
     function: str | None = None,
+    source: str | None = None,
     requirements: Path | None = None,
 ) -> None:
     """Copy what is uploaded into a folder of its own; what was there before is removed.
@@ -25,6 +36,7 @@ def stage(
         root: Where they lie.
         out: Where to; must be inside `root`.
         function: `module:name` of a user's own step 1 function or source.
+        source: A built-in source, or a TOML file of the user's own, relative to `root`.
         requirements: The packages that module needs.
 
     Raises:
@@ -38,8 +50,81 @@ def stage(
         shutil.copyfile(root / name, target)
     if function is not None:
         _stage_module(function, root, out)
+    if source is not None and source.endswith(".toml"):
+        _stage_source(source, root, out)
+    if source is not None and _is_html(source, root):
+        _add_requirements(_parser(), "the parser of web pages", out / "requirements.txt")
     if requirements is not None:
-        _add_requirements(requirements, out / "requirements.txt")
+        if not requirements.is_file():
+            message = f"FUNCTION_REQUIREMENTS={requirements} is not there"
+            raise SettingsError("requirements_missing", "FUNCTION_REQUIREMENTS", message)
+        text = requirements.read_text(encoding="utf-8")
+        _add_requirements(text, requirements.name, out / "requirements.txt")
+
+
+def check_own_function(
+    folder: Path, environ: Mapping[str, str], python: Path | None = None
+) -> None:
+    """Load the user's own function where only what is uploaded is installed.
+
+    Args:
+        folder: What is uploaded; the environment is made beside it, and kept for the next time.
+        environ: What the function will have, and nothing else.
+        python: That knows the packages; None: of an environment made for it.
+
+    Raises:
+        DeploymentError: It cannot be loaded, or not with these settings.
+    """
+    python = python or _clean_python(folder.parent, folder / "requirements.txt")
+    tell(f"Loading {environ['CRAWLER_FUNCTION']} in a clean environment")
+    environ = {"PATH": os.environ.get("PATH", ""), "PYTHONDONTWRITEBYTECODE": "1", **environ}
+    done = subprocess.run(
+        [python, "-c", _LOAD],
+        cwd=folder,
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        message = f"FUNCTION={environ['CRAWLER_FUNCTION']} cannot be used with what is uploaded"
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise DeploymentError(f"{message}: {last}", "Your own function cannot be used")
+
+
+_LOAD = """
+import os
+from crawler.run.functions import check_own_function
+from crawler.settings.reading import read_settings
+check_own_function(read_settings(os.environ, for_site=False))
+"""
+
+
+def _clean_python(build: Path, requirements: Path) -> Path:
+    """Install exactly these packages, or find that done; uv does in seconds what takes pip long."""
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    clean, python = build / f"clean-{digest}", (build / f"clean-{digest}/bin/python").absolute()
+    if (clean / "complete").exists():
+        return python
+    for other in build.glob("clean-*"):
+        shutil.rmtree(other)
+    subprocess.run([sys.executable, "-m", "venv", clean], check=True)
+    quiet = ["install", "--quiet", "-r", str(requirements)]
+    uv = shutil.which("uv")
+    is_done = (
+        uv is not None
+        and not subprocess.run(
+            [uv, "pip", *quiet, "--python", python], stderr=subprocess.DEVNULL, check=False
+        ).returncode
+    )
+    if not is_done:
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+        done = subprocess.run([*pip, *quiet], stdout=sys.stderr, check=False)
+        if done.returncode:
+            message = f"the packages of {requirements} cannot be installed; see above"
+            raise DeploymentError(message, "Your own function cannot be used")
+    (clean / "complete").touch()
+    return python
 
 
 def fingerprint(folder: Path, *more: str) -> str:
@@ -52,6 +137,16 @@ def fingerprint(folder: Path, *more: str) -> str:
     for text in more:
         digest.update(f"\0{text}".encode())
     return digest.hexdigest()[:16]
+
+
+def _stage_source(source: str, root: Path, out: Path) -> None:
+    """Copy a declaration to where its relative name finds it."""
+    path = Path(source)
+    if path.is_absolute() or ".." in path.parts or not (root / path).is_file():
+        message = f"SOURCE={source} is no file of this folder, from which it would be uploaded"
+        raise SettingsError("source_missing", "SOURCE", message)
+    (out / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(root / path, out / path)
 
 
 def _stage_module(function: str, root: Path, out: Path) -> None:
@@ -69,15 +164,21 @@ def _stage_module(function: str, root: Path, out: Path) -> None:
         raise SettingsError("function_missing", "FUNCTION", message)
 
 
-def _add_requirements(own: Path, locked: Path) -> None:
-    """Append a user's packages to the lock, which loses its hashes: pip wants all or none."""
-    if not own.is_file():
-        message = f"FUNCTION_REQUIREMENTS={own} is not there"
-        raise SettingsError("requirements_missing", "FUNCTION_REQUIREMENTS", message)
-    pins = [
-        line.removesuffix("\\").rstrip()
-        for line in locked.read_text(encoding="utf-8").splitlines()
-        if line[:1].isalnum()
-    ]
-    text = own.read_text(encoding="utf-8")
-    locked.write_text("\n".join(pins) + f"\n# of {own.name}\n{text}", encoding="utf-8")
+def _is_html(source: str, root: Path) -> bool:
+    name = str(root / source) if source.endswith(".toml") else source
+    return load_declaration(name).shape.is_html
+
+
+def _parser() -> str:
+    """Return the requirement of the package that reads web pages, as it is installed here."""
+    try:
+        return f"selectolax=={importlib.metadata.version('selectolax')}\n"
+    except importlib.metadata.PackageNotFoundError:
+        return "selectolax\n"
+
+
+def _add_requirements(text: str, of: str, locked: Path) -> None:
+    """Append packages to the lock, which loses its hashes: pip wants all or none."""
+    lines = locked.read_text(encoding="utf-8").splitlines()
+    pins = [line.removesuffix("\\").rstrip() for line in lines if line[:1].isalnum()]
+    locked.write_text("\n".join(pins) + f"\n# of {of}\n{text}", encoding="utf-8")

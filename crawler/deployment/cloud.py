@@ -1,0 +1,265 @@
+"""Calls to Google: gcloud and the REST APIs under one policy of retrying, by status.
+
+What passes by itself (a role, an account, an API or a metric that is not known everywhere yet, an
+operation under way, 429, 5xx) is tried again until a deadline; what does not ends at once. Both are
+told by the HTTP status of the call that failed, which gcloud gives with `log_http`.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import requests
+
+from crawler.deployment.gcloud import Refusal, Run, refusal_of, run_gcloud, tell
+from crawler.errors import CrawlerError
+
+DEADLINE_SECONDS = 600.0
+"""So long a call is repeated: a log-based metric takes up to 10 minutes, a role 7 and more.
+
+Source: cloud.google.com/iam/docs/access-change-propagation; terraform-provider-google issue 11102.
+"""
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+
+REQUEST_SECONDS = 60.0
+
+TRANSIENT = frozenset({0, 408, 429, 500, 502, 503, 504})
+"""Statuses that say nothing about the call; 0: there was no answer."""
+
+T = TypeVar("T")
+
+
+class DeploymentError(CrawlerError):
+    """The deployment ends: what is wrong, what to do, and the paragraph of `RUNBOOK.md` on it."""
+
+    def __init__(self, message: str, paragraph: str) -> None:
+        super().__init__(f'{message}\nSee RUNBOOK.md, "{paragraph}".')
+
+
+class CloudError(DeploymentError):
+    """Google refused a call, and repeating it would not help, or did not within the deadline."""
+
+    def __init__(self, what: str, refusal: Refusal, waited_for: str | None = None) -> None:
+        words = " ".join(str(word) for word in (refusal.status, refusal.code) if word)
+        told = f"{what}: {words + ': ' if words else ''}{refusal.message}".strip()
+        if waited_for is not None:
+            told += f"\nThis was waited for, in vain for 10 minutes: {waited_for}."
+        advice, paragraph = _advice(refusal, waited_for)
+        super().__init__(f"{told}\n{advice}", paragraph)
+        self.refusal = refusal
+
+
+_OWN_RIGHTS = "IAM_PERMISSION_DENIED"  # whoever deploys lacks a right: no wait grants it
+_PASSING = (
+    (r".*(:[gs]etIamPolicy|/iam)", (400, 404), "a new account to be known everywhere"),
+    (r"POST .*/builds:submit", (400, 403, 404), "the role of the account that builds"),
+    (r"(POST|PUT) .*/services(/[^/]+)?", (403, 404), "the function's account to be known"),
+    (r"(POST|PATCH) .*/jobs(/[^/]+)?", (403, 404), "the caller's account to be known"),
+    (r"POST .*:generateIdToken", (403, 404), "the right to call as the caller's account"),
+    (r"TRIAL /", (403, 404), "the right to call the new version, and its address"),
+    (r"(POST|PATCH) .*/alertPolicies.*", (404,), "a new metric to be visible"),
+)
+"""Calls, the statuses that pass there, and what it is that is waited for."""
+
+_CONDITIONS = {
+    "SecretsAccessCheckFailed": "the function's right to read the token",
+    "store_unavailable": "the function's right to its bucket",
+    "store": "the function's right to its bucket",
+}
+"""Why a new revision is not ready or answers that it cannot, though no call failed."""
+
+
+def passing(refusal: Refusal) -> str | None:
+    """Return in words what a refused call waits for; None where waiting does not help."""
+    status = refusal.status
+    if status is None:
+        return _CONDITIONS.get(refusal.code)
+    if status in TRANSIENT:
+        return "Google, which answers " + (str(status) if status else "nothing")
+    if status == 409 and refusal.code != "ALREADY_EXISTS":
+        return "an operation that is under way"
+    if status == 403 and "SERVICE_DISABLED" in refusal.reasons:
+        return "an API that was enabled a moment ago"
+    if _OWN_RIGHTS in refusal.reasons:
+        return None
+    for call, statuses, awaited in _PASSING:
+        if status in statuses and re.fullmatch(call, refusal.call):
+            return awaited
+    return None
+
+
+def _advice(refusal: Refusal, waited_for: str | None) -> tuple[str, str]:
+    """Return what is to be done, with the command that goes on, and the runbook's paragraph."""
+    again = "then run the same command again: what is made already stays."
+    call, status = refusal.call, refusal.status
+    if status in (401, 403):
+        who = "whoever deploys (gcloud auth list) may not do this: have the right granted"
+        return f"{who}, {again}", "Google refuses whoever deploys"
+    if waited_for is not None:
+        return "Run the same command again: it goes on from here.", "Waited in vain"
+    if re.fullmatch(r"POST .*/secrets", call):
+        hint = "If an organisation's policy bars what is kept in every region: SECRET_REPLICATION=region"
+        return f"{hint} in deploy.env, {again}", "The secret cannot be made"
+    if re.fullmatch(r"POST .*/b", call) and status == 409:
+        return (
+            f"Another project owns that bucket: set another BUCKET, {again}",
+            "The bucket is taken",
+        )
+    if re.fullmatch(r"(POST|PUT) .*/services(/[^/]+)?", call):
+        hint = "If it is about instances: a new project may have 10 of a size; lower MAX_INSTANCES"
+        return f"{hint} or ask for more, {again}", "Google refuses a value"
+    return f"Mend it, {again}", "Google refuses a value"
+
+
+class Cloud:
+    """Google as whoever is logged in with gcloud sees it.
+
+    Args:
+        environ: Of the process; gcloud's own endpoint overrides in it hold for the REST APIs, too.
+        project: The project that pays.
+        clock: Seconds that only grow.
+        sleep: Waits for so many seconds.
+        run: Runs a command; see `run_gcloud`.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        project: str = "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        run: "Run | None" = None,
+    ) -> None:
+        self.project = project
+        self._environ, self._clock, self._sleep = dict(environ), clock, sleep
+        self._run = run or run_gcloud
+        self.waits = True  # False: only for what says nothing about the call
+        self._session = requests.Session()
+        self._is_signed = False
+
+    def persist(self, what: str, attempt: Callable[[], T]) -> T:
+        """Repeat a call that raises CloudError for as long as that may pass, with growing pauses.
+
+        Raises:
+            CloudError: It does not pass, or not within the deadline.
+        """
+        end, pause = self._clock() + DEADLINE_SECONDS, FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return attempt()
+            except CloudError as error:
+                awaited = passing(error.refusal)
+                if awaited is None or not (self.waits or error.refusal.status in TRANSIENT):
+                    raise
+                left = end - self._clock()
+                if left <= 0:
+                    raise CloudError(what, error.refusal, awaited) from None
+            tell(f"{what}: waiting for {awaited}; again in {min(pause, left):.0f} s")
+            self._sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def gcloud(self, *arguments: str) -> str:
+        """Run a gcloud command and return what it printed; its progress goes to stderr.
+
+        What a `create` finds there already counts as made: an earlier try made it.
+
+        Raises:
+            CloudError: It failed for good.
+        """
+        what, tries = "gcloud " + " ".join(_verb(arguments)), 0
+
+        def attempt() -> str:
+            nonlocal tries
+            tries += 1
+            done = self._run(arguments, self._environ)
+            if done.code == 0:
+                return done.output
+            refusal = done.refusal(what)
+            is_made = refusal.code == "ALREADY_EXISTS" or (tries > 1 and refusal.status == 409)
+            if is_made and "create" in arguments:
+                return ""
+            raise CloudError(what, refusal)
+
+        return self.persist(what, attempt)
+
+    def call(
+        self,
+        api: str,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        data: bytes | None = None,
+    ) -> Any:
+        """Call a REST API and return its JSON, or bytes where it answers something else.
+
+        Args:
+            api: Its first name, such as `monitoring`.
+            method: Of HTTP.
+            path: Without a slash in front, version included.
+            params: The query.
+            body: JSON to send.
+            data: Bytes to send instead.
+
+        Raises:
+            CloudError: It failed for good.
+        """
+        what = f"{method} {api} /{path}"
+        return self.persist(what, lambda: self._once(what, api, method, path, params, body, data))
+
+    def _once(
+        self,
+        what: str,
+        api: str,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Any,
+        data: bytes | None,
+    ) -> Any:
+        if not self._is_signed:
+            token = self.gcloud("auth", "print-access-token").strip()
+            self._session.headers["Authorization"] = f"Bearer {token}"
+            if self.project:
+                self._session.headers["X-Goog-User-Project"] = self.project
+            self._is_signed = True
+        url = f"{self._endpoint(api)}{path}"
+        try:
+            reply = self._session.request(
+                method, url, params=params, json=body, data=data, timeout=REQUEST_SECONDS
+            )
+        except requests.RequestException as error:
+            call = f"{method} /{path}"
+            raise CloudError(what, Refusal(call, 0, message=type(error).__name__)) from None
+        if reply.status_code >= 400:
+            raise CloudError(what, refusal_of(f"{method} /{path}", reply.status_code, reply.text))
+        is_json = "json" in reply.headers.get("Content-Type", "")
+        return reply.json() if is_json and params != MEDIA else reply.content
+
+    def listed(self, api: str, path: str, plural: str, **params: str) -> Iterator[dict[str, Any]]:
+        """Go through a listing, page by page."""
+        while True:
+            page = self.call(api, "GET", path, params=params)
+            yield from page.get(plural, [])
+            if not page.get("nextPageToken"):
+                return
+            params["pageToken"] = page["nextPageToken"]
+
+    def _endpoint(self, api: str) -> str:
+        override = self._environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api.upper()}")
+        if override is None:
+            return f"https://{api}.googleapis.com/"
+        return override.removesuffix("storage/v1/")
+
+
+MEDIA = {"alt": "media"}
+"""The query that asks Cloud Storage for an object's bytes."""
+
+
+def _verb(arguments: Sequence[str]) -> list[str]:
+    """Shorten a command to what names it, without options."""
+    return [word for word in arguments if not word.startswith("-")][:5]

@@ -1,0 +1,198 @@
+"""The service in the cloud: what stands, where it may stand, and the trial of a new version."""
+
+import difflib
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import requests
+
+from crawler.deployment.cloud import TRANSIENT, Cloud, CloudError, DeploymentError
+from crawler.deployment.gcloud import Refusal, tell
+
+PLACES = {
+    "Cloud Run": ("run", "v1"),
+    "Cloud Build": ("cloudbuild", "v2"),
+    "Cloud Scheduler": ("cloudscheduler", "v1"),
+    "Cloud Tasks": ("cloudtasks", "v2"),
+}
+"""The services that must be in the region, with the API and version that lists their regions."""
+
+
+_ADDRESS = "https://song-crawler-123456789012.us-central1.run.app"
+
+EXAMPLE_SERVICE = {
+    "status": {
+        "url": _ADDRESS,
+        "traffic": [
+            {"percent": 100, "revisionName": "song-crawler-00002-new"},
+            {"tag": "previous", "revisionName": "song-crawler-00001-old"},
+            {"tag": "trial", "url": _ADDRESS.replace("https://", "https://trial---")},
+        ],
+    }
+}
+"""What a dry run takes to stand."""
+
+
+def service_lines(description: Mapping[str, Any]) -> Iterator[str]:
+    """Write what a shell needs of a service, as assignments that it may evaluate.
+
+    `URL`, `TRIAL_URL`: of the service, and of the version on trial; `SERVING`, `PREVIOUS`: the
+    revision that has the traffic, and the one that had it before; `FINGERPRINT_SERVED`: of the
+    newest version if that has all the traffic. Empty where there is none.
+
+    Args:
+        description: As `gcloud run services describe --format=json` prints it.
+    """
+    status = description.get("status", {})
+    traffic = status.get("traffic", [])
+    tagged = {target["tag"]: target for target in traffic if "tag" in target}
+    serving: Mapping[str, Any] = next((t for t in traffic if t.get("percent") == 100), {})
+    labels = description.get("metadata", {}).get("labels", {})
+    values = {
+        "URL": status.get("url"),
+        "TRIAL_URL": tagged.get("trial", {}).get("url"),
+        "SERVING": serving.get("revisionName"),
+        "PREVIOUS": tagged.get("previous", {}).get("revisionName"),
+        "FINGERPRINT_SERVED": labels.get("fingerprint") if serving.get("latestRevision") else None,
+    }
+    for name, value in values.items():
+        yield f"{name}={shlex.quote(value or '')}"
+
+
+def pinned_token(resource: Mapping[str, Any], variable: str) -> str:
+    """Read which version of the token's secret a revision wants; empty where it wants none.
+
+    Args:
+        resource: A revision as `gcloud run revisions describe --format=json` prints it.
+        variable: The environment variable that holds the token.
+    """
+    for container in resource.get("spec", {}).get("containers", []):
+        for entry in container.get("env", []):
+            if entry["name"] == variable:
+                return str(entry.get("valueFrom", {}).get("secretKeyRef", {}).get("key", ""))
+    return ""
+
+
+def check_region(cloud: Cloud, region: str, *, with_queue: bool) -> None:
+    """Ask the services themselves whether they are in a region.
+
+    Google adds regions every few months, so a list of our own would refuse good ones.
+
+    Raises:
+        DeploymentError: One is not; names it and the nearest region that has all.
+    """
+    everywhere: set[str] | None = None
+    lacking = []
+    for service, (api, version) in PLACES.items():
+        if service == "Cloud Tasks" and not with_queue:
+            continue
+        path = f"{version}/projects/{cloud.project}/locations"
+        found = {place["locationId"] for place in cloud.listed(api, path, "locations")}
+        everywhere = found if everywhere is None else everywhere & found
+        if region not in found:
+            lacking.append(service)
+    if lacking:
+        nearest = difflib.get_close_matches(region, sorted(everywhere or ()), n=3, cutoff=0)
+        message = (
+            f"REGION={region} has no {' and no '.join(lacking)}; {', '.join(nearest)} have all"
+        )
+        raise DeploymentError(message, "The region lacks a service")
+
+
+def identity_token(cloud: Cloud, audience: str, invoker: str) -> str:
+    """Mint a token with which whoever deploys may call the function.
+
+    Which way fits depends on who that is, so each is tried: a service account names the service it
+    is for (a key, an override of the credentials' file and a machine's own account alike); a person
+    does not and need not; workload identity federation can only borrow the caller's account.
+
+    Raises:
+        DeploymentError: No way fits; says what to have granted.
+    """
+    ways = (
+        (f"--audiences={audience}",),
+        (),
+        (f"--audiences={audience}", f"--impersonate-service-account={invoker}", "--include-email"),
+    )
+    errors = []
+    for options in ways:
+        try:
+            token = cloud.gcloud("auth", "print-identity-token", *options).strip()
+        except CloudError as error:
+            errors.append(error.refusal.message)
+        else:
+            if token:
+                return token
+    message = (
+        f"nobody can call the function for its trial: {errors[-1] if errors else 'no token came'}\n"
+        "With workload identity federation set DEPLOYER to the member that deploys, then run the "
+        f"same command again; it is granted roles/iam.serviceAccountOpenIdTokenCreator on {invoker}."
+    )
+    raise DeploymentError(message, "No identity token can be had")
+
+
+def try_version(
+    cloud: Cloud, url: str, *, token: str, songs: range, seconds: float, is_kept: bool
+) -> int:
+    """Ask a version for songs that it must fetch afresh, and return how many it has settled.
+
+    It is waited for while the platform itself answers (a role, a new address), and while the
+    version cannot reach its store, to which its account was let a moment ago.
+
+    Args:
+        cloud: Google.
+        url: Of the version.
+        token: With which it is called.
+        songs: What it is asked for.
+        seconds: In which it must answer.
+        is_kept: Whether an older version keeps the traffic when this one fails.
+
+    Raises:
+        DeploymentError: It may not have the traffic; with what it answered.
+    """
+    body = {"start": songs.start, "stop": songs.stop, "refresh_older_than_days": 0}
+    headers = {"Authorization": f"Bearer {token}"}
+    what = "the trial of the new version"
+
+    def attempt() -> int:
+        try:
+            reply = requests.post(f"{url}/", json=body, headers=headers, timeout=(30, seconds))
+        except requests.ReadTimeout:
+            raise _failed(f"no answer within {seconds:g} s", is_kept) from None
+        except requests.RequestException as error:
+            refusal = Refusal("TRIAL /", 0, message=type(error).__name__)
+            raise CloudError(what, refusal) from None
+        return _judged(what, reply, songs, is_kept)
+
+    settled = cloud.persist(what, attempt)
+    tell(f"The new version fetched {settled} of {len(songs)} songs.")
+    return settled
+
+
+def _judged(what: str, reply: requests.Response, songs: range, is_kept: bool) -> int:
+    try:
+        answer = reply.json()
+        is_ours = isinstance(answer, dict) and ("stopped_by" in answer or "code" in answer["error"])
+    except (ValueError, KeyError, TypeError):
+        answer, is_ours = {}, False
+    status, text = reply.status_code, reply.text.strip()[:500]
+    if is_ours and status == 503:
+        code = str(answer.get("stopped_by") or answer["error"]["code"])
+        raise CloudError(what, Refusal("TRIAL /", None, code, (), text))
+    if not is_ours and status in TRANSIENT | {403, 404}:
+        raise CloudError(what, Refusal("TRIAL /", status, "", (), text))
+    if status == 200 and is_ours and "stopped_by" in answer:
+        settled = answer["found"] + answer["missing"]
+        if answer["stopped_by"] == "done" and settled == len(songs) and answer["requests"] > 0:
+            return int(settled)
+    raise _failed(f"{status} {text!r}", is_kept)
+
+
+def _failed(answer: str, is_kept: bool) -> DeploymentError:
+    consequence = "The old version keeps the traffic" if is_kept else "The schedule is not made"
+    message = (
+        f"the new version answered its trial with {answer}.\n{consequence}; mend what it names, "
+        "then run the same command again."
+    )
+    return DeploymentError(message, "The trial of a new version failed")
