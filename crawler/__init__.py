@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crawler.exports.export import export, to_pandas
     from crawler.run.crawl import crawl, crawl_async
     from crawler.run.monitor import Progress, progress_bar
+    from crawler.source.source import step
     from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
     from crawler.store.reading import read
 
@@ -46,6 +47,7 @@ __all__ = [
     "progress_bar",
     "read",
     "request_song_info",
+    "step",
     "to_pandas",
 ]
 
@@ -60,6 +62,7 @@ _HOMES = {
     "progress_bar": "crawler.run.monitor",
     "read": "crawler.store.reading",
     "request_song_info": "crawler.steps",
+    "step": "crawler.source.source",
     "to_pandas": "crawler.exports.export",
 }
 

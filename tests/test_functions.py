@@ -1,14 +1,24 @@
 """Finding the user's own step 1 function or source, and saying whose records it makes."""
 
+import functools
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crawler.errors import SettingsError
-from crawler.run.functions import identify, load_function
-from crawler.source.declared import open_source
+from crawler import crawl, step, to_pandas
+from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
+from crawler.errors import SettingsError, StoreMismatchError
+from crawler.run.functions import DEFAULT_BASE_URL, fit, identify, load_function
+from crawler.source.declared import BUILT_IN, open_source
+from crawler.store.folder import FolderStore
+from crawler.store.identity import read_identity
+
+FIXTURES = Path(__file__).parent / "fixtures" / "v1"
 
 MODULE = """
 from crawler.source.source import Source
@@ -104,3 +114,116 @@ def test_the_version_of_a_function_can_be_raised() -> None:
     after = identify(step1, "https://words.example")
     assert (before.schema, after.schema) == ("1", "2")
     assert before.source.endswith("step1")
+
+
+def test_a_function_says_its_name_and_schema() -> None:
+    """A notebook, a script and `module:name` share one store; a renamed function keeps its own."""
+
+    @step(name="hn", schema="2", fields={"title": "text", "score": "integer"})
+    def request_item(_session: Any, _num: int, _out: list[Any]) -> None: ...
+
+    identity = identify(functools.partial(request_item), DEFAULT_BASE_URL)
+    assert (identity.source, identity.schema, identity.host) == ("hn", "2", "")
+    assert identity.fields == {"title": "text", "score": "integer"}
+    assert identify(request_item, "https://words.example").host == "words.example"
+
+
+def test_a_type_that_there_is_not_is_told() -> None:
+    """Before anything is asked."""
+
+    def step1(_session: Any, _num: int, _out: list[Any]) -> None: ...
+
+    step1.fields = {"year": "int"}  # type: ignore[attr-defined]
+    with pytest.raises(SettingsError, match="year is 'int': there are text, integer"):
+        fit(step1)
+
+
+def words(session: Any, num: int, out: list[Any]) -> None:
+    """Keep the title of a song; what else, the tests say."""
+    song = session.get(f"{os.environ['SONGS_AT']}/songs/{num}", headers=TOKEN).json()
+    out.append((num, {"title": song["response"]["song"]["title"]}))
+
+
+TOKEN = {"Authorization": "Bearer demo-token"}
+
+
+def test_a_run_whose_function_appends_more_says_so(
+    demo_site: DemoSite, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    """At its first block, with what to do; the store reads as the union of both."""
+    monkeypatch.setenv("SONGS_AT", demo_site.base_url)
+    monkeypatch.setenv("CRAWLER_CONTACT", "me@example.org")
+
+    @step(name="words")
+    def more(session: Any, num: int, out: list[Any]) -> None:
+        words(session, num, out)
+        out[-1][1]["num"] = num
+
+    crawl(1, 6, store=tmp_path, function=step(name="words")(words), rate=0)
+    assert read_identity(FolderStore(tmp_path), timeout=9).fields == {"title": "found"}
+    assert not caplog.records
+    crawl(6, 11, store=tmp_path, function=more, rate=0)
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "already lack num: --refresh-older-than-days 0" in told
+    frame = to_pandas(tmp_path)
+    assert list(frame.columns[3:5]) == ["title", "num"]
+    assert frame["num"].count() == frame["title"].count() - sum(
+        expected_info(num) is not None for num in range(1, 6)
+    )
+
+
+def test_a_run_of_a_source_with_a_new_field_says_so_before_it_asks(
+    demo_site: DemoSite, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A field of another type is refused, one that is new is told."""
+    text = (BUILT_IN / "genius.toml").read_text(encoding="utf-8")
+    source = tmp_path / "genius.toml"
+    where = {"store": tmp_path / "store", "base_url": demo_site.base_url, "token": "demo-token"}
+    source.write_text(text)
+    crawl(1, 6, source=str(source), rate=0, **where)
+    source.write_text(f'{text}path = "path"\n')
+    crawl(6, 11, source=str(source), rate=0, **where)
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "already lack path" in told
+    assert to_pandas(where["store"])["path"].notna().sum() == sum(
+        expected_info(num) is not None for num in range(6, 11)
+    )
+    source.write_text(
+        text.replace(
+            'release_date = "release_date"', 'release_date = { path = "id", type = "integer" }'
+        )
+    )
+    with pytest.raises(StoreMismatchError, match="'release_date' as text"):
+        crawl(11, 12, source=str(source), rate=0, **where)
+
+
+def test_C10_odd_values_are_counted_in_answer_and_log(
+    demo_site: DemoSite, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C10: they cost no song."""
+    text = (BUILT_IN / "genius.toml").read_text(encoding="utf-8")
+    (tmp_path / "odd.toml").write_text(text.replace('"title"\n', '"writer_artists"\n', 1))
+    answer = crawl(
+        1,
+        11,
+        store=tmp_path,
+        base_url=demo_site.base_url,
+        token="demo-token",
+        rate=0,
+        source=str(tmp_path / "odd.toml"),
+    )
+    assert (answer.failed, answer.notes) == (0, {"odd": answer.found})
+    assert f"declared to be are null: title {answer.found}" in caplog.text
+
+
+def test_E9_a_store_of_version_1_goes_on_though_it_names_the_default_host(
+    demo_site: DemoSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E9: a function's store of version 1.0 named the default host, whomever it asked."""
+    shutil.copytree(FIXTURES / "function_store", tmp_path / "store")
+    monkeypatch.setenv("CRAWLER_CONTACT", "me@example.org")
+    monkeypatch.setenv("SONGS_AT", f"{demo_site.base_url}/songs")
+    monkeypatch.syspath_prepend(str(FIXTURES))
+    answer = crawl(990, 1000, store=tmp_path / "store", function="plain_songs:request_plain_song")
+    assert answer.skipped > 0
+    assert read_identity(FolderStore(tmp_path / "store"), timeout=9).host == ""

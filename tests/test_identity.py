@@ -11,7 +11,14 @@ from crawler.errors import StoreMismatchError
 from crawler.store.block import FORMAT_VERSION
 from crawler.store.contract import Content
 from crawler.store.folder import FolderStore
-from crawler.store.identity import NAME, Identity, claim_store, read_identity
+from crawler.store.identity import (
+    FOUND,
+    NAME,
+    Identity,
+    add_found_fields,
+    claim_store,
+    read_identity,
+)
 
 MINE = Identity("genius", "api.genius.com", "song-1", FORMAT_VERSION)
 
@@ -19,6 +26,11 @@ MINE = Identity("genius", "api.genius.com", "song-1", FORMAT_VERSION)
 def claim(store, **changed):
     """Claim with one field changed."""
     claim_store(store, msgspec.structs.replace(MINE, **changed), timeout=20)
+
+
+def claimed(store, **changed):
+    """Claim, and return the fields that are new."""
+    return claim_store(store, msgspec.structs.replace(MINE, **changed), timeout=20)
 
 
 def test_the_first_run_writes_it_once(store):
@@ -56,6 +68,48 @@ def test_E9_an_older_format_is_accepted(store):
     claim(store, format=FORMAT_VERSION - 1)
     claim(store)
     assert read_identity(store, timeout=20).format == FORMAT_VERSION - 1
+
+
+def test_fields_that_are_new_are_added(store):
+    """E9: the union is kept in the order in which they came; who adds some is told which."""
+    claim(store)
+    claim(store, fields={"a": "text"})  # nobody had said before
+    assert claimed(store, fields={"a": "text", "b": "integer"}) == ["b"]
+    assert claimed(store, fields={"c": "text", "b": "integer"}) == ["c"]
+    assert list(read_identity(store, timeout=20).fields) == ["a", "b", "c"]
+    assert claimed(store, fields={"a": "text"}) == []
+
+
+def test_E9_a_field_of_another_type_is_refused(store):
+    """E9: a column of two types would be none; what to do is said."""
+    claim(store, fields={"year": "integer"})
+    with pytest.raises(StoreMismatchError, match=r"'year' as integer.*as text.*another store"):
+        claim(store, fields={"year": "text"})
+    assert read_identity(store, timeout=20).fields == {"year": "integer"}
+
+
+def test_E9_a_host_that_was_not_known_is_amended(store):
+    """E9: a step 1 function's host is known when its settings name one, and then it counts."""
+    claim(store)
+    claim_store(
+        store,
+        msgspec.structs.replace(MINE, host=""),
+        timeout=20,
+        doubtful_host="api.genius.com",
+    )
+    assert read_identity(store, timeout=20).host == ""
+    claim(store, host="words.example")
+    with pytest.raises(StoreMismatchError, match=r"words\.example"):
+        claim(store, host="other.example")
+
+
+def test_fields_that_were_seen_are_noted_once(store):
+    """What a step 1 function appends is known from its first block on."""
+    assert add_found_fields(store, ["a"], timeout=20) == []
+    claim(store)
+    assert add_found_fields(store, ["a", "b"], timeout=20) == []
+    assert add_found_fields(store, ["b", "c"], timeout=20) == ["c"]
+    assert read_identity(store, timeout=20).fields == dict.fromkeys("abc", FOUND)
 
 
 def test_of_two_first_runs_one_wins(store):

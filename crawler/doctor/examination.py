@@ -102,7 +102,7 @@ def _held(store: Store, settings: Settings, target: Any, now: datetime) -> Findi
     wanted = identify(target, settings.base_url)
     for name in ("source", "host", "schema"):
         has, wants = getattr(known, name), getattr(wanted, name)
-        if has != wants:
+        if has != wants and not (name == "host" and "" in (has, wants)):
             words = f"{store.location} holds records of {name} {has!r}, a run would add {wants!r}"
             return Finding("store", "wrong", f"{words}: name another store (CRAWLER_STORE)")
     words = f"{store.location} can be written, and holds records of {known.source} ({known.host})"

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import msgspec
 
@@ -20,7 +20,7 @@ from crawler.source.fields import Column, columns_of, find_types, take_columns
 from crawler.source.source import FieldType
 from crawler.store.block import BLOCK_SIZE
 from crawler.store.contract import Store
-from crawler.store.identity import Identity, read_identity
+from crawler.store.identity import FOUND, Identity, read_identity
 from crawler.store.opening import open_store
 from crawler.store.reading import LIST_SECONDS, READ_SECONDS, read_blocks
 
@@ -213,6 +213,9 @@ def store_columns(store: Store, start: int = 0, stop: int | None = None) -> list
 
 def _declared_types(identity: Identity) -> dict[str, FieldType] | None:
     """Return the types that a store says of its fields; those of version 1.0 say them by schema."""
+    if identity.fields:
+        known = {name: kind for name, kind in identity.fields.items() if kind != FOUND}
+        return cast("dict[str, FieldType]", known) or None
     if identity.source not in built_in_names():
         return None
     declaration = load_declaration(identity.source)

@@ -19,10 +19,10 @@ from crawler.frontier.work import Results
 from crawler.loops import LaneExecutor
 from crawler.page.map import map_strip
 from crawler.request.crawl_request import CrawlRequest, check_request, label
-from crawler.run.functions import fit, identify, qualified_name, target_of
+from crawler.run.functions import claim, fit, qualified_name, target_of
 from crawler.run.monitor import Progress, in_notebook, progress_bar
 from crawler.run.run import Limits, Run
-from crawler.run.store_index import StoreIndex
+from crawler.run.store_index import StoreIndex, tell_new_fields
 from crawler.settings.reading import (
     MAX_SONG_NUM,
     Settings,
@@ -30,7 +30,6 @@ from crawler.settings.reading import (
     read_settings,
 )
 from crawler.source.source import Source
-from crawler.store import identity
 from crawler.store.opening import open_store
 
 logger = logging.getLogger("crawler")
@@ -250,12 +249,18 @@ def run(
     limits = limits or Limits()
     target = function or target_of(settings)
     store = open_store(settings.store)
-    mine = identify(target, settings.base_url)
     store.check(timeout=limits.store_seconds)
-    identity.claim_store(store, mine, timeout=limits.store_seconds)
+    mine, added = claim(store, target, settings.base_url, timeout=limits.store_seconds)
     index = StoreIndex(
-        store, mine.source, request.start, request.stop, timeout=limits.store_seconds
+        store,
+        mine.source,
+        request.start,
+        request.stop,
+        notes_fields=not mine.fields,
+        timeout=limits.store_seconds,
     )
+    if added and index.listing:
+        tell_new_fields(store, added)
     made = Run(
         request,
         settings,

@@ -5,15 +5,19 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from crawler.errors import SettingsError
 from crawler.settings.reading import Settings, is_loopback
 from crawler.source.declared import open_source
-from crawler.source.source import Source
+from crawler.source.source import FieldType, Source, traits_of
 from crawler.store.block import FORMAT_VERSION
-from crawler.store.identity import Identity
+from crawler.store.contract import Store
+from crawler.store.identity import Identity, claim_store
+
+DEFAULT_BASE_URL = Settings().base_url
+"""What the settings say where nobody said anything; a step 1 function asks elsewhere."""
 
 
 def load_function(name: str) -> Any:
@@ -57,6 +61,10 @@ def fit(target: Any, name: str | None = None) -> Any:
     if inspect.iscoroutinefunction(code) or inspect.isgeneratorfunction(code):
         why = "must be a plain function: lanes run it side by side, without async def and yield"
         raise SettingsError("function_unfit", "CRAWLER_FUNCTION", f"{name} {why}")
+    for field in traits_of(inner).fields:
+        if field.type not in get_args(FieldType):
+            why = f"says that {field.name} is {field.type!r}: there are {', '.join(get_args(FieldType))}"
+            raise SettingsError("function_unfit", "CRAWLER_FUNCTION", f"{name} {why}")
     return target
 
 
@@ -110,15 +118,33 @@ def check_own_function(settings: Settings) -> None:
 
 
 def identify(target: Any, base_url: str) -> Identity:
-    """Say whose records a run makes, so that a store never mixes two.
+    """Return whose records a run makes, so that a store never mixes two.
 
-    A step 1 function is known by its qualified name, and by an attribute `version` that its
-    author raises when the meaning of its info changes.
+    A step 1 function is known by the name and schema that it states (`crawler.step`), else by its
+    qualified name and `1`. Which host it asks, it alone knows, unless the settings name one.
     """
+    inner = _unwrapped(target)
+    fields: dict[str, str] = {field.name: field.type for field in traits_of(inner).fields}
     if isinstance(target, Source):
-        return Identity(target.name, _host(target.url(0)), target.schema, FORMAT_VERSION)
-    schema = str(getattr(_unwrapped(target), "version", "1"))
-    return Identity(qualified_name(target), _host(base_url), schema, FORMAT_VERSION)
+        host = _host(target.url(0))
+        return Identity(target.name, host, target.schema, FORMAT_VERSION, fields)
+    name = getattr(inner, "name", None) or qualified_name(target)
+    schema = str(getattr(inner, "schema", getattr(inner, "version", "1")))  # version 1.0's word
+    host = "" if base_url == DEFAULT_BASE_URL else _host(base_url)
+    return Identity(str(name), host, schema, FORMAT_VERSION, fields)
+
+
+def claim(
+    store: Store, target: Any, base_url: str, *, timeout: float
+) -> tuple[Identity, list[str]]:
+    """Make sure that a store may hold what a run makes; return whose that is, and fields new to it.
+
+    Raises:
+        StoreMismatchError: It holds something else, in words that say what to do.
+    """
+    mine = identify(target, base_url)
+    doubtful = None if isinstance(target, Source) else _host(DEFAULT_BASE_URL)
+    return mine, claim_store(store, mine, timeout=timeout, doubtful_host=doubtful)
 
 
 def _place(module_name: str, error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
-from crawler.answer import STOPS, Answer, StoppedBy
+from crawler.answer import STOPS, Answer, Note, StoppedBy
 from crawler.engines.heeding import Heeding
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier.frontier import Frontier
@@ -25,7 +25,7 @@ from crawler.run.raw import RawKeeper
 from crawler.run.store_index import STORE_SECONDS, StoreIndex
 from crawler.run.writer import GIVE_UP_SECONDS, MAX_PENDING_BLOCKS, Writer
 from crawler.settings.reading import Settings
-from crawler.source.source import Source
+from crawler.source.source import Source, traits_of
 from crawler.steps import execute_async_event_loop, open_engine
 from crawler.store import control
 from crawler.store.coverage import odd_times
@@ -196,7 +196,16 @@ class Run:
 
     def _answer(self) -> Answer:
         seconds = time.monotonic() - self.started
-        return make_answer(self.frontier, self.writer, self.scope, seconds=seconds)
+        odd = traits_of(self.target).odd
+        if odd:
+            counts = ", ".join(f"{name} {count:,}" for name, count in odd.most_common())
+            logger.warning(
+                "values that could not be what their field is declared to be are null: %s",
+                counts,
+                extra={"event": "odd_fields", "fields": {"odd": dict(odd)}},
+            )
+        notes: dict[Note, int] = {"odd": odd.total()} if odd else {}
+        return make_answer(self.frontier, self.writer, self.scope, seconds=seconds, notes=notes)
 
     def _leave(self, answer: Answer, engine: str) -> None:
         stop, detail = STOPS[answer.stopped_by], self.frontier.stop_detail
@@ -259,7 +268,14 @@ class Run:
         return max(0, cap - requests_today(self.index.store, self.started_at, timeout=timeout))
 
 
-def make_answer(frontier: Frontier, writer: Writer, scope: Scope, *, seconds: float) -> Answer:
+def make_answer(
+    frontier: Frontier,
+    writer: Writer,
+    scope: Scope,
+    *,
+    seconds: float,
+    notes: dict[Note, int],
+) -> Answer:
     """Count up a run that has ended.
 
     Records that could not be stored are taken back from the counts: their numbers are left.
@@ -285,6 +301,7 @@ def make_answer(frontier: Frontier, writer: Writer, scope: Scope, *, seconds: fl
         stopped_by="store" if lost.total() else cast("StoppedBy", frontier.stopped_by or "done"),
         blocks_written=writer.blocks_written,
         version=VERSION,
+        notes=notes,
     )
 
 

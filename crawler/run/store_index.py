@@ -1,19 +1,33 @@
 """The index of a store: the counts of its blocks, kept true while a run reads and writes."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from crawler.errors import StoreError
 from crawler.page.status_page import write_status
 from crawler.record import Record
+from crawler.source.fields import MAX_COLUMNS
 from crawler.store.block import BlockInfo, block_name, decode_block
 from crawler.store.contract import ABSENT, Store, save_block
+from crawler.store.identity import add_found_fields
 from crawler.store.run_objects import RunObject
 
 logger = logging.getLogger("crawler")
 
 STORE_SECONDS = 60.0
 """Time for one look at the store: a listing, or the check of its rights."""
+
+
+def tell_new_fields(store: Store, names: Sequence[str]) -> None:
+    """Warn that the songs stored before lack some fields, and say what to do."""
+    logger.warning(
+        "the songs that are in %s already lack %s: --refresh-older-than-days 0 asks for them again, "
+        "`rebuild` makes them of kept bodies",
+        store.location,
+        ", ".join(names),
+        extra={"event": "fields_added", "fields": {"names": list(names)}},
+    )
 
 
 class StoreIndex:
@@ -26,12 +40,21 @@ class StoreIndex:
         start: int | None,
         stop: int | None,
         *,
+        notes_fields: bool = False,
         timeout: float = STORE_SECONDS,
     ) -> None:
         """List the blocks of `[start, stop)`, or all where `start` is None.
 
-        `timeout` bounds each look at the store, seconds.
+        Args:
+            store: Where.
+            source: Whose records it gets.
+            start: First song number, included.
+            stop: Number after the last.
+            notes_fields: Whether to note what the info of the first block holds, because nobody
+                declared it.
+            timeout: Bounds each look at the store, seconds.
         """
+        self._notes_fields = notes_fields
         self.store, self.source, self.timeout = store, source, timeout
         self.met: set[int] = set()
         """Blocks in which another run was met: somebody else had written to them meanwhile."""
@@ -55,7 +78,7 @@ class StoreIndex:
         known = self.listing.get(first)
         is_own = first in self._own  # our own earlier part of it may be on its way
         self._own.add(first)
-        return save_block(
+        info = save_block(
             self.store,
             first,
             records,
@@ -64,6 +87,20 @@ class StoreIndex:
             timeout=timeout,
             on_conflict=(lambda: None) if is_own else (lambda: self.met.add(first)),
         )
+        if self._notes_fields:
+            self._note_fields(records.values())
+        return info
+
+    def _note_fields(self, records: Iterable[Record]) -> None:
+        infos = [record.info for record in records if isinstance(record.info, dict)]
+        names = dict.fromkeys(name for info in infos for name in info)
+        if not names:
+            return  # nothing found in this block: look at the next one
+        self._notes_fields = False
+        if len(names) <= MAX_COLUMNS:
+            added = add_found_fields(self.store, names, timeout=self.timeout)
+            if added:
+                tell_new_fields(self.store, added)
 
     def relist(self) -> None:
         """Bring the listing up to date with what others have stored."""

@@ -1,11 +1,13 @@
 """What a page is: its address, its headers, and how a body becomes `info`."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from crawler.version import VERSION
+
+T = TypeVar("T")
 
 FieldType = Literal["text", "integer", "number", "boolean", "json"]
 """What a field may hold; `json` is any value, a nested one among them."""
@@ -89,9 +91,37 @@ def traits_of(target: object) -> Traits:
     """Return what a source, or a step 1 function, says of itself, with defaults for the rest."""
     names = [each.name for each in fields(Traits)]
     said = {name: getattr(target, name) for name in names if hasattr(target, name)}
+    if isinstance(said.get("fields"), Mapping):  # of a step 1 function: types by name
+        said["fields"] = tuple(Field(name, (name,), kind) for name, kind in said["fields"].items())
     if "robots" not in said and hasattr(target, "asks_robots"):  # its name in version 1.0
         said["robots"] = target.asks_robots
     return Traits(**said)
+
+
+def step(
+    *, name: str | None = None, schema: str = "1", fields: Mapping[str, FieldType] | None = None
+) -> Callable[[T], T]:
+    """Say what a step 1 function is, so that its store knows it wherever it is called from.
+
+        @crawler.step(name="hn", schema="2", fields={"title": "text", "score": "integer"})
+        def request_item(session, item_num, items): ...
+
+    The attributes `name`, `schema` and `fields` of the function say the same.
+
+    Args:
+        name: What the store remembers; None: the qualified name, which changes when it moves.
+        schema: A word to change when the meaning of what it appends changes.
+        fields: Types of what it appends; None: exports find them in the data.
+    """
+    said = {"name": name, "schema": schema, "fields": fields}
+
+    def say(function: T) -> T:
+        for word, value in said.items():
+            if value is not None:
+                setattr(function, word, value)
+        return function
+
+    return say
 
 
 def user_agent(contact: str | None) -> str:

@@ -1,5 +1,7 @@
 """A store knows what it holds: `store.json` names the source, its host, its schema and the format."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from crawler.errors import StoreMismatchError
@@ -8,39 +10,89 @@ from crawler.store.contract import Content, Store, update
 NAME = "store.json"
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """Whose records a store holds; written once, by the first run.
+class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whose records a store holds; written by the first run, its fields by each that adds some.
 
     Attributes:
         source: Name of the source, or qualified name of a step 1 function.
-        host: Host, and port where it is not the usual one, that the pages come from.
-        schema: Changes when the meaning or the fields of `info` change.
+        host: Host, and port where it is not the usual one, that the pages come from; "" where a
+            step 1 function alone knows.
+        schema: Changes when the meaning of `info` changes.
         format: Format version of the blocks.
+        fields: What `info` holds: types by name, as the source declares them; `FOUND` for what a
+            step 1 function was seen to append. Empty where nobody has said.
     """
 
     source: str
     host: str
     schema: str
     format: int
+    fields: dict[str, str] = {}
 
 
-def claim_store(store: Store, identity: Identity, *, timeout: float) -> None:
+FOUND = "found"
+"""The type of a field that nobody declared: an export finds it in the data."""
+
+
+def claim_store(
+    store: Store, identity: Identity, *, timeout: float, doubtful_host: str | None = None
+) -> list[str]:
     """Write `store.json` where there is none; else make sure that it says the same.
 
-    An older format is accepted, since its blocks are read.
+    An older format is accepted, since its blocks are read. Fields that are new are added.
+
+    Args:
+        store: Whose.
+        identity: Of the records that a run will add.
+        timeout: Seconds.
+        doubtful_host: A host that an earlier version wrote without knowing; it is amended.
+
+    Returns:
+        The fields that the records of the store do not have yet, where it is known what they have.
 
     Raises:
         StoreMismatchError: The store holds something else, in words that say what to do.
     """
+    added: list[str] = []
 
     def claim(data: bytes | None) -> Content | None:
-        if data is not None:
-            _compare(store.location, _decode(store, data), identity)
-            return None
-        text = msgspec.json.format(msgspec.json.encode(identity)) + b"\n"
-        return Content(text, "application/json")
+        added.clear()
+        if data is None:
+            return _content(identity)
+        known = _decode(store, data)
+        if known.host == doubtful_host:
+            known = msgspec.structs.replace(known, host="")
+        _compare(store.location, known, identity)
+        if known.fields:
+            added.extend(identity.fields.keys() - known.fields.keys())
+        merged = msgspec.structs.replace(
+            known, host=known.host or identity.host, fields=known.fields | identity.fields
+        )
+        return None if merged == _decode(store, data) else _content(merged)
 
     update(store, NAME, claim, timeout=timeout)
+    return [name for name in identity.fields if name in added]
+
+
+def add_found_fields(store: Store, names: Iterable[str], *, timeout: float) -> list[str]:
+    """Note what a step 1 function was seen to append.
+
+    Returns:
+        The names that are new to a store which knew others.
+    """
+    added: list[str] = []
+
+    def add(data: bytes | None) -> Content | None:
+        if data is None:
+            return None  # somebody emptied the store
+        known = _decode(store, data)
+        fresh = {name: FOUND for name in names if name not in known.fields}
+        added[:] = fresh if known.fields else ()
+        changed = msgspec.structs.replace(known, fields=known.fields | fresh)
+        return _content(changed) if fresh else None
+
+    update(store, NAME, add, timeout=timeout)
+    return added
 
 
 def read_identity(store: Store, *, timeout: float) -> Identity | None:
@@ -71,9 +123,21 @@ def _compare(location: str, known: Identity, wanted: Identity) -> None:
         )
     for field in ("source", "host", "schema"):
         has, wants = getattr(known, field), getattr(wanted, field)
-        if has != wants:
+        if has != wants and not (field == "host" and "" in (has, wants)):
             raise StoreMismatchError(
                 f"{location} holds records of {field} {has!r}, this run would add some of "
                 f"{wants!r}: name another store (CRAWLER_STORE or --store), or crawl with "
                 f"{field} {has!r}"
             )
+    for name, wants in wanted.fields.items():
+        has = known.fields.get(name, wants)
+        if has != wants and FOUND not in (has, wants):
+            raise StoreMismatchError(
+                f"{location} holds the field {name!r} as {has}, this run would add it as {wants}: "
+                f"name another store, `rebuild` into one where raw bodies are kept, or leave it"
+            )
+
+
+def _content(identity: Identity) -> Content:
+    text = msgspec.json.format(msgspec.json.encode(identity)) + b"\n"
+    return Content(text, "application/json")
