@@ -71,8 +71,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a run did, as the function, the command line and `crawl()` all report it.
 
     For every run `found + missing + failed + skipped + remaining == stop - start`.
-    A run leaves `draw_map` in the answer's `__dict__`, which is no field: neither JSON nor `==`
-    sees it, and a notebook shows what it draws.
+    A run leaves in the answer's `__dict__` what is no field, so that neither JSON nor `==` sees it:
+    `draw_map`, whose drawing a notebook shows, `failures`, numbers by kind, and `source`, its name.
     """
 
     start: Annotated[
@@ -153,6 +153,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             f"{self.stopped_by}>"
         )
 
+    @property
+    def noun(self) -> str:
+        """What its numbers stand for: "song", or "number" where the source is not Genius."""
+        return noun_of(self.__dict__.get("source", GENIUS))
+
+    def _range(self) -> str:
+        words = numbered(self.start, self.stop, self.noun)
+        return f"{words[0].upper()}{words[1:]}"
+
     def _repr_html_(self) -> str:
         """Show it in a notebook: a small table, and the map of the store it went to."""
         names = ("found", "missing", "failed", "skipped", "remaining", "requests", "retries")
@@ -161,7 +170,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         state = "Complete." if self.complete else f"Not complete: {why_not_complete(self)}"
         draw = self.__dict__.get("draw_map")
         return (
-            f"<p><b>{_songs(self.start, self.stop)}</b>: {self.seconds:.1f} s, "
+            f"<p><b>{self._range()}</b>: {self.seconds:.1f} s, "
             f"{self.mean_rate:,.0f} requests a second. {escape(state)}</p>"
             f"<table><tr>{heads}</tr><tr>{counts}</tr></table>{draw() if draw else ''}"
         )
@@ -174,7 +183,17 @@ def why_not_complete(answer: Answer) -> str:
     return STOPS[answer.stopped_by].meaning.replace("`", "")
 
 
-def _songs(start: int, stop: int) -> str:
+GENIUS = "genius"
+"""The source whose numbers are songs."""
+
+
+def noun_of(source: str) -> str:
+    """Return what a source's numbers stand for, in words for people."""
+    return "song" if source == GENIUS else "number"
+
+
+def numbered(start: int, stop: int, noun: str) -> str:
+    """Write a range as people do, both ends included: "songs 1 to 2,000"."""
     if stop <= start:
-        return "No songs"
-    return f"Song {start:,}" if stop == start + 1 else f"Songs {start:,} to {stop - 1:,}"
+        return f"no {noun}s"
+    return f"{noun} {start:,}" if stop == start + 1 else f"{noun}s {start:,} to {stop - 1:,}"

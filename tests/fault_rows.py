@@ -91,6 +91,7 @@ FAULT_ROWS = {
     # Where it runs.
     "H2": "a pod beside a service named crawler starts",
     "H4": "a site with a certificate authority of the user's own is crawled",
+    "H6": "a terminal that is closed ends a crawl as SIGTERM does",
     "H5": "asyncio is as before after a crawl inside a running loop",
     # Secrets and people.
     "G1": "the token's bytes are told nowhere",

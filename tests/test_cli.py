@@ -35,6 +35,7 @@ def environment(site=None, **more):
     """Make an environment without settings but those given; with a site also its token."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environ["PYTHONPATH"] = str(ROOT)
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"  # as when it is active
     if site is not None:
         environ |= {"CRAWLER_BASE_URL": site.base_url, "GENIUS_TOKEN": site.token}
     return environ | more
@@ -289,8 +290,11 @@ def test_status_names_failed_numbers(tmp_path):
     records = [failed(7), failed(2001), *[failed(num, "http_500") for num in range(100, 110)]]
     fill(FolderStore(tmp_path / "s"), records)
     _, out, _ = run(tmp_path, "status", "--store", "s")
-    assert "  failed: 2 timeout (songs 7, 2001)\n" in out
-    assert "  failed: 10 http_500 (such as songs 100, 101, 102, 103, 104)\n" in out
+    assert "  failed: 2 timeout (songs 7, 2001): the answer was not whole" in out
+    assert (
+        "  failed: 10 http_500 (such as songs 100, 101, 102, 103, 104): the site answers 500 Internal Server Error\n"
+        in out
+    )
 
 
 def test_status_as_json_is_the_coverage(demo_site, tmp_path):
@@ -561,3 +565,90 @@ def test_numbers_that_failed_are_told_apart_from_those_not_asked():
     lines = answer_lines(answer_of(found=8, failed=2, complete=False), "again")
     assert "0 not asked, 2 failed. What failed is worth asking again later." in lines[2]
     assert lines[3] == "To go on: again"
+
+
+def test_H6_a_closed_terminal_ends_a_crawl_as_sigterm_does(demo_site, tmp_path):
+    """SIGHUP once: exit 3, and all that was answered is stored."""
+    arguments = ["crawl", 1, 100001, "--rate", 200, "--store", "s"]
+    with start(tmp_path, *arguments, environ=environment(demo_site)) as process:
+        wait_until(lambda: demo_site.stats()["requests"] > 50, process)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert len(numbers_in(tmp_path / "s")) == demo_site.stats()["requests"]
+
+
+def test_a_command_is_printed_with_the_python_that_runs_it(tmp_path):
+    """Where the virtual environment is not active, what is printed can be pasted all the same."""
+    environ = environment(PATH="/usr/bin:/bin")
+    _, out, _ = run(tmp_path, "status", "--store", "s", environ=environ)
+    begin = out.splitlines()[1].removeprefix("To begin: ")
+    assert begin == f"{sys.executable} -m crawler crawl 1 2001 --store s"
+    assert shlex.split(begin)[0] == sys.executable
+
+
+def test_the_end_tells_why_numbers_failed_and_whether_a_repeat_helps(tmp_path):
+    """Each kind has its count and its sentence; where nothing would change, no command is told."""
+    answer = answer_of(found=7, failed=3, complete=False)
+    answer.__dict__["failures"] = {"redirect": 2, "http_418": 1}
+    lines = answer_lines(answer, "again")
+    assert lines[3] == (
+        "  failed: 2 redirect: the site points elsewhere; not followed; asking again will not help"
+    )
+    assert "the site answers 418 I'm a Teapot; asking again will not help" in lines[4]
+    assert lines[-1] == "Repeating the command will not help: see to what failed first."
+    answer.__dict__["failures"]["timeout"] = 1
+    assert answer_lines(answer, "again")[-1] == "To go on: again"
+
+
+def test_numbers_of_another_source_are_no_songs():
+    """Only Genius has songs."""
+    answer = answer_of()
+    answer.__dict__["source"] = "museum"
+    assert answer_lines(answer, "")[0].startswith("Numbers 1 to 10: ")
+    assert "<b>Numbers 1 to 10</b>" in answer._repr_html_()
+
+
+def test_a_site_that_cannot_be_reached_is_told_while_the_crawl_goes_on(tmp_path):
+    """Within seconds, in words; nobody waits for the end to learn of it."""
+    environ = environment(CRAWLER_BASE_URL="http://127.0.0.1:9", GENIUS_TOKEN="demo-token")
+    with start(tmp_path, "crawl", 1, 100_001, "--store", "s", environ=environ) as process:
+        began = time.monotonic()
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        took = time.monotonic() - began
+        process.kill()
+    assert "the site has not answered for 3 s (no connection could be made)" in line
+    assert took < 8
+
+
+@pytest.mark.parametrize(("said", "code"), [("n", 3), ("", 3)])
+def test_a_range_of_more_than_a_day_is_questioned_on_a_terminal(tmp_path, said, code):
+    """A pilot is proposed; who does not say yes has asked the site for nothing."""
+    import pty
+
+    leader, follower = pty.openpty()
+    environ = environment(CRAWLER_BASE_URL="http://127.0.0.1:9", GENIUS_TOKEN="t", COLUMNS="200")
+    command = [sys.executable, "-m", "crawler", "crawl", "1", "20000001", "--store", "s"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdin=follower, stdout=follower, stderr=follower
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(leader, 4096)
+        os.write(leader, f"{said}\n".encode())
+        assert process.wait(30) == code
+    os.close(leader)
+    text = shown.decode()
+    assert "20,000,000 numbers at 100 a second take 2.3 days." in text
+    assert "crawl 1 20000001 --sample 200" in text
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_longest_range_holds_on_the_command_line_where_it_is_set(tmp_path):
+    """In words for the command line."""
+    environ = environment(GENIUS_TOKEN="t", CRAWLER_CONTACT="a@b.example", CRAWLER_MAX_RANGE="10")
+    code, _, err = run(tmp_path, "crawl", 1, 100, environ=environ)
+    assert code == 2
+    assert "CRAWLER_MAX_RANGE=10 are done by one request; --fan-out hands a longer one" in err

@@ -73,7 +73,7 @@ def test_the_page_tells_the_totals_and_what_is_left():
         "Left 1,010 10 seconds at 100 requests a second",
         "Each cell is 1,000 numbers, one block",
         "1,000 to 1,999 not asked 0 0 0 1,000",
-        "timeout 10 2,000 to 2,999 (10)",
+        "timeout the answer was not whole within the deadline 10 2,000 to 2,999 (10)",
     ):
         assert words in shown
 
@@ -85,7 +85,10 @@ def test_the_numbers_to_look_at_are_told():
         a_block(5000, failed=30, reasons={"timeout": 30}, nums={"timeout": [5001, 5002]}),
     ]
     shown = Text(page(blocks)).shown
-    assert "timeout 30 5,001, 5,002 and 28 more in 5,000 to 5,999 (30)" in shown
+    assert (
+        "timeout the answer was not whole within the deadline 30 5,001, 5,002 and 28 more in 5,000 to 5,999 (30)"
+        in shown
+    )
     assert "reset 2 17, 403 For example" in shown
 
 
@@ -121,7 +124,7 @@ def test_of_many_reasons_the_commonest_are_told():
     """A site that fails in every way it can makes no endless page."""
     reasons = {f"http_{code}": code for code in range(500, 540)}
     shown = Text(page([a_block(0, failed=sum(reasons.values()), reasons=reasons)])).shown
-    assert "http_539 539" in shown
+    assert "http_539 the site answers 539 539" in shown
     assert "http_509 509" not in shown
     assert "And 10 more reasons." in shown
 
@@ -129,7 +132,7 @@ def test_of_many_reasons_the_commonest_are_told():
 def test_an_empty_store_has_a_page():
     """Before the first run the page says that there is nothing, and how to begin."""
     shown = Text(page([])).shown
-    assert "This store holds no songs yet" in shown
+    assert "This store holds nothing yet" in shown
     assert "To begin: python -m crawler crawl 1 2001 --store data/songs" in shown
 
 
@@ -178,7 +181,7 @@ def test_hostile_text_stays_text():
     hostile.answer = msgspec.structs.replace(hostile.answer, stopped_by=HOSTILE)
     text, harmless = (
         page([block], [hostile], location=HOSTILE),
-        page([a_block(0, failed=1, found=899)], [a_run()]),
+        page([a_block(0, failed=1, found=899, reasons={"x": 1})], [a_run()]),
     )
     assert Text(text).tags == Text(harmless).tags
     assert "window.hacked=1" in Text(text).shown
@@ -273,7 +276,7 @@ def test_browsers_get_a_page_and_programs_get_json(function, accept, kind):
     assert reply.status == 200
     assert reply.headers["content-type"].startswith(kind)
     assert reply.headers["vary"] == "Accept"
-    assert b"holds no songs yet" in reply.body or reply.json()["blocks"] == 0
+    assert b"holds nothing yet" in reply.body or reply.json()["blocks"] == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from crawler.answer import STOPS, Answer
+from crawler.answer import STOPS, Answer, noun_of
 from crawler.cli.options import (
     VERBATIM,
     answer_lines,
@@ -71,6 +71,7 @@ def add_crawl(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("--limit", metavar="N", help="with a mode: look at so many numbers at most")
     add("--refresh-older-than-days", metavar="DAYS", help="ask again what is older than this")
     add("--recheck", choices=("missing",), help="ask again what was missing")
+    add("--yes", action="store_true", help="do not ask before a crawl of more than a day")
     add_fan_out_options(parser)
     parser.set_defaults(run=crawl)
 
@@ -86,9 +87,26 @@ def crawl(args: argparse.Namespace) -> int:
     if args.order is not None:
         message = "--order goes with --fan-out: it names what was ordered there"
         raise RequestError(400, "order_unfit", "order", message)
-    settings = settings_of(args, time_budget_seconds=None)
-    request = _request_of(args, settings)
-    answer = _run(request, settings, quiet=args.json or args.verbose > 0)
+    # Imported here: the wire, the store and all they need, which --help does not.
+    from crawler.run.crawl import prepare, run
+
+    prepared = prepare(
+        lambda max_range: checked_request(_asked(args), max_range=max_range),
+        lambda *, for_site: settings_of(args, for_site=for_site, time_budget_seconds=None),
+    )
+    request, settings, target = prepared
+    if not (args.yes or _is_wanted(request, settings)):
+        return 3
+    noun = noun_of(settings.source if settings.function is None else settings.function)
+    quiet = args.json or args.verbose > 0
+    with stop_on_signals() as stop, progress_bar(label(request, noun)) as show:
+        answer = run(
+            request,
+            settings,
+            function=target,
+            stop_event=stop,
+            on_progress=None if quiet else show,
+        )
     _tell(answer, args)
     return exit_code(answer)
 
@@ -100,20 +118,35 @@ def exit_code(answer: Answer) -> int:
     return 1 if STOPS[answer.stopped_by].status >= 500 else 3
 
 
-def _request_of(args: argparse.Namespace, settings: Settings) -> CrawlRequest:
+def _asked(args: argparse.Namespace) -> dict[str, str]:
     names = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck")
     fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if not fields.keys() & {"start", "mode"}:
         raise RequestError(400, "range_missing", "start", "give START and STOP, or a --mode")
-    return checked_request(fields, deployed_rate=settings.rate)
+    return fields
 
 
-def _run(request: CrawlRequest, settings: Settings, *, quiet: bool) -> Answer:
-    # Imported here: the engines, the store and all they need, which --help does not.
-    from crawler.run.crawl import run
+def _is_wanted(request: CrawlRequest, settings: Settings) -> bool:
+    """Ask on a terminal whether a range is wanted that would take more than a day."""
+    if request.start is None or request.stop is None or not settings.rate:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    from crawler.store.opening import open_store
 
-    with stop_on_signals() as stop, progress_bar(label(request)) as show:
-        return run(request, settings, stop_event=stop, on_progress=None if quiet else show)
+    blocks = open_store(settings.store).list_blocks(request.start, request.stop, timeout=60)
+    left = request.stop - request.start - sum(info.settled for info in blocks)
+    days = left / settings.rate / 86_400
+    if days <= 1:
+        return True
+    sample = command(["crawl", str(request.start), str(request.stop), "--sample", "200"])
+    sys.stderr.write(
+        f"{left:,} numbers at {settings.rate:g} a second take {days:.1f} days. "
+        f"A pilot says beforehand what would come of it:\n  {sample}\n"
+        "Crawl them all now? (--yes does not ask) [y/N] "
+    )
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _tell(answer: Answer, args: argparse.Namespace) -> None:
@@ -193,6 +226,11 @@ def _lines(order: "OrderAnswer") -> Iterator[str]:
         yield f"{order.left} are left, time ran out: repeat the command with --order {order.order}"
 
 
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Ctrl-C, the end that a supervisor asks for, and a terminal that is closed."""
+
 EXIT_AT_ONCE = 130
 """What a shell expects of a program that Ctrl-C ended."""
 
@@ -202,7 +240,7 @@ _SECOND = b"\nEnded at once. Run the same command again: it goes on where the st
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets; the second ends the process, code 130.
+    """Yield an event that the first stop signal sets; the second ends the process, code 130.
 
     Only for the main thread. Blocks are written whole or not at all, so that ending at once loses
     at most the work of a minute.
@@ -216,12 +254,14 @@ def stop_on_signals() -> Iterator[threading.Event]:
         nonlocal heard
         heard += 1
         if heard > 1:
-            os.write(2, _SECOND)
+            with contextlib.suppress(OSError):
+                os.write(2, _SECOND)
             os._exit(EXIT_AT_ONCE)
         stop.set()
-        os.write(2, _FIRST)
+        with contextlib.suppress(OSError):  # a closed terminal takes no words
+            os.write(2, _FIRST)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
         yield stop
     finally:

@@ -135,7 +135,11 @@ def _show(answer: Any, store: str, args: argparse.Namespace, say: Any) -> None:
     for song_num, info in _some_tuples(store):
         say(f"  ({song_num}, {json.dumps(info, ensure_ascii=False)})")
     say(f"The blocks, one line of JSON for each number: {Path(store, 'songs')}")
-    say(f"More: {command(['status', '--store', store])}")
+    say(f"The coverage page, for a browser: {Path(store, 'status.html')}")
+    say("More:")
+    say(f"  {command(['status', '--store', store])}")
+    say(f"  {command(['verify', '1', '2001', '--store', store])}")
+    say(f"  {command(['export', 'songs.jsonl', '--store', store])}")
 
 
 def _some_tuples(store: str, how_many: int = 3) -> list[tuple[int, Any]]:

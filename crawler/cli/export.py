@@ -15,6 +15,7 @@ from crawler.cli.options import (
 )
 from crawler.errors import CrawlerError
 from crawler.request.crawl_request import songs
+from crawler.settings.reading import repeat_options
 
 _DESCRIPTION = """\
 Write all records of a store to one file, whose extension says in which format, or to a folder.
@@ -194,6 +195,7 @@ def rebuild(args: argparse.Namespace) -> int:
         print(f"{report.without_raw:,} had no body, {report.refused:,} were refused:")
         for num, why in report.first_troubles.items():
             print(f"  song {num}: {why}")
-        go_on = command(["crawl", str(start), str(stop), "--store", into])
+        options = repeat_options(settings) or []
+        go_on = command(["crawl", str(start), str(stop), *options, "--store", into])
         print(f"To ask the site for these alone: {go_on}")
     return 3 if left else 0

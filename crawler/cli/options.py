@@ -1,11 +1,13 @@
 """What commands share: options, the settings and ranges they make, and words for people."""
 
 import argparse
+import contextlib
 import getpass
 import logging
 import os
 import re
 import shlex
+import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,19 +18,44 @@ from urllib.parse import urlencode
 from crawler.answer import Answer, why_not_complete
 from crawler.errors import CrawlerError, RequestError
 from crawler.logs import configure_logging
+from crawler.page.runs import failure_sentence, is_worth_repeating
 from crawler.request.crawl_request import CrawlRequest, parse_request, songs
 from crawler.settings.reading import MAX_SONG_NUM, SETTINGS, Settings, read_settings
 
 
 def program() -> str:
-    """Return how this program was called, so that what is printed can be pasted."""
+    """Return this program's name, for usage and errors."""
     called = Path(sys.argv[0]).name
     return "python -m crawler" if called.startswith("__main__") else called
 
 
 def command(arguments: Sequence[str]) -> str:
-    """Write a command line that a shell reads as it stands."""
-    return f"{program()} {shlex.join(arguments)}"
+    """Write a command line that a shell reads as it stands, and finds what runs here.
+
+    A Python or program that is not found under its name is written with its path, as in a virtual
+    environment that is not active.
+    """
+    called = Path(sys.argv[0])
+    if called.name.startswith("__main__"):
+        return f"{_python()} -m crawler {shlex.join(arguments)}"
+    name = called.name if shutil.which(called.name) else _short_path(called)
+    return f"{name} {shlex.join(arguments)}"
+
+
+def _python() -> str:
+    here = Path(sys.executable)
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found is not None and Path(found).parent == here.parent:
+            return name
+    return _short_path(here)
+
+
+def _short_path(path: Path) -> str:
+    """Write a path from the working directory, where it lies below."""
+    with contextlib.suppress(ValueError):
+        path = Path(os.path.abspath(path)).relative_to(Path.cwd())  # noqa: PTH100 - links stay links
+    return shlex.quote(str(path))
 
 
 def caller() -> str:
@@ -53,13 +80,13 @@ def size(number_of_bytes: int) -> str:
 
 
 def answer_lines(answer: Answer, repeat: str) -> list[str]:
-    """Return what a run did, why it ended, and the command that goes on where it stopped.
+    """Return what a run did, why it ended, what failed and why, and how to go on.
 
     Args:
         answer: What the run reported.
         repeat: The command line that was run.
     """
-    here = songs(answer.start, answer.stop)
+    here = songs(answer.start, answer.stop, answer.noun)
     lines = [
         f"{here[0].upper()}{here[1:]}: {answer.found:,} found, {answer.missing:,} missing, "
         f"{answer.failed:,} failed; {answer.skipped:,} were settled before.",
@@ -69,7 +96,19 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
     if answer.complete:
         return [*lines, "Complete: every number is settled."]
     left = f"{answer.remaining:,} not asked, {answer.failed:,} failed"
-    return [*lines, f"Not complete: {left}. {why_not_complete(answer)}", f"To go on: {repeat}"]
+    failures: dict[str, int] = answer.__dict__.get("failures", {})
+    lines += [f"Not complete: {left}. {why_not_complete(answer)}", *_failure_lines(failures)]
+    if failures and not answer.remaining and not any(map(is_worth_repeating, failures)):
+        return [*lines, "Repeating the command will not help: see to what failed first."]
+    return [*lines, f"To go on: {repeat}"]
+
+
+def _failure_lines(failures: Mapping[str, int]) -> list[str]:
+    helps = {True: "worth asking again later", False: "asking again will not help"}
+    return [
+        f"  failed: {number:,} {kind}: {failure_sentence(kind)}; {helps[is_worth_repeating(kind)]}"
+        for kind, number in failures.items()
+    ]
 
 
 def error_lines(error: CrawlerError, given: dict[str, str]) -> list[str]:
@@ -168,16 +207,17 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def checked_request(fields: Mapping[str, str], *, deployed_rate: float = 0) -> CrawlRequest:
+def checked_request(fields: Mapping[str, str], *, max_range: int = MAX_SONG_NUM) -> CrawlRequest:
     """Check words of the command line as if they were the query of a request to the function.
 
     Args:
         fields: By the names of the function's parameters, such as `start`.
-        deployed_rate: Requests per second; 0: no limit.
+        max_range: Longest range that is done without --fan-out.
 
     Raises:
         RequestError: With what is wanted, in words for a command line.
     """
+    query = urlencode(fields)
     try:
         return parse_request(
             "GET",
@@ -185,9 +225,9 @@ def checked_request(fields: Mapping[str, str], *, deployed_rate: float = 0) -> C
             None,
             lambda _size: b"",
             0,
-            query=urlencode(fields),
-            max_range=MAX_SONG_NUM,  # CRAWLER_MAX_RANGE guards against callers, not oneself
-            deployed_rate=deployed_rate,
+            query=query,
+            max_range=max_range,
+            deployed_rate=0,
         )
     except RequestError as error:
         raise _in_words_of_the_command_line(error) from None
@@ -209,4 +249,5 @@ def _in_words_of_the_command_line(error: RequestError) -> RequestError:
     field = error.field or ""
     option = field.upper() if field in ("start", "stop") else f"--{field.replace('_', '-')}"
     message = str(error).partition(": ask for")[0].replace(field, option, 1)
+    message = message.replace("set fan_out to hand", "--fan-out hands")
     return RequestError(error.status, error.code, error.field, message)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from crawler.answer import GENIUS, noun_of
 from crawler.cli.options import (
     VERBATIM,
     caller,
@@ -18,12 +19,14 @@ from crawler.cli.options import (
     store_settings_of,
 )
 from crawler.errors import CrawlerError
+from crawler.page.runs import failure_sentence
 from crawler.page.status_page import status_page
 from crawler.request.crawl_request import songs
-from crawler.settings.reading import Settings
+from crawler.settings.reading import Settings, repeat_options
 from crawler.store.block import BlockInfo
 from crawler.store.contract import Store
 from crawler.store.coverage import Coverage, coverage_of
+from crawler.store.identity import read_identity
 from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
 
 if TYPE_CHECKING:
@@ -92,7 +95,7 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         print(msgspec.json.encode(held).decode())
         return 0
-    for line in _status_lines(held, settings.store, settings.rate):
+    for line in _status_lines(held, settings, _noun(store)):
         print(line)
     if args.html:
         print(f"The page: {args.html}")
@@ -109,12 +112,13 @@ def verify(args: argparse.Namespace) -> int:
 
     start, stop_num = checked_range(args.start, args.stop)
     settings = store_settings_of(args)
-    report = prove(_open(settings.store), start, stop_num, timeout=READ_SECONDS)
+    store = _open(settings.store)
+    report = prove(store, start, stop_num, timeout=READ_SECONDS)
     if args.json:
         print(msgspec.json.encode(report).decode())
     else:
-        print(_verdict(report))
-        for line in _unproven_lines(report.unproven, settings.store):
+        print(_verdict(report, _noun(store)))
+        for line in _unproven_lines(report.unproven, settings):
             print(line)
     return 0 if report.problem is None and not report.failed else 3
 
@@ -162,8 +166,8 @@ def _open(location: str) -> Store:
     return open_store(location)
 
 
-def _verdict(report: "VerifyReport") -> str:
-    here = songs(report.start, report.stop)
+def _verdict(report: "VerifyReport", noun: str) -> str:
+    here = songs(report.start, report.stop, noun)
     if report.problem is not None:
         return f"Not proven, {here}: {report.problem}."
     known = f"{report.found:,} found, {report.missing:,} missing"
@@ -172,58 +176,66 @@ def _verdict(report: "VerifyReport") -> str:
     return f"Proven: each of {here} has exactly one record: {known}."
 
 
-def _status_lines(held: Coverage, location: str, rate: float) -> Iterator[str]:
+def _noun(store: Store) -> str:
+    known = read_identity(store, timeout=LIST_SECONDS)
+    return noun_of(GENIUS if known is None else known.source)
+
+
+def _status_lines(held: Coverage, settings: Settings, noun: str) -> Iterator[str]:
+    location = settings.store
     if held.first_num is None or held.last_num is None:
-        yield f"{location} holds no songs yet."
-        yield f"To begin: {command(['crawl', '1', '2001', '--store', location])}"
+        yield f"{location} holds no {noun}s yet."
+        yield f"To begin: {_crawl_again(1, 2001, settings=settings)}"
         return
-    here = songs(held.first_num, held.last_num + 1)
+    here = songs(held.first_num, held.last_num + 1, noun)
     yield f"{location}: {here} in {count(held.blocks, 'block')}."
     yield f"{held.found:,} found, {held.missing:,} missing, {held.failed:,} failed."
     if held.oldest_fetched_at is not None:
-        yield f"Last found: song {held.last_found}. Oldest record: {_time(held.oldest_fetched_at)}."
+        yield f"Last found: {noun} {held.last_found}. Oldest record: {_time(held.oldest_fetched_at)}."
     for reason, how_many in held.reasons.items():
-        named = _some(held.failed_nums.get(reason, []), how_many)
-        yield f"  failed: {how_many:,} {reason}{named}"
+        named = _some(held.failed_nums.get(reason, []), how_many, noun)
+        yield f"  failed: {how_many:,} {reason}{named}: {failure_sentence(reason)}"
     if held.next_try_at is not None:
         yield f"What failed is worth asking again from {_time(held.next_try_at)}."
-    yield from _gap_lines(held)
-    yield from _unproven_lines(held.unproven, location)
-    yield from _odd_time_lines(held.odd_times, location)
-    yield _left(held.not_asked, rate)
+    yield from _gap_lines(held, noun)
+    yield from _unproven_lines(held.unproven, settings)
+    yield from _odd_time_lines(held.odd_times, settings)
+    yield _left(held.not_asked, settings.rate)
 
 
-def _unproven_lines(stretches: Sequence[tuple[int, int]], location: str) -> Iterator[str]:
+def _unproven_lines(stretches: Sequence[tuple[int, int]], settings: Settings) -> Iterator[str]:
     """Name long stretches of missing numbers without proof, with what asks them again."""
     for start, stop in stretches[:_SHOWN_GAPS]:
-        again = command(
-            ["crawl", str(start), str(stop), "--recheck", "missing", "--store", location]
-        )
+        again = _crawl_again(start, stop, "--recheck", "missing", settings=settings)
         yield f"  missing without proof that the site was well: {songs(start, stop)}"
         yield f"    to ask them again: {again}"
     if len(stretches) > _SHOWN_GAPS:
         yield f"  and {len(stretches) - _SHOWN_GAPS:,} more such stretches"
 
 
-def _odd_time_lines(stretches: Sequence[tuple[int, int]], location: str) -> Iterator[str]:
+def _odd_time_lines(stretches: Sequence[tuple[int, int]], settings: Settings) -> Iterator[str]:
     """Name blocks with times that cannot be, with what asks them again."""
     for start, stop in stretches[:_SHOWN_GAPS]:
-        refresh = ["--refresh-older-than-days", "0"]
-        again = command(["crawl", str(start), str(stop), *refresh, "--store", location])
+        again = _crawl_again(start, stop, "--refresh-older-than-days", "0", settings=settings)
         yield f"  times that cannot be, of a machine whose clock was wrong: {songs(start, stop)}"
         yield f"    to ask them again: {again}"
 
 
-def _some(nums: list[int], how_many: int) -> str:
+def _crawl_again(start: int, stop: int, *how: str, settings: Settings) -> str:
+    options = [*how, *(repeat_options(settings) or []), "--store", settings.store]
+    return command(["crawl", str(start), str(stop), *options])
+
+
+def _some(nums: list[int], how_many: int, noun: str) -> str:
     """Return numbers to look at, in brackets; without commas, since they are to be pasted."""
     shown = ", ".join(str(num) for num in nums[:_SHOWN_NUMS])
     such_as = "such as " if how_many > min(len(nums), _SHOWN_NUMS) else ""
-    return f" ({such_as}{'song' if how_many == 1 else 'songs'} {shown})" if shown else ""
+    return f" ({such_as}{noun if how_many == 1 else noun + 's'} {shown})" if shown else ""
 
 
-def _gap_lines(held: Coverage) -> Iterator[str]:
+def _gap_lines(held: Coverage, noun: str) -> Iterator[str]:
     for gap in held.gaps[:_SHOWN_GAPS]:
-        yield f"  not asked: {gap.not_asked:,} of {songs(gap.start, gap.stop)}"
+        yield f"  not asked: {gap.not_asked:,} of {songs(gap.start, gap.stop, noun)}"
     more = len(held.gaps) - _SHOWN_GAPS + held.gaps_left_out
     if more > 0:
         yield f"  and {count(more, 'more gap')}"

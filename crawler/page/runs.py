@@ -3,11 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
 
+from crawler.frontier.verdict import FAILURE_KINDS
 from crawler.store.block import BLOCK_SIZE, BlockInfo
 from crawler.store.coverage import failed_nums
 from crawler.store.run_objects import RunObject
@@ -154,9 +156,35 @@ class Failures(msgspec.Struct):
     places_left_out: int
 
     @property
+    def sentence(self) -> str:
+        """What it means, in words."""
+        return failure_sentence(self.reason)
+
+    @property
     def all_named(self) -> bool:
         """Whether `nums` are all there are, so that nobody need be told where they lie."""
         return len(self.nums) == self.failed
+
+
+def failure_sentence(kind: str) -> str:
+    """Return what a kind of failure means, in words: "the certificate is not valid for the host"."""
+    if not kind.startswith("http_"):
+        return FAILURE_KINDS.get(kind, "several kinds" if kind == "other" else kind)
+    status = kind.removeprefix("http_")
+    phrase = {str(known.value): known.phrase for known in HTTPStatus}.get(status, "")
+    return f"the site answers {status} {phrase}".rstrip()
+
+
+def is_worth_repeating(kind: str) -> bool:
+    """Whether asking again later may help, without anything being mended here or there."""
+    status = kind.removeprefix("http_")
+    if status.isdecimal():
+        return not 400 <= int(status) < 500 or int(status) in _PASSING
+    return kind not in _LASTING
+
+
+_LASTING = {"redirect", "too_large", "robots", "function"}
+_PASSING = {401, 403, 408, 421, 425, 429}
 
 
 def group_failures(blocks: Iterable[BlockInfo]) -> list[Failures]:

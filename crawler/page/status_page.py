@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from crawler.answer import GENIUS, noun_of
 from crawler.errors import StoreError
 from crawler.page.map import STATES, CoverageMap, coverage_map, densest, stretches
 from crawler.page.runs import Failures, course, forecast, group_failures, progress
@@ -61,6 +62,7 @@ def status_page(
     # What failed has times of its own, whatever the pace.
     end = forecast(points, left, now) if line.not_asked else None
     failures = group_failures(blocks)
+    noun = noun_of(blocks[-1].source if blocks else GENIUS)
     scripts = [_asset(name) for name in _SCRIPTS]
     style = _asset("page.css")
     text: str = _template().render(
@@ -85,10 +87,24 @@ def status_page(
         failures=failures,
         example=_example(failures, line),
         runs=runs[:SHOWN_RUNS],
+        options=known_options(runs),
+        shown=_shown(runs),
+        noun=noun,
         points=points,
-        data=_data(held, line, runs[:SHOWN_RUNS], points, end),
+        data=_data(held, line, runs[:SHOWN_RUNS], points, end) | {"noun": f"{noun}s".capitalize()},
     )
     return text.encode(errors="replace").decode()  # a folder's name may hold half a character
+
+
+def known_options(runs: Sequence[RunObject]) -> list[str] | None:
+    """Return the options that crawl as the newest run did; None where no command can."""
+    return runs[0].options if runs else []
+
+
+def _shown(runs: Sequence[RunObject]) -> int:
+    """Choose the run that is shown first: the newest that asked something."""
+    asking = (index for index, run in enumerate(runs[:SHOWN_RUNS]) if run.answer.requests)
+    return next(asking, 0)
 
 
 def _number_line(
@@ -232,9 +248,10 @@ def some(nums: Sequence[int], total: int) -> str:
     return f"{shown} and {counted(total - len(nums))} more" if total > len(nums) else shown
 
 
-def crawl_command(start: int, stop: int, location: str) -> str:
+def crawl_command(start: int, stop: int, location: str, options: Sequence[str] = ()) -> str:
     """Write the command that fills a range of this store, as a shell reads it."""
-    return f"python -m crawler crawl {start} {stop} --store {shlex.quote(location)}"
+    words = ["python", "-m", "crawler", "crawl", str(start), str(stop), *options]
+    return shlex.join([*words, "--store", location])
 
 
 def share(part: int, whole: int) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from crawler.answer import numbered
 from crawler.errors import RequestError
 from crawler.request.incoming import (
     body_fields,
@@ -226,15 +227,13 @@ def _refuse(field: str, problem: str, message: str) -> NoReturn:
     raise RequestError(400, code, field, message)
 
 
-def songs(start: int, stop: int) -> str:
-    """Write a range as people do: "songs 1 to 2000" for `range(1, 2001)`."""
-    if stop <= start:
-        return "no songs"
-    return f"song {start}" if stop == start + 1 else f"songs {start} to {stop - 1}"
+def songs(start: int, stop: int, noun: str = "song") -> str:
+    """Write a range as people do: "songs 1 to 2000" for `range(1, 2001)`; to be pasted, so without commas."""
+    return numbered(start, stop, noun).replace(",", "")
 
 
-def label(request: CrawlRequest) -> str:
+def label(request: CrawlRequest, noun: str = "song") -> str:
     """Write what a run is about: its range, or its mode where it has none."""
     if request.start is None or request.stop is None:
-        return f"{request.mode} songs"
-    return songs(request.start, request.stop)
+        return f"{request.mode} {noun}s"
+    return songs(request.start, request.stop, noun)

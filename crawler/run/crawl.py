@@ -277,5 +277,7 @@ def run(
         on_progress=on_progress,
         stop_event=stop_event or threading.Event(),
     )
+    answer.__dict__["failures"] = dict(made.writer.failures.most_common())
+    answer.__dict__["source"] = mine.source
     answer.__dict__["draw_map"] = lambda: map_strip(index.listing.values())
     return answer

@@ -15,6 +15,7 @@ from typing import Any, Self, TextIO
 import msgspec
 
 from crawler.frontier.frontier import Frontier
+from crawler.frontier.verdict import FAILURE_KINDS
 from crawler.run.writer import Writer
 
 logger = logging.getLogger("crawler")
@@ -25,6 +26,11 @@ STATUS_SECONDS = 60.0
 END_SECONDS = 2.0
 """So long the end of a run waits for what is being told."""
 MAX_SAMPLES = 240
+
+SILENCE_SECONDS = 3.0
+"""A site that has not answered at all for so long is told."""
+
+_UNREACHED = {"connect", "connection", "dns", "tls", "timeout"}
 
 # Short, so that 80 columns hold it; how many there are in all stands in the label.
 _KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
@@ -105,6 +111,7 @@ class Housekeeper:
         self._started_at = time.monotonic()
         self._recent: list[tuple[float, int]] = [(self._started_at, 0)]
         self._sample_every = 1.0
+        self._is_silence_told = False
         self._threads = [_thread("time", self._keep_time)]
         if on_progress is not None:
             self._threads.append(_thread("progress", self._every, TURN_SECONDS, self._report))
@@ -155,6 +162,22 @@ class Housekeeper:
             if now - logged_at >= LOG_SECONDS:
                 logged_at = now
                 self._log()
+            if not self._is_silence_told and now - self._started_at >= SILENCE_SECONDS:
+                self._is_silence_told = True
+                self._tell_silence()
+
+    def _tell_silence(self) -> None:
+        """Tell that nothing has come of the first requests, while the run goes on trying."""
+        tally = self._frontier.tally
+        if not tally.requests or tally.found or tally.missing or not set(tally.kinds) <= _UNREACHED:
+            return
+        why = tally.kinds.most_common(1)
+        logger.warning(
+            "the site has not answered for %g s (%s); the run goes on trying",
+            SILENCE_SECONDS,
+            FAILURE_KINDS[why[0][0]] if why else "nothing has come back",
+            extra={"event": "site_silent"},
+        )
 
     def _every(self, seconds: float, action: Callable[[], None]) -> None:
         while not self._ended.wait(seconds):

@@ -24,7 +24,7 @@ from crawler.run.monitor import STATUS_SECONDS, Housekeeper, Progress
 from crawler.run.raw import RawKeeper
 from crawler.run.store_index import STORE_SECONDS, StoreIndex
 from crawler.run.writer import GIVE_UP_SECONDS, MAX_PENDING_BLOCKS, Writer
-from crawler.settings.reading import Settings
+from crawler.settings.reading import Settings, repeat_options
 from crawler.source.source import Source, traits_of
 from crawler.steps import execute_async_event_loop, open_engine
 from crawler.store import control
@@ -227,6 +227,7 @@ class Run:
             connections=settings.connections,
             engine=engine,
             samples=list(self.keeper.samples),
+            options=repeat_options(settings),
         )
         if self.is_unattended and answer.stopped_by == "unauthorized":
             self._hold()

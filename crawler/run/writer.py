@@ -107,6 +107,8 @@ class Writer:
         """
         self.blocks_written = 0
         self.lost: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        """Numbers that failed, by kind."""
         self._save, self._on_stored, self._on_trouble = save, on_stored, on_trouble
         self._give_up_seconds, self._give_up_at = give_up_seconds, float("inf")
         self._max_pending_blocks = max_pending_blocks
@@ -144,6 +146,7 @@ class Writer:
         with self._lock:
             block = self._open.get(first) or self._begin(first)
             if record.outcome == "failed":
+                self.failures[record.error or "unknown"] += 1
                 _postpone(record, block.failed_runs.get(num, 0) + 1)
             if num in block.newest:  # else the merge would keep the record from the future
                 record.fetched_at = max(record.fetched_at, block.newest[num] + _MICROSECOND)

@@ -40,6 +40,7 @@ __all__ = [
     "is_loopback",
     "read_env_file",
     "read_settings",
+    "repeat_options",
 ]
 
 logger = logging.getLogger("crawler")
@@ -119,6 +120,25 @@ def read_settings(
         problems[0].also = problems[1:]
         raise problems[0]
     return settings
+
+
+def repeat_options(settings: Settings) -> list[str] | None:
+    """Return the options by which a command crawls the same site in the same way as these settings.
+
+    None where a function was handed in, which no command can name.
+    """
+    if settings.function is not None and settings.function.startswith("own:"):
+        return None
+    options = []
+    usual = Settings()
+    if settings.function is None and settings.source != usual.source:
+        options += ["--source", settings.source]
+    if settings.function is not None:
+        options += ["--function", settings.function]
+    own = usual.base_url if settings.function else load_declaration(settings.source).base_url
+    if settings.base_url != own:
+        options += ["--base-url", settings.base_url]
+    return options
 
 
 def is_loopback(url: str) -> bool:

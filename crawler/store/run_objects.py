@@ -34,6 +34,8 @@ class RunObject(msgspec.Struct, kw_only=True):
         engine: How they were sent.
         samples: Its course: `[seconds, requests, found, missing, failed, retries,
             latency_seconds, paused]`, counts and the sum of latencies since the start.
+        options: What a command has to name to crawl the same site in the same way, such as
+            `--source FILE`; None where no command can.
     """
 
     started_at: datetime
@@ -43,6 +45,7 @@ class RunObject(msgspec.Struct, kw_only=True):
     connections: int
     engine: str
     samples: list[Any]
+    options: list[str] | None = []
 
 
 def run_name(started_at: datetime, run_id: str) -> str:

@@ -71,7 +71,7 @@
     const parts = [[found, "found"], [missing, "missing"], [failed, "failed"], [stop - start - found - missing - failed, "not asked"]];
     const words = { settled: "settled", partly: "partly settled", failed: "some failed", not_asked: "not asked", beyond: "beyond the end" };
     const counts = parts.filter(([number]) => number).map(([number, word]) => `${count(number)} ${word}`).join(", ");
-    return `Songs ${range(start, stop)}: ${counts} (${words[data.states[state]]})`;
+    return `${data.noun} ${range(start, stop)}: ${counts} (${words[data.states[state]]})`;
   }
 
   function colourOf(index) {
@@ -110,7 +110,7 @@
             afterBuildTicks: (axis) => { axis.ticks = Array.from({ length: rows }, (_, row) => ({ value: row })); } },
         },
         plugins: { legend: { display: false }, tooltip: { displayColors: false, callbacks: {
-          title: (items) => items.length ? `Songs ${range(...data.cells[items[0].dataIndex])}` : "",
+          title: (items) => items.length ? `${data.noun} ${range(...data.cells[items[0].dataIndex])}` : "",
           label: (item) => sayCell(item.dataIndex).split(": ")[1],
         } } },
       },
@@ -241,7 +241,7 @@
   if (data.cells.length) drawMap();
   if (data.progress.length) drawProgress();
   if (data.runs.length) {
-    showRun(0);
+    showRun(Number(byId("which").value));
     byId("which").addEventListener("change", (event) => showRun(Number(event.target.value)));
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
