@@ -45,8 +45,10 @@ FAULT_ROWS = {
     "C3": "a byte order mark is accepted",
     "C4": "another shape or another song is never stored",
     "C5": "odd titles are kept as they are",
-    "C6": "404 and 410 are believed, and asked once",
+    "C6": "404, 410 and 451 are missing, and asked once",
     "C7": "a refused token ends the run, and what was settled is stored",
+    "C8b": "a passing status is tried again, whatever its number",
+    "C9": "no lying spell of ten and more answers is believed",
     "C8": "any other status fails with its number",
     "C10": "a field of another type never costs the song",
     # Pace and overload.
@@ -57,6 +59,7 @@ FAULT_ROWS = {
     "D5": "a dead site costs a bounded number of requests",
     "D6": "an outage loses nothing, and the pace comes back",
     "D7": "no burst follows a jump of the clock",
+    "D7b": "a number that alone answers 429 fails by itself",
     "D8": "the pace holds for a minute",
     "D9": "robots.txt is obeyed as its standard says",
     # The store.
@@ -74,6 +77,7 @@ FAULT_ROWS = {
     "E10c": "a mount without synced folders, stable inodes and fine times works",
     "E10d": "a mount without locks is refused, a lock file left behind holds up nobody",
     "E11": "numbers that always fail do not use up the next run",
+    "E11b": "a cluster of dead pages costs only itself",
     "E12": "stop orders and pauses from elsewhere are obeyed within 10 s",
     "E13": "times of a wrong clock are named, and a refresh asks them again",
     "E14": "a damaged download is tried again, what is no file is named and left alone",

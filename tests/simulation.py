@@ -63,6 +63,7 @@ class Crawl:
     Attributes:
         starts: When each attempt was handed out, seconds.
         sent: The number of each, in the same order.
+        attempts: What was handed out, in the same order.
         on_replies: Told of replies before they are handed back.
         records: Each number's records, in the order of arrival.
     """
@@ -91,6 +92,7 @@ class Crawl:
         self.records: dict[Any, list[Record]] = {}
         self.starts: list[float] = []
         self.sent: list[Any] = []
+        self.attempts: list[Attempt] = []
         self.frontier = Frontier(
             policy,
             rate_limiter=self.rate_limiter,
@@ -116,6 +118,11 @@ class Crawl:
             self._on_record(record)
 
     @property
+    def asked(self) -> list[Any]:
+        """The numbers that were handed out, canaries left out."""
+        return [attempt.song_num for attempt in self.attempts if not attempt.is_canary]
+
+    @property
     def outcomes(self) -> dict[Any, str]:
         """The outcome of each number that has exactly one record."""
         return {num: only[0].outcome for num, only in self.records.items() if len(only) == 1}
@@ -135,6 +142,7 @@ class Crawl:
             for attempt in attempts:
                 self.starts.append(now)
                 self.sent.append(attempt.song_num)
+                self.attempts.append(attempt)
                 arrives = now + self.latency * self.random.uniform(0.5, 1.0)
                 landing = (arrives, next(self._order), self.answer(attempt, now))
                 heapq.heappush(self._flying, landing)

@@ -17,7 +17,8 @@ FLOORS = (
     ("source", "source fields values compiled pages declaration declared"),
     ("settings", "settings reading __main__"),
     ("request", "incoming crawl_request"),
-    ("frontier", "work verdict backlog retries rate_limiter site_health host frontier"),
+    ("frontier", "work verdict backlog retries rate_limiter circuit_breaker site_health"),
+    ("frontier", "canaries proof ledger host frontier"),
     ("engines", "contract body room details resolver guard reading connections wire_errors"),
     ("engines", "adapter session robots heeding outcome requests_engine"),
     ("engines", "curl_handles curl_answers curl_lane curl_engine"),
@@ -44,7 +45,7 @@ the folders stand in one order, too; a new module is put where it belongs."""
 
 ORDER = tuple(f"{folder}.{name}".lstrip(".") for folder, names in FLOORS for name in names.split())
 
-MAX_LINES = 350  # a module longer than this has two duties
+MAX_LINES = 370  # a module longer than this has two duties
 
 HEAVY = (
     "dotenv",

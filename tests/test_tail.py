@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.verdict import Reply
 from crawler.plan.tail import TailSupply
 from crawler.store.block import block_first
@@ -20,12 +21,16 @@ def tail_after(last_found=0, **options) -> TailSupply:
     return TailSupply(last_found, is_new_block=lambda _first: True, **options)
 
 
+CANARY = 10**9
+
+
 def crawl_over(tail, answer, **options) -> Crawl:
-    """Make a crawl of the tail's numbers, which tells it each outcome."""
+    """Make a crawl of the tail's numbers, which tells it each outcome; one song is known before."""
     options.setdefault("rate", 0)
+    options.setdefault("known", KnownSongs(published=[CANARY]))
     return Crawl(
         supply=tail,
-        answer=answer,
+        answer=lambda a, now: found(a) if a.song_num == CANARY else answer(a, now),
         on_record=lambda record: tail.note(record.song_num, record.outcome == "found"),
         **options,
     )
@@ -45,7 +50,7 @@ def test_the_tail_ends_after_a_thousand_missing_in_a_row(there, end, connections
     tail = tail_after(0)
     crawl = crawl_over(tail, songs(*there), connections=connections).run()
     assert crawl.frontier.stopped_by == "done"
-    assert sorted(crawl.sent) == list(range(1, end + 1))
+    assert sorted(crawl.asked) == list(range(1, end + 1))
     assert tail.exhausted
     assert tail.last_found == end - 1000
 
@@ -59,7 +64,7 @@ def test_a_song_that_is_found_late_lengthens_the_tail():
         return Reply(attempt, status=404)
 
     crawl = crawl_over(tail_after(0), answer).run()
-    assert set(crawl.sent) == set(range(1, 2000))
+    assert set(crawl.asked) == set(range(1, 2000))
 
 
 @pytest.mark.parametrize("connections", [1, 64])
@@ -95,7 +100,7 @@ def test_a_run_that_is_closed_does_not_wait_for_the_tail(moment):
 def test_a_limit_ends_the_tail(limit):
     """After so many numbers, whatever is found."""
     crawl = crawl_over(tail_after(100, limit=limit), found).run()
-    assert sorted(crawl.sent) == list(range(101, 101 + limit))
+    assert sorted(crawl.asked) == list(range(101, 101 + limit))
     assert crawl.frontier.stopped_by == "done"
 
 
@@ -103,7 +108,7 @@ def test_a_limit_ends_the_tail(limit):
 def test_the_last_song_of_the_catalogue_ends_the_tail(last_song, end):
     """Nothing above it is ever asked."""
     crawl = crawl_over(tail_after(100, last_song=last_song), songs()).run()
-    assert sorted(crawl.sent) == list(range(101, end + 1))
+    assert sorted(crawl.asked) == list(range(101, end + 1))
     assert crawl.frontier.stopped_by == "done"
 
 
@@ -115,7 +120,7 @@ def test_a_tail_begins_where_a_fill_ends():
     crawl = crawl_over(tail, songs(3, 1200, 1600))
     while not crawl.is_over:
         crawl.run(seconds=1)
-    assert sorted(crawl.sent) == [3, 1200, *range(1500, 2601)]
+    assert sorted(crawl.asked) == [3, 1200, *range(1500, 2601)]
     assert tail.supplied == 1101
     assert tail.missing_at_end == 1000
 
@@ -129,7 +134,7 @@ def test_fill_and_tail_share_a_limit(limit):
     crawl = crawl_over(tail, songs(3, 1200))
     while not crawl.is_over:
         crawl.run(seconds=1)
-    assert sorted(crawl.sent) == [3, 1200, *range(1500, 2500)][:limit]
+    assert sorted(crawl.asked) == [3, 1200, *range(1500, 2500)][:limit]
 
 
 def test_a_tail_that_must_end_waits_for_no_outcome():

@@ -25,9 +25,14 @@ from crawler.frontier.verdict import FAILURE_KINDS, Reply, judge
         ({"status": 504}, "retry", "http_504"),
         ({"status": 400}, "failed", "http_400"),
         ({"status": 418}, "failed", "http_418"),
-        ({"status": 451}, "failed", "http_451"),
+        ({"status": 451}, "missing", None),
         ({"status": 501}, "failed", "http_501"),
-        ({"status": 599}, "failed", "http_599"),
+        ({"status": 599}, "retry", "http_599"),
+        ({"status": 520}, "retry", "http_520"),
+        ({"status": 530}, "retry", "http_530"),
+        ({"status": 421}, "retry", "http_421"),
+        ({"status": 425}, "retry", "http_425"),
+        ({"status": 505}, "failed", "http_505"),
         ({"status": 204}, "failed", "http_204"),
         ({"status": 206}, "failed", "http_206"),
         ({"status": 304}, "failed", "http_304"),
@@ -69,7 +74,7 @@ def test_every_reply_has_a_kind_for_people(error):
     for status in [None, *range(100, 600)]:
         verdict = judge(Reply(None, status=status, error=error))
         if verdict.action == "missing":
-            assert error == "missing" or status in (404, 410)
+            assert error == "missing" or status in (404, 410, 451)
         else:
             assert verdict.kind in FAILURE_KINDS or verdict.kind == f"http_{status}"
             assert verdict.kind != "http_None"

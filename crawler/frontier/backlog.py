@@ -30,27 +30,36 @@ class Backlog:
         """Put an attempt back, to be handed out at `due` or later."""
         heapq.heappush(self._waiting, (due, next(self._order), attempt))
 
-    def prepare(self, wanted: int, now: float) -> int:
-        """Count the attempts that could start now, up to `wanted`; due retries come first."""
-        ready, waiting = self._ready, self._waiting
-        while len(ready) < wanted and waiting and waiting[0][0] <= now:
-            ready.append(heapq.heappop(waiting)[2])
-        if len(ready) < wanted and len(waiting) < MAX_WAITING:
-            self._fetch(wanted)
+    def put_first(self, attempts: list[Attempt]) -> None:
+        """Put attempts back that were never sent: they come before all others."""
+        self._ready.extendleft(reversed(attempts))
+
+    def prepare(self, wanted: int, now: float, *, is_failing: bool = False) -> int:
+        """Count the attempts that could start now, up to `wanted`.
+
+        Due retries and fresh numbers share what is wanted, so that a stretch of bad pages, tried
+        again and again, never keeps fresh numbers from being asked.
+
+        Args:
+            wanted: Attempts, > 0.
+            now: Monotonic seconds.
+            is_failing: Whether the last answer was a failure: a single one wanted is then fresh.
+        """
+        ready = self._ready
+        short = wanted - len(ready)
+        if short > 0:
+            waiting = self._waiting
+            if waiting and waiting[0][0] <= now:
+                self._fetch_due(len(ready) + (short + (not is_failing)) // 2, now)
+            if len(waiting) < MAX_WAITING:
+                self._fetch(wanted)
+            self._fetch_due(wanted, now)
         return min(wanted, len(ready))
 
     def pop(self, count: int) -> list[Attempt]:
         """Return the next attempts, no more than `prepare` counted."""
         popleft = self._ready.popleft
         return [popleft() for _ in range(count)]
-
-    def give_up_tried(self) -> list[Attempt]:
-        """Return those that wait for another try, or could have it now; none of them comes again."""
-        tried = [attempt for attempt in self._ready if attempt.requests]
-        tried += [attempt for _, _, attempt in self._waiting]
-        self._ready = deque(attempt for attempt in self._ready if not attempt.requests)
-        self._waiting.clear()
-        return tried
 
     @property
     def next_due(self) -> float | None:
@@ -61,6 +70,11 @@ class Backlog:
     def has_fresh(self) -> bool:
         """Whether a number that was never asked may still come."""
         return bool(self._jobs or self._ready)
+
+    def _fetch_due(self, wanted: int, now: float) -> None:
+        ready, waiting = self._ready, self._waiting
+        while len(ready) < wanted and waiting and waiting[0][0] <= now:
+            ready.append(heapq.heappop(waiting)[2])
 
     def _fetch(self, wanted: int) -> None:
         """Fill up with fresh numbers, each job in its turn, until none has any at hand."""

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from crawler.errors import StoreError
+from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.host import SUPPLY_SECONDS, Host
+from crawler.frontier.ledger import Ledger
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, Job, Policy, Tally
+from crawler.frontier.work import Attempt, Job, Policy
 from crawler.record import Record
 
 
@@ -38,10 +40,12 @@ class Frontier:
         *,
         rate_limiter: RateLimiter | None = None,
         deadline: float | None = None,
+        known: KnownSongs | None = None,
         on_record: Callable[[Record], None] | None = None,
+        on_proof: Callable[[list[int], int, datetime], None] | None = None,
+        on_first_found: Callable[[int], None] | None = None,
         on_pause: Callable[[float], None] | None = None,
         has_room: Callable[[], bool] | None = None,
-        last_known: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
         uniform: Callable[[float, float], float] = random.uniform,
@@ -53,10 +57,14 @@ class Frontier:
             rate_limiter: The pace, shared by all runs against the host; by default one of its own,
                 100 a second.
             deadline: End of the time budget, monotonic seconds; None for no end.
-            on_record: Gets each number's record once, under the lock, in the order of arrival.
+            known: Songs that are known to be there, for the proof of missing ones.
+            on_record: Gets each number's record once, under the lock. Without it nothing is stored,
+                and what the site says is missing needs no proof.
+            on_proof: Called before the records of missing numbers that a canary proved, under the
+                lock: the numbers, the canary, and when it was found.
+            on_first_found: Called with the first song found, under the lock.
             on_pause: Told the seconds of each pause the site asked for, under the lock.
             has_room: Asked before more is handed out; false while the store cannot keep up.
-            last_known: The last song the store knew before the run, for the watch on missing ones.
             clock: Monotonic seconds.
             wall: The time of day, aware.
             uniform: Randomness of the backoff.
@@ -64,19 +72,21 @@ class Frontier:
         self.policy = policy or Policy()
         self.stopped_by: str | None = None
         self.stop_detail = ""
-        self.tally, self.is_recording = Tally(), on_record is not None
+        ledger = Ledger(on_record)
+        self.tally, self.is_recording = ledger.tally, ledger.is_recording
         self._clock, self._closed_at = clock, math.inf
         self._deadline = math.inf if deadline is None else deadline
         self._has_room = has_room
         self._host = Host(
             rate_limiter or RateLimiter(100.0),
             self.policy,
-            self.tally,
+            ledger,
             stop=self._stop,
             deadline=self._deadline,
-            on_record=on_record,
+            known=known or KnownSongs(),
+            on_proof=on_proof,
+            on_first_found=on_first_found,
             on_pause=on_pause,
-            last_known=last_known,
             clock=clock,
             wall=wall,
             uniform=uniform,
@@ -225,12 +235,9 @@ class Frontier:
         finally:
             self._is_led = False
 
-    def _stop(self, reason: str, detail: str) -> bool:
-        """End the run, unless it has ended before; return whether this reason is the first."""
-        if self.stopped_by is not None:
-            return False
-        self.stopped_by, self.stop_detail = reason, detail
-        self._closed_at = self._clock()
-        self._due.notify_all()
-        self._turn.notify_all()
-        return True
+    def _stop(self, reason: str, detail: str) -> None:
+        if self.stopped_by is None:
+            self.stopped_by, self.stop_detail = reason, detail
+            self._closed_at = self._clock()
+            self._due.notify_all()
+            self._turn.notify_all()

@@ -1,20 +1,18 @@
 """What is asked of one host: which attempts may start now, and what follows from each reply."""
 
-import logging
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from crawler.frontier.backlog import Backlog
+from crawler.frontier.canaries import CanaryQueue, KnownSongs
+from crawler.frontier.ledger import Ledger
+from crawler.frontier.proof import MOST_HELD, Held, Proof
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.retries import http_date, retry_after_seconds, retry_at
+from crawler.frontier.retries import retry_at
 from crawler.frontier.site_health import SiteHealth
 from crawler.frontier.verdict import Reply, Verdict, judge
-from crawler.frontier.work import Attempt, Job, Policy, Tally
-from crawler.record import Record
-
-logger = logging.getLogger("crawler")
+from crawler.frontier.work import Attempt, Job, Policy
 
 SUPPLY_SECONDS = 0.02
 """How soon a supply that is still reading ahead, or a store without room, is asked again."""
@@ -24,9 +22,6 @@ IDLE_SECONDS = 0.5
 
 MAX_EXCUSES = 3
 """So often a number may meet an idle connection that was closed: the next one may be idle too."""
-
-MAX_TOLD = 5
-"""Different things that step 1 does wrong, told in one run; the records have them all."""
 
 
 class Host:
@@ -43,13 +38,14 @@ class Host:
         self,
         limiter: RateLimiter,
         policy: Policy,
-        tally: Tally,
+        ledger: Ledger,
         *,
-        stop: Callable[[str, str], bool],
+        stop: Callable[[str, str], None],
         deadline: float,
-        on_record: Callable[[Record], None] | None,
+        known: KnownSongs,
+        on_proof: Callable[[list[int], int, datetime], None] | None,
+        on_first_found: Callable[[int], None] | None,
         on_pause: Callable[[float], None] | None,
-        last_known: int | None,
         clock: Callable[[], float],
         wall: Callable[[], datetime],
         uniform: Callable[[float, float], float],
@@ -57,69 +53,112 @@ class Host:
         """Prepare; `stop` ends the run, with its reason and a detail. See `Frontier` for the rest."""
         self.in_flight = 0
         self.limiter = limiter
-        self._backlog, self._health = Backlog(), SiteHealth(self._end, last_known)
-        self._policy, self._tally, self._stop = policy, tally, stop
-        self._deadline = deadline
-        self._on_record, self._on_pause = on_record, on_pause
+        self._backlog = Backlog()
+        self._health = SiteHealth(
+            limiter,
+            stop=stop,
+            ask_canary=self._ask_for_health,
+            policy=policy,
+            deadline=deadline,
+            on_pause=on_pause,
+        )
+        self._policy, self.end = policy, stop
+        self._ledger, self._tally = ledger, ledger.tally
+        self._known, self._proofs = known, dict[Job, Proof]()
+        self._on_proof = on_proof
+        self._on_first_found = on_first_found or (lambda _song_num: None)
+        self._canaries = CanaryQueue()
+        self.ask = self._canaries.ask
         self._clock, self._wall, self._uniform = clock, wall, uniform
-        self._is_broken = False
-        self._told: set[str] = set()
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list."""
         self._backlog.add_job(job)
+        if self._ledger.is_recording:  # so all its items are numbers
+            self._proofs[job] = Proof(
+                self,
+                job,
+                self._known,
+                self._on_first_found,
+                probe_seconds=self._policy.probe_seconds,
+            )
 
     # Handing out.
 
     def take(self, wanted: int, now: float) -> tuple[list[Attempt], float]:
         """Hand out at most so many attempts; return in how many seconds there may be more."""
-        wanted, wait = self._allowance(wanted, now)
-        if wanted:
-            wanted, wait = self._grant(wanted, now)
-        attempts = self._hand_out(wanted, now) if wanted else []
-        self._give_up_if_broken()
+        resume_at = self.limiter.resume_at
+        if resume_at > now:
+            attempts, wait = list[Attempt](), resume_at - now
+            self._health.check_pause(now)
+        elif self._canaries:
+            attempts, wait = self._take_canaries(wanted, now)
+        else:
+            allowed, wait = self._allowance(wanted, now)
+            if allowed:
+                allowed, wait = self._grant(allowed, now)
+            attempts = self._hand_out(allowed, now) if allowed else []
+            if not attempts and self._canaries:
+                attempts, wait = self._take_canaries(wanted, now)
         return attempts, min(wait, IDLE_SECONDS)
 
     def put_back(self, attempts: list[Attempt]) -> None:
         """Take back attempts whose request was never sent."""
-        now = self._clock()
+        unsent = [attempt for attempt in attempts if attempt.is_out]
+        for attempt in unsent:
+            attempt.is_out = False
+            self.in_flight -= 1
+            self._tally.requests -= 1
+            self._tally.retries -= attempt.requests > 0
+        self._canaries.put_first([attempt for attempt in unsent if attempt.is_canary])
+        self._backlog.put_first([attempt for attempt in unsent if not attempt.is_canary])
+
+    def _take_canaries(self, wanted: int, now: float) -> tuple[list[Attempt], float]:
+        left = self._requests_left
+        if left <= 0:
+            self.end("daily_cap", "")
+            return [], 0.0
+        granted, wait = self.limiter.grant(min(wanted, int(min(left, len(self._canaries)))), now)
+        attempts = self._canaries.pop(granted)
         for attempt in attempts:
-            if attempt.is_out:
-                attempt.is_out = False
-                self.in_flight -= 1
-                self._tally.requests -= 1
-                self._tally.retries -= attempt.requests > 0
-                self._backlog.wait_until(now, attempt)
+            attempt.sent_at, attempt.is_out = now, True
+        self._tally.requests += granted
+        self.in_flight += granted
+        return attempts, wait
+
+    @property
+    def _requests_left(self) -> float:
+        most = self._policy.max_requests
+        return math.inf if most is None else most - self._tally.requests
 
     def _allowance(self, wanted: int, now: float) -> tuple[int, float]:
         """Return how many attempts may start as far as anything but pace is concerned."""
-        resume_at = self.limiter.resume_at
-        if resume_at > now and self._is_endless(resume_at, now):
-            return 0, 0.0
+        for proof in self._proofs.values():
+            if (room := proof.room) < MOST_HELD:
+                wanted = min(wanted, room - self.in_flight)
+                if room == 0:
+                    return 0, proof.wake(now)
+                if wanted <= 0:
+                    return 0, IDLE_SECONDS
         if self._health.is_in_doubt:
             return self._health.allowance(wanted, self.in_flight, now)
         return wanted, 0.0
 
-    def _is_endless(self, resume_at: float, now: float) -> bool:
-        """End the run when a pause cannot be waited for, whichever run of the process learnt it."""
-        left = resume_at - now
-        if resume_at < self._deadline and left <= self._policy.max_pause_seconds:
-            return False
-        self._end("paused", f"the site asked for a pause; {left:.0f} s of it are left")
-        return True
-
     def _grant(self, wanted: int, now: float) -> tuple[int, float]:
         """Return how many may start that there are; a supply is asked for one more than is due."""
-        backlog, most = self._backlog, self._policy.max_requests
-        left = math.inf if most is None else most - self._tally.requests
-        is_there = backlog.prepare(1, now) > 0
+        backlog, left = self._backlog, self._requests_left
+        is_failing = self._health.is_failing
+        is_there = backlog.prepare(1, now, is_failing=is_failing) > 0
         if left <= 0 and (is_there or backlog.next_due is not None):
-            self._end("daily_cap", "")
+            self.end("daily_cap", "")
             return 0, 0.0
         if not is_there:
             return 0, self._idle_wait(now)
         granted, wait = self.limiter.grant(wanted if left > wanted else int(left), now)
-        if granted > 1 and (ready := backlog.prepare(granted, now)) < granted:
+        if (
+            granted > 1
+            and (ready := backlog.prepare(granted, now, is_failing=is_failing)) < granted
+        ):
             self.limiter.give_back(granted - ready)
             granted = ready
         return granted, wait
@@ -147,12 +186,16 @@ class Host:
         is_last = due is None and not self.in_flight
         if is_last and self._health.is_suspicious:
             for attempt, reply in self._health.conclude():
-                self._record_failed(attempt, reply, f"http_{reply.status}", self._wall())
+                self._ledger.failed(attempt, reply, f"http_{reply.status}", self._wall())
             return 0.0
+        if is_last:
+            held = [proof for proof in self._proofs.values() if proof.conclude(now)]
+            if held:
+                return 0.0 if self._canaries else SUPPLY_SECONDS
         if self._backlog.has_fresh:
             return min(SUPPLY_SECONDS, soon)
         if is_last:
-            self._end("done", "")
+            self.end("done", "")
         return soon
 
     @property
@@ -160,12 +203,48 @@ class Host:
         """All time held back so far; it does not count towards any number's own time."""
         return self.limiter.held_seconds + self._health.held_seconds
 
+    # Canaries, for the proofs and for the circuit breaker.
+
+    def release(self, held: list[Held], canary: int | None) -> None:
+        """Record numbers as missing; `canary` was found after them, None where none was needed."""
+        if canary is not None and self._on_proof is not None:
+            nums = [each.attempt.song_num for each in held]
+            self._on_proof(nums, canary, self._wall())
+        for each in held:
+            self._ledger.missing(each.attempt, each.reply, each.moment)
+
+    def ask_again(self, held: list[Held]) -> None:
+        """Give numbers back to the backlog."""
+        now = self._clock()
+        for each in held:
+            self._backlog.wait_until(now, each.attempt)
+
+    def _ask_for_health(self, turn: int) -> bool:
+        """Ask a canary for the circuit breaker, another each turn; False where none is known."""
+        for job, proof in self._proofs.items():
+            if numbers := proof.canaries.candidates(0):
+                self.ask(numbers[turn % len(numbers)], job, self._note_health)
+                return True
+        return False
+
+    def _note_health(self, _attempt: Attempt, reply: Reply, now: float) -> None:
+        for attempt, refusal in self._health.note_canary(is_found=reply.found, now=now):
+            self._ledger.failed(attempt, refusal, f"http_{refusal.status}", self._wall())
+
+    def _note_canary(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
+        verdict = judge(reply)
+        if verdict.action in ("retry", "failed", "challenged"):
+            self._ledger.failed_attempt(attempt, reply, verdict.kind or "protocol")
+        if verdict.is_overload or verdict.action == "challenged":
+            self._health.note_overload(attempt, reply, verdict, moment, now)
+        self._canaries.answer(attempt, reply, now)
+
     # Judging.
 
     def settle(self, replies: list[Reply]) -> None:
         """Judge replies, in the order of arrival."""
         moment, now = self._wall(), self._clock()
-        health = self._health
+        ledger, proofs = self._ledger, self._proofs
         returned = good = 0
         waited = 0.0
         for reply in replies:
@@ -177,61 +256,75 @@ class Host:
             returned += 1
             waited += now - attempt.sent_at
             if reply.is_unsent:
-                self._note_unsent(attempt, reply)
+                ledger.unsent(attempt, reply)
+            if attempt.is_canary:
+                self._note_canary(attempt, reply, moment, now)
+                continue
+            proof = proofs.get(attempt.job)
             if reply.found:
                 good += 1
-                self._record_found(attempt, reply, moment)
-                health.note_found(attempt.song_num)
+                ledger.found(attempt, reply, moment)
+                if proof is not None:
+                    proof.note_found(attempt.song_num, attempt.sent_at, now)
                 continue
             verdict = judge(reply)
             if verdict.action == "missing":
                 good += 1
-                if health.believes_missing(attempt.song_num):
-                    self._record_missing(attempt, reply, moment)
+                if verdict.moved_to is not None:
+                    reply.detail = f"moved to {verdict.moved_to}"
+                if proof is not None:
+                    proof.hold(attempt, reply, moment, now)
+                else:
+                    self._ledger.missing(attempt, reply, moment)
                 continue
             if good:
-                self._note_good(moment, now)
+                self._note_good(good, moment, now)
                 good = 0
             self._note_bad(attempt, reply, verdict, moment, now)
         if good:
-            self._note_good(moment, now)
+            self._note_good(good, moment, now)
         self._tally.latency_seconds += waited
         self.in_flight -= returned
-        self._give_up_if_broken()
 
     def give_up(self, attempt: Attempt) -> None:
         """Fail a number that nobody works on any more, though no reply ever came."""
         self.in_flight -= 1
         attempt.is_out, attempt.is_abandoned = False, True
         attempt.requests += 1
-        reply = Reply(attempt, error="timeout", detail="stuck; its lane was replaced")
-        self._health.note_failure("timeout", self._clock())
-        self._record_failed(attempt, reply, "timeout", self._wall())
-        self._tally.kinds["timeout"] += 1
+        reply, now = (
+            Reply(attempt, error="timeout", detail="stuck; its lane was replaced"),
+            self._clock(),
+        )
+        self._ledger.failed_attempt(attempt, reply, "timeout")
+        if attempt.is_canary:
+            self._canaries.answer(attempt, reply, now)
+            return
+        self._health.note_failure(attempt, judge(reply), now, is_unsent=False)
+        self._ledger.failed(attempt, reply, "timeout", self._wall())
 
-    def _note_good(self, moment: datetime, now: float) -> None:
-        self.limiter.recover(now)
-        for attempt, reply in self._health.note_good(now):
-            self._record_failed(attempt, reply, f"http_{reply.status}", moment)
+    def _note_good(self, count: int, moment: datetime, now: float) -> None:
+        for attempt, reply in self._health.note_good(now, count):
+            self._ledger.failed(attempt, reply, f"http_{reply.status}", moment)
 
     def _note_bad(
         self, attempt: Attempt, reply: Reply, verdict: Verdict, moment: datetime, now: float
     ) -> None:
         kind = verdict.kind or "protocol"
-        self._tally.kinds[kind] += 1
-        if kind == "function":  # at once: wrong for every song, no number may come to its last try
-            self._tell("step 1 failed on song %s: %s", attempt, reply.detail, "step_1_failed")
-        if verdict.is_overload:
-            self._pause(attempt, reply, moment, now)
+        self._ledger.failed_attempt(attempt, reply, kind)
+        if verdict.is_overload or verdict.action == "challenged":
+            self._health.note_overload(attempt, reply, verdict, moment, now)
+        if verdict.action == "challenged":
+            self._backlog.wait_until(now, attempt)
+            return
         if verdict.action == "refused":
             self._health.note_refusal(attempt, reply)
             return
         if verdict.is_excused and attempt.requests <= MAX_EXCUSES:
             self._backlog.wait_until(now, attempt)
             return
-        self._health.note_failure(kind, now, is_setup=verdict.is_setup, is_unsent=reply.is_unsent)
+        self._health.note_failure(attempt, verdict, now, is_unsent=reply.is_unsent)
         if verdict.action == "failed" or not self._retry(attempt, reply, verdict, now):
-            self._record_failed(attempt, reply, kind, moment)
+            self._ledger.failed(attempt, reply, kind, moment)
 
     def _retry(self, attempt: Attempt, reply: Reply, verdict: Verdict, now: float) -> bool:
         """Put the number back into the backlog, unless its tries or its time are used up.
@@ -241,11 +334,11 @@ class Host:
         numbers left would take half an hour to find a site dead. Nor is there anything to wait
         for where step 1 failed before it sent anything.
         """
-        if verdict.is_counted:
-            attempt.kind, attempt.status = verdict.kind, reply.status
         if self._health.is_circuit_open:
             self._backlog.wait_until(now, attempt)
             return True
+        if self._health.is_spent_page(attempt):
+            return False
         due = retry_at(
             attempt,
             self._policy,
@@ -258,89 +351,3 @@ class Host:
             return False
         self._backlog.wait_until(now if reply.is_unsent else due, attempt)
         return True
-
-    def _pause(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
-        """Hold everybody back as the site asks, and go on at half the pace."""
-        answered = http_date(reply.header("date"), now=moment) or moment
-        seconds = retry_after_seconds(reply.header("retry-after"), now=answered)
-        if seconds and self.limiter.hold(now + seconds, now) and self._on_pause is not None:
-            self._on_pause(seconds)
-        self.limiter.slow_down(attempt.sent_at, now)
-
-    def _end(self, stopped_by: str, detail: str) -> None:
-        is_first = self._stop(stopped_by, detail)
-        self._is_broken = self._is_broken or (is_first and stopped_by == "circuit")
-
-    def _give_up_if_broken(self) -> None:
-        """When the circuit has ended the run: fail what the site answered for, but not rightly.
-
-        The next run will not begin with these numbers, so that a stretch of bad pages stops no
-        crawl for good. Where no answer came, nothing is known of the number.
-        """
-        if not self._is_broken:
-            return
-        moment = self._wall()
-        for attempt in self._backlog.give_up_tried():
-            if attempt.kind is not None and attempt.status is not None:
-                reply = Reply(attempt, status=attempt.status, detail="tried until the run ended")
-                self._record_failed(attempt, reply, attempt.kind, moment)
-
-    # Counts, tuples and records.
-
-    def _record_found(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
-        """Append the tuple to its job's results, and record the info."""
-        self._tally.found += 1
-        num, job, info = attempt.song_num, attempt.job, reply.info
-        if job.source is not None:
-            job.results.append((num, info))
-        else:
-            for entry in info:
-                job.results.append(entry)
-            info = info_of(info)
-        if self._on_record is not None:
-            self._on_record(
-                Record(num, "found", reply.status, info, None, attempt.requests, moment)
-            )
-
-    def _record_missing(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
-        """Record that the site has no such page."""
-        self._tally.missing += 1
-        num = attempt.song_num
-        if self._on_record is not None:
-            self._on_record(
-                Record(num, "missing", reply.status, None, None, attempt.requests, moment)
-            )
-
-    def _record_failed(self, attempt: Attempt, reply: Reply, kind: str, moment: datetime) -> None:
-        """Record that we do not know, and why."""
-        self._tally.failed += 1
-        num, detail = attempt.song_num, reply.detail[:200]
-        logger.debug("song %s failed: %s %s", num, kind, detail)
-        if self._on_record is not None:
-            requests = attempt.requests
-            self._on_record(
-                Record(num, "failed", reply.status, None, kind, requests, moment, detail=detail)
-            )
-
-    def _note_unsent(self, attempt: Attempt, reply: Reply) -> None:
-        """Take back the request counted for an attempt that sent none; tell what is wrong with it."""
-        self._tally.requests -= 1
-        self._tally.retries -= attempt.requests > 1
-        if reply.found and reply.detail:
-            self._tell("step 1 and song %s: %s", attempt, reply.detail, "step_1_unpaced")
-
-    def _tell(self, message: str, attempt: Attempt, detail: str, event: str) -> None:
-        """Log what step 1 does wrong, whose author may mend it; the same only once."""
-        if detail not in self._told and len(self._told) < MAX_TOLD:
-            self._told.add(detail)
-            logger.warning(message, attempt.song_num, detail, extra={"event": event})
-
-
-def info_of(appended: list[Any]) -> Any:
-    """Make one info of what a step 1 function appended for one item.
-
-    `(item, info)` gives info, the longer `(item, a, b)` the list `[a, b]`; several tuples a list
-    of these.
-    """
-    infos = [entry[1] if len(entry) == 2 else list(entry[1:]) for entry in appended]
-    return infos[0] if len(infos) == 1 else infos

@@ -1,47 +1,65 @@
-"""How well the site is: what its failures, refusals and missing pages add up to."""
+"""How well the site is: what its failures, refusals and challenges add up to."""
 
-from collections import deque
+import math
 from collections.abc import Callable
+from datetime import datetime
 
-from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt
+from crawler.frontier.circuit_breaker import WAIT_SECONDS, CircuitBreaker
+from crawler.frontier.rate_limiter import RateLimiter
+from crawler.frontier.retries import http_date, retry_after_seconds
+from crawler.frontier.verdict import Reply, Verdict
+from crawler.frontier.work import Attempt, Policy
 
-FAILURES_TO_OPEN = 100
-PROBES = 60
-"""Once open, one probe a second, and this many until the run ends."""
+OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS = 1.0, 60.0
+"""Pauses where the site says that we are too fast, but not for how long to wait."""
 
-SETUP_FAILURES = 10
-"""A name or certificate that is wrong from the start is wrong for every number."""
+MAX_LONE_429S = 5
+"""A number that alone is answered so, while others are fine, fails by itself."""
 
-UNSENT_FAILURES = 100
-"""So many calls of step 1 that failed before they sent anything need no probe of the site."""
-
-MISSING_WINDOW = 1000
-MOST_MISSING = 600
-"""More missing ones than this among the last answers are beyond belief."""
+CHALLENGE_SECONDS, CHALLENGES = 30.0, 4
+"""The first pause for a challenge page; each is twice as long; after so many the run ends."""
 
 
 class SiteHealth:
-    """Puts the three watches of a run together. Called under the frontier's lock.
+    """Puts the watches of a run together. Called under the frontier's lock.
 
     Attributes:
         is_in_doubt: Whether `allowance` has to be asked before anything is handed out.
         held_seconds: For how long the circuit was open so far, the present time excluded.
+        has_succeeded: Whether the site ever answered well.
     """
 
-    def __init__(self, stop: Callable[[str, str], None], last_known: int | None) -> None:
+    def __init__(
+        self,
+        limiter: RateLimiter,
+        *,
+        stop: Callable[[str, str], None],
+        ask_canary: Callable[[int], bool],
+        policy: Policy,
+        deadline: float = math.inf,
+        on_pause: Callable[[float], None] | None = None,
+    ) -> None:
         """Begin well.
 
         Args:
+            limiter: The pace, which is slowed down and paused.
             stop: Called with reason and detail when the run must end.
-            last_known: The last song known before the run; None to believe any 404.
+            deadline: End of the time budget, monotonic seconds.
+            policy: The limits of the run.
+            on_pause: Told the seconds of each pause.
+            ask_canary: Asks the canary of this turn and calls `note_canary` with what came of it;
+                returns False where none is known.
         """
-        self.is_in_doubt = False
+        self.is_in_doubt = self.has_succeeded = False
         self.held_seconds = 0.0
-        self._stop = stop
-        self._breaker, self._refusals = CircuitBreaker(), Refusals()
+        self._limiter, self._stop, self._ask_canary = limiter, stop, ask_canary
+        self._deadline, self._on_pause = deadline, on_pause
+        self._max_pause_seconds = policy.max_pause_seconds
+        self._good = 0
+        self._breaker, self._refusals = CircuitBreaker(policy.probe_seconds), Refusals()
+        self._overload = SharedBackoff(OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS)
+        self._challenge = SharedBackoff(CHALLENGE_SECONDS, CHALLENGE_SECONDS * 2**CHALLENGES)
         self._last_kind = ""
-        self._watch = None if last_known is None else MissingWatch(last_known)
 
     @property
     def is_suspicious(self) -> bool:
@@ -53,20 +71,30 @@ class SiteHealth:
         """Whether so much failed that failures say nothing about their number."""
         return self._breaker.is_open
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last answer was a failure: fresh numbers may fare better than due retries."""
+        return bool(self._breaker.failures)
+
     def allowance(self, wanted: int, in_flight: int, now: float) -> tuple[int, float]:
         """Return how many attempts may start, and if none, in how many seconds to ask again."""
         breaker = self._breaker
+        if breaker.is_asking:
+            return 0, WAIT_SECONDS
         if breaker.is_open:
-            if breaker.is_spent(in_flight):
+            if breaker.is_spent(in_flight, now):
                 last = f"{breaker.failures} failures in a row, the last: {self._last_kind}"
                 self._stop("circuit", last)
                 return 0, 0.0
             wait = breaker.seconds_to_probe(now)
             if wait > 0:
                 return 0, wait
+            if self._ask_canary(breaker.probes):
+                breaker.start_probe(now)
+                return 0, 0.0
             wanted = 1
-        if self._refusals.is_suspicious:
-            return (0, 0.5) if in_flight else (1, 0.0)
+        if self._refusals.is_suspicious or self._overload.is_probing or self._challenge.is_probing:
+            return (0, WAIT_SECONDS) if in_flight else (1, 0.0)
         return wanted, 0.0
 
     def note_handed_out(self, now: float) -> None:
@@ -74,23 +102,57 @@ class SiteHealth:
         if self._breaker.is_open:
             self._breaker.start_probe(now)
 
-    def note_good(self, now: float) -> list[tuple[Attempt, Reply]]:
+    def note_good(self, now: float, count: int = 1) -> list[tuple[Attempt, Reply]]:
         """Be well again; return the refused `(attempt, reply)` that were about their page alone."""
+        self._good += count
+        self._limiter.recover(now)
         self.held_seconds += self._breaker.seconds_open(now)
         self._breaker.note_good()
-        self._refusals.has_succeeded = True
+        self._overload.reset()
+        self._challenge.reset()
+        self.has_succeeded = self._refusals.has_succeeded = True
         self.is_in_doubt = False
         return self._refusals.clear()
 
     def note_failure(
-        self, kind: str, now: float, *, is_setup: bool = False, is_unsent: bool = False
+        self, attempt: Attempt, verdict: Verdict, now: float, *, is_unsent: bool
     ) -> None:
-        """Count one failure."""
-        breaker, self._last_kind = self._breaker, kind
-        breaker.note_failure(now, is_setup=is_setup, is_unsent=is_unsent)
-        self.is_in_doubt = self.is_in_doubt or breaker.is_open
+        """Count one failure; at a hundred in a row ask a canary."""
+        breaker, self._last_kind = self._breaker, verdict.kind or "protocol"
+        breaker.note_failure(
+            attempt,
+            is_setup=verdict.is_setup,
+            is_unsent=is_unsent,
+            is_overload=not verdict.is_counted,
+        )
         if breaker.is_hopeless:
-            self._stop("circuit", f"{breaker.failures} failures in a row: {kind}")
+            self._stop("circuit", f"{breaker.failures} failures in a row: {self._last_kind}")
+        elif breaker.is_beyond_belief:
+            last = (
+                f"{breaker.failures} different numbers failed in a row, the last: {self._last_kind}"
+            )
+            self._stop("circuit", last)
+        elif breaker.needs_canary:
+            if self._ask_canary(0):
+                breaker.begin_asking()
+            elif breaker.is_trouble:
+                breaker.open(now)
+        self.is_in_doubt = self.is_in_doubt or breaker.is_asking or breaker.is_open
+
+    def note_canary(self, *, is_found: bool, now: float) -> list[tuple[Attempt, Reply]]:
+        """Learn what came of a canary that was asked for the circuit breaker; see `note_good`."""
+        if is_found and self._breaker.is_open:
+            return self.note_good(now)
+        if is_found and self._breaker.is_asking:
+            self._breaker.note_bad_pages()
+            self.is_in_doubt = self._is_probing or self.is_suspicious
+        elif not is_found:
+            self._breaker.note_canary_failed(now)
+        return []
+
+    def is_spent_page(self, attempt: Attempt) -> bool:
+        """Whether a number that just failed had its last attempt: it is bad, and not the site."""
+        return attempt.lone_429s >= MAX_LONE_429S or self._breaker.is_spent_page(attempt)
 
     def note_refusal(self, attempt: Attempt, reply: Reply) -> None:
         """Count one 401 or 403."""
@@ -98,80 +160,89 @@ class SiteHealth:
         if self._refusals.note(attempt, reply):
             self._stop("unauthorized", f"the site answered {reply.status}")
 
+    def note_overload(
+        self, attempt: Attempt, reply: Reply, verdict: Verdict, moment: datetime, now: float
+    ) -> None:
+        """Hold everybody back as the site asks, and go on at half the pace.
+
+        A challenge page pauses all, twice as long each time; the run ends when it lasts, or when
+        the pause would outlast the run.
+        """
+        if verdict.action == "challenged":
+            self.is_in_doubt = True
+            seconds = self._challenge.next_pause(attempt.sent_at, now)
+            if self._challenge.count > CHALLENGES or now + seconds >= self._deadline:
+                self._stop("barred", "the site answers with a challenge page for browsers")
+            else:
+                self._hold(seconds, now)
+            return
+        answered = http_date(reply.header("date"), now=moment) or moment
+        wished = retry_after_seconds(reply.header("retry-after"), now=answered)
+        is_alone = self._is_alone(attempt, reply)
+        if wished is not None:
+            self._hold(wished, now)
+        elif not is_alone:
+            self.is_in_doubt = True
+            self._hold(self._overload.next_pause(attempt.sent_at, now), now)
+        if not is_alone:
+            self._limiter.slow_down(attempt.sent_at, now)
+
+    def check_pause(self, now: float) -> None:
+        """End the run when a pause cannot be waited for, whichever run of the process learnt it."""
+        resume_at = self._limiter.resume_at
+        left = resume_at - now
+        if resume_at >= self._deadline or left > self._max_pause_seconds:
+            self._stop("paused", f"the site asked for a pause; {left:.0f} s of it are left")
+
+    def _hold(self, seconds: float, now: float) -> None:
+        if seconds and self._limiter.hold(now + seconds, now) and self._on_pause is not None:
+            self._on_pause(seconds)
+
+    def _is_alone(self, attempt: Attempt, reply: Reply) -> bool:
+        """Whether others were answered well since this number last got a 429: it alone is meant."""
+        if reply.status != 429 or attempt.is_canary:
+            return False
+        is_alone = 0 <= attempt.good_before < self._good
+        attempt.lone_429s += is_alone or attempt.lone_429s == 0
+        attempt.good_before = self._good
+        return is_alone
+
     def conclude(self) -> list[tuple[Attempt, Reply]]:
         """When nothing is left to ask: return the refused attempts that were about their page."""
         if self._refusals.conclude():
             self._stop("unauthorized", "the site answered 401")
         return self._refusals.clear()
 
-    def note_found(self, song_num: int) -> None:
-        """Count a number that is found."""
-        if self._watch is not None:
-            self._watch.note(song_num, False)
-
-    def believes_missing(self, song_num: int) -> bool:
-        """Count a number that the site says is missing; return whether that can be believed."""
-        watch = self._watch
-        if watch is None:
-            return True
-        watch.note(song_num, True)
-        if watch.is_alarmed:
-            self._stop("circuit", watch.alarm)
-        return not watch.is_alarmed
-
-
-class CircuitBreaker:
-    """Counts failures in a row, and lets one probe a second through when there are too many."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.is_open = False
-        self.has_succeeded = False
-        self._setup_failures = self._unsent_failures = 0
-        self._opened_at = self._next_probe_at = 0.0
-        self._probes = 0
-
     @property
-    def is_hopeless(self) -> bool:
-        """Whether nothing but faults of name, certificate or step 1 itself was ever seen."""
-        if self.has_succeeded:
-            return False
-        if self.failures == self._unsent_failures:
-            return self.failures >= UNSENT_FAILURES
-        return self.failures == self._setup_failures and self.failures >= SETUP_FAILURES
+    def _is_probing(self) -> bool:
+        return self._overload.is_probing or self._challenge.is_probing
 
-    def note_failure(self, now: float, *, is_setup: bool = False, is_unsent: bool = False) -> None:
-        """Count one failure."""
-        self.failures += 1
-        self._setup_failures += is_setup
-        self._unsent_failures += is_unsent
-        if self.failures >= FAILURES_TO_OPEN and not self.is_open:
-            self.is_open, self._opened_at = True, now
-            self._next_probe_at, self._probes = now + 1.0, 0
 
-    def note_good(self) -> None:
-        """Begin to count anew."""
-        self.failures = self._setup_failures = self._unsent_failures = 0
-        self.is_open, self.has_succeeded = False, True
+class SharedBackoff:
+    """Pauses for everybody, each twice as long as the one before, until something goes well.
 
-    def seconds_open(self, now: float) -> float:
-        """How long the circuit has been open; 0 while it is closed."""
-        return max(0.0, now - self._opened_at) if self.is_open else 0.0
+    Attributes:
+        count: Pauses in a row.
+        is_probing: Whether one attempt at a time goes out, until one is answered well.
+    """
 
-    def seconds_to_probe(self, now: float) -> float:
-        """Return the seconds to wait before the next probe; 0: it may start."""
-        if self._probes >= PROBES:
-            return 0.5  # the last ones are still under way
-        return max(0.0, self._next_probe_at - now)
+    def __init__(self, first_seconds: float, most_seconds: float) -> None:
+        self.count, self.is_probing = 0, False
+        self._first, self._most = first_seconds, most_seconds
+        self._began_at = float("-inf")
 
-    def start_probe(self, now: float) -> None:
-        """Count a probe that was handed out."""
-        self._probes += 1
-        self._next_probe_at = now + 1.0
+    def next_pause(self, sent_at: float, now: float) -> float:
+        """Return the seconds of the next pause, 0 for what was sent before the last one began."""
+        self.is_probing = True
+        if sent_at <= self._began_at:
+            return 0.0
+        self._began_at = now
+        self.count += 1
+        return min(self._first * 2.0 ** min(self.count - 1, 30), self._most)
 
-    def is_spent(self, in_flight: int) -> bool:
-        """Whether every probe was made, none is under way, and none succeeded."""
-        return self._probes >= PROBES and in_flight == 0
+    def reset(self) -> None:
+        """Begin anew after a good answer."""
+        self.count, self.is_probing = 0, False
 
 
 class Refusals:
@@ -212,32 +283,3 @@ class Refusals:
             return []
         cleared, self._waiting = self._waiting, []
         return cleared
-
-
-class MissingWatch:
-    """Watches the share of missing numbers below the last song that was known before the run.
-
-    A site in trouble, or a wrong address, answers 404 for everything; believing it would empty
-    the catalogue. The alarm, once given, stays.
-    """
-
-    def __init__(self, last_known: int) -> None:
-        self.is_alarmed = False
-        self._last_known = last_known
-        self._answers: deque[bool] = deque([False] * MISSING_WINDOW, MISSING_WINDOW)
-        self._missing = 0
-
-    def note(self, song_num: int, is_missing: bool) -> None:
-        """Count one answer; numbers beyond the last known song may be missing."""
-        if song_num > self._last_known:
-            return
-        answers = self._answers
-        self._missing += is_missing - answers[0]
-        answers.append(is_missing)
-        if is_missing and self._missing > MOST_MISSING:
-            self.is_alarmed = True
-
-    @property
-    def alarm(self) -> str:
-        """The alarm in words."""
-        return f"{self._missing} of the last {MISSING_WINDOW} known numbers answered as missing"

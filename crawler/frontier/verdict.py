@@ -1,6 +1,8 @@
-"""What one reply means for its number: found, missing, try again, failed, or refused."""
+"""What one reply means for its number: found, missing, try again, failed, refused, or barred."""
 
+import re
 from typing import Any, Literal
+from urllib.parse import urljoin
 
 import msgspec
 
@@ -23,10 +25,15 @@ FAILURE_KINDS = {
 """Why an attempt failed, one word each; a status that settles nothing is `http_<status>`."""
 
 _HOPELESS = {"too_large", "redirect", "robots"}
-_RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
+_MISSING_STATUS = {404, 410, 451}
+_MOVED_STATUS = {301, 308}
+_RETRIED_STATUS = {408, 421, 425, 429, *range(500, 600)} - {501, 505}
+"""Of the 5xx all but those that say what will not change; 520 to 530 are a proxy's own."""
+
+_MOST_NUMBERS = 8
 _SETUP_KINDS = {"dns", "tls"}
 
-Action = Literal["found", "missing", "retry", "failed", "refused"]
+Action = Literal["found", "missing", "retry", "failed", "refused", "challenged"]
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -43,6 +50,7 @@ class Reply(msgspec.Struct, gc=False):
             ones joined by `, ` (RFC 9110, section 5.3). None where policy needs none.
         is_reused: Whether the connection had served an earlier request.
         is_unsent: Whether step 1 came to this without sending anything.
+        fault: Where step 1 itself is wrong: file, line, and what to write; None where it is not.
     """
 
     attempt: Any
@@ -54,6 +62,7 @@ class Reply(msgspec.Struct, gc=False):
     headers: dict[str, str] | None = None
     is_reused: bool = False
     is_unsent: bool = False
+    fault: tuple[str, int, str] | None = None
 
     def header(self, name: str) -> str | None:
         """Return a header of the answer by its name in lower case, None where there is none."""
@@ -70,6 +79,7 @@ class Verdict(msgspec.Struct, frozen=True):
         is_overload: Whether the site told us to slow down.
         is_setup: Whether the fault lies between us and the site rather than in the page.
         is_excused: Whether an idle connection had simply been closed: try once more, at no cost.
+        moved_to: The number under which the site has the page now, None where it has not moved.
     """
 
     action: Action
@@ -78,6 +88,7 @@ class Verdict(msgspec.Struct, frozen=True):
     is_overload: bool = False
     is_setup: bool = False
     is_excused: bool = False
+    moved_to: int | None = None
 
 
 _MISSING = Verdict("missing")
@@ -88,14 +99,19 @@ def judge(reply: Reply) -> Verdict:
     status, error = reply.status, reply.error
     if reply.found:
         return Verdict("found")
-    if error == "missing" or status in (404, 410):
+    if error == "missing" or status in _MISSING_STATUS:
         return _MISSING
+    if status in (403, 503) and _is_challenge(reply):
+        return Verdict("challenged", f"http_{status}", is_counted=False)
+    asks_to_wait = reply.header("retry-after") is not None
+    if status == 429 or (status in (403, 503) and asks_to_wait):
+        return Verdict("retry", f"http_{status}", is_counted=status == 503, is_overload=True)
     if status in (401, 403):
         return Verdict("refused", f"http_{status}")
-    if status == 429 or (status == 503 and reply.header("retry-after") is not None):
-        return Verdict("retry", f"http_{status}", is_counted=status != 429, is_overload=True)
     if error is None and status is None:
         error = "protocol"
+    if status in _MOVED_STATUS and (number := _moved_to(reply)) is not None:
+        return Verdict("missing", moved_to=number)
     if error is not None and error != f"http_{status}":  # step 1 may repeat what the status says
         is_hopeless = error in _HOPELESS and status not in _RETRIED_STATUS
         action: Action = "failed" if is_hopeless else "retry"
@@ -106,3 +122,39 @@ def judge(reply: Reply) -> Verdict:
     if status is not None and 300 <= status < 400 and status != 304:
         return Verdict("failed", "redirect")
     return Verdict("failed", f"http_{status}")
+
+
+def _is_challenge(reply: Reply) -> bool:
+    """Whether the answer is a page that wants to see a browser, and no answer of the site's own.
+
+    Source: developers.cloudflare.com, "Detect a challenge page response"; HTML where JSON was
+    asked for is what other such walls send.
+    """
+    if reply.header("cf-mitigated") == "challenge":
+        return True
+    is_html = (reply.header("content-type") or "").lower().startswith("text/html")
+    return reply.status == 403 and is_html and _wants_json(reply)
+
+
+def _wants_json(reply: Reply) -> bool:
+    source = _source_of(reply)
+    headers = source.headers() if hasattr(source, "headers") else {}
+    return any("json" in text for name, text in headers.items() if name.lower() == "accept")
+
+
+def _moved_to(reply: Reply) -> int | None:
+    """Return the number of the same source's page to which the answer points, if it is another."""
+    location, attempt = reply.header("location"), reply.attempt
+    source = _source_of(reply)
+    if not location or not hasattr(source, "url"):
+        return None
+    target = urljoin(source.url(attempt.song_num), location.strip())
+    for digits in re.findall(r"[0-9]{1,12}", target, re.ASCII)[-_MOST_NUMBERS:]:
+        number = int(digits)
+        if number != attempt.song_num and source.url(number) == target:
+            return number
+    return None
+
+
+def _source_of(reply: Reply) -> Any:
+    return getattr(getattr(reply.attempt, "job", None), "source", None)

@@ -19,6 +19,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         max_backoff_seconds: The wait never grows beyond this.
         attempt_seconds: Deadline of one attempt: connect, headers, body and decoding.
         grace_seconds: How long attempts in flight may go on after the run was told to end.
+        probe_seconds: While the site is in trouble, one probe in so many seconds; sixty at most.
         max_pause_seconds: A longer pause than this ends the run even without a time budget.
         max_requests: Attempts this run may make at most, None for no limit.
     """
@@ -29,6 +30,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_backoff_seconds: float = 30.0
     attempt_seconds: float = 15.0
     grace_seconds: float = 5.0
+    probe_seconds: float = 1.0
     max_pause_seconds: float = 3600.0
     max_requests: int | None = None
 
@@ -112,8 +114,11 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
         sent_at: When it was handed out this time, monotonic seconds.
         is_out: Whether it is handed out and not yet handed back.
         is_abandoned: Whether it was given up while its lane still worked on it.
-        kind: Why its last try failed that said something about the number, None where none did.
-        status: What the site answered to that try.
+        is_canary: Whether only the site is to be known by it: no cache may answer, and what it
+            finds is thrown away.
+        is_last_try: Whether it fails for good when it fails once more.
+        lone_429s: Answers of 429 to it while other numbers were answered well.
+        good_before: Good answers of the run when it last got a 429.
     """
 
     song_num: Any
@@ -124,5 +129,7 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
     sent_at: float = 0.0
     is_out: bool = False
     is_abandoned: bool = False
-    kind: str | None = None
-    status: int | None = None
+    is_canary: bool = False
+    is_last_try: bool = False
+    lone_429s: int = 0
+    good_before: int = -1

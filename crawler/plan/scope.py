@@ -94,6 +94,11 @@ class Scope:
         return None if self._tail else self._fill_stop - self.start
 
     @property
+    def numbers(self) -> range | None:
+        """The numbers the run is about, None where the end is not known before it."""
+        return None if self._tail else range(self.start, self._fill_stop)
+
+    @property
     def stop(self) -> int:
         """The number after the last that the run is about, as far as is known."""
         if self._tail is not None and (self._tail.supplied or self._tail.postponed):

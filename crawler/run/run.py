@@ -13,6 +13,7 @@ import msgspec
 from crawler.answer import STOPS, Answer, Note, StoppedBy
 from crawler.engines.heeding import Heeding
 from crawler.errors import StoreError, StoreUnavailableError
+from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy, Results
@@ -124,7 +125,7 @@ class Run:
             on_record=self._book if self.scope.has_tail else self.writer.add,
             on_pause=lambda seconds: self.watcher.publish_pause(seconds),  # noqa: PLW0108 - made later
             has_room=lambda: self.writer.has_room() and self.raw.has_room(),
-            last_known=None if request.recheck == "missing" else self.scope.last_found,
+            known=KnownSongs(nearest=index.songs_near, spread=self.scope.numbers),
         )
         self.keeper: Housekeeper
         self.watcher: ControlWatcher

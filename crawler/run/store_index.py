@@ -1,5 +1,6 @@
 """The index of a store: the counts of its blocks, kept true while a run reads and writes."""
 
+import heapq
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,10 @@ logger = logging.getLogger("crawler")
 
 STORE_SECONDS = 60.0
 """Time for one look at the store: a listing, or the check of its rights."""
+
+
+MAX_SONGS_NEAR = 8
+"""So many songs known before are enough to tell whether the site lies."""
 
 
 def tell_new_fields(store: Store, names: Sequence[str]) -> None:
@@ -101,6 +106,12 @@ class StoreIndex:
             added = add_found_fields(self.store, names, timeout=self.timeout)
             if added:
                 tell_new_fields(self.store, added)
+
+    def songs_near(self, song_num: int) -> list[int]:
+        """Return the last found songs of a few blocks, the nearest first."""
+        lasts = [each.last_found for each in list(self.listing.values())]
+        known = [last for last in lasts if last is not None]
+        return heapq.nsmallest(MAX_SONGS_NEAR, known, key=lambda num: abs(num - song_num))
 
     def relist(self) -> None:
         """Bring the listing up to date with what others have stored."""

@@ -1,0 +1,149 @@
+"""The circuit breaker: tells a site in trouble from a stretch of bad pages."""
+
+from crawler.frontier.work import Attempt
+
+FAILURES_TO_ASK = 100
+"""After so many failures in a row a canary tells a site in trouble from a stretch of bad pages."""
+
+MOST_BAD_PAGES = 1000
+"""So many different numbers that fail in a row are beyond belief, whatever the canary says."""
+
+PROBES = 60
+"""Once open, one probe a second, and this many until the run ends."""
+
+FEWEST_PROBES, LONGEST_OPEN_SECONDS = 10, 600.0
+"""Where the site's pauses keep probes apart, fewer of them end the run after so long."""
+
+SETUP_FAILURES = 10
+"""A name or certificate that is wrong from the start is wrong for every number."""
+
+UNSENT_FAILURES = 100
+"""So many calls of step 1 that failed before they sent anything need no probe of the site."""
+
+WAIT_SECONDS = 0.5
+"""So long a lane waits while everything depends on an answer that is under way."""
+
+
+class CircuitBreaker:
+    """Counts failures in a row. Called under the frontier's lock.
+
+    A number counts once, however often it was retried; 429s count each time. At a hundred a canary
+    is asked. If it is there, the pages are bad and not the site: each of them has one further
+    attempt. If not, the circuit is open, and one probe a second goes out.
+
+    Attributes:
+        failures: Failures in a row, as they count.
+        is_asking: Whether a canary is under way that decides.
+        is_open: Whether only probes go out.
+        has_succeeded: Whether there ever was a good answer.
+        probes: Since it opened.
+    """
+
+    def __init__(self, probe_seconds: float = 1.0) -> None:
+        """Begin closed; while it is open, one probe goes out in `probe_seconds`."""
+        self._probe_seconds = probe_seconds
+        self.failures = 0
+        self.is_asking = self.is_open = self.has_succeeded = False
+        self.probes = 0
+        self._row: dict[int, Attempt] = {}
+        self._is_stretch = False
+        self._requests = self._asked_at = 0
+        self._setup_failures = self._unsent_failures = 0
+        self._opened_at = self._next_probe_at = 0.0
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nothing but faults of name, certificate or step 1 itself was ever seen."""
+        if self.has_succeeded:
+            return False
+        if self._requests == self._unsent_failures:
+            return self._requests >= UNSENT_FAILURES
+        return self._requests == self._setup_failures and self._requests >= SETUP_FAILURES
+
+    @property
+    def is_beyond_belief(self) -> bool:
+        """Whether so many different numbers failed that no canary matters."""
+        return len(self._row) >= MOST_BAD_PAGES
+
+    @property
+    def needs_canary(self) -> bool:
+        """Whether so much failed since the last one that a canary has to decide.
+
+        Requests count here: with few numbers left none of them would ever be the hundredth.
+        """
+        is_closed = not (self.is_open or self.is_asking)
+        return is_closed and self._requests - self._asked_at >= FAILURES_TO_ASK
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether the site is in trouble as far as can be told without a canary."""
+        return self.failures >= FAILURES_TO_ASK or not self.has_succeeded
+
+    def note_failure(
+        self, attempt: Attempt, *, is_setup: bool, is_unsent: bool, is_overload: bool
+    ) -> None:
+        """Count one failure."""
+        self.failures += is_overload or id(attempt) not in self._row
+        self._requests += 1
+        if not is_overload:
+            self._row[id(attempt)] = attempt
+        self._setup_failures += is_setup
+        self._unsent_failures += is_unsent
+
+    def note_good(self) -> None:
+        """Begin to count anew."""
+        if self._requests:
+            self._row.clear()
+            self.failures = self._requests = self._asked_at = 0
+            self._setup_failures = self._unsent_failures = 0
+        self.is_open = self.is_asking = self._is_stretch = False
+        self.has_succeeded = True
+
+    def begin_asking(self) -> None:
+        """A canary is under way; nothing else goes out until it is answered."""
+        self.is_asking = True
+        self._asked_at = self._requests
+
+    def note_bad_pages(self) -> None:
+        """The site is well: what failed in this row has one further attempt each."""
+        self.is_asking, self._is_stretch = False, True
+        for attempt in self._row.values():
+            attempt.is_last_try = True
+
+    def note_canary_failed(self, now: float) -> None:
+        """The site is in trouble."""
+        if self.is_asking:
+            self.is_asking = False
+            self.open(now, probes=1)
+
+    def is_spent_page(self, attempt: Attempt) -> bool:
+        """Whether a number that just failed in a stretch of bad pages had its further attempt."""
+        if attempt.is_last_try:
+            return True
+        attempt.is_last_try = self._is_stretch
+        return False
+
+    def open(self, now: float, probes: int = 0) -> None:
+        """Let nothing but probes through; the canary that decided was the first."""
+        self.is_open, self._opened_at = True, now
+        self._next_probe_at, self.probes = now + self._probe_seconds, probes
+
+    def seconds_open(self, now: float) -> float:
+        """How long the circuit has been open; 0 while it is closed."""
+        return max(0.0, now - self._opened_at) if self.is_open else 0.0
+
+    def seconds_to_probe(self, now: float) -> float:
+        """Return the seconds to wait before the next probe; 0: it may start."""
+        if self.probes >= PROBES:
+            return WAIT_SECONDS  # the last ones are still under way
+        return max(0.0, self._next_probe_at - now)
+
+    def start_probe(self, now: float) -> None:
+        """Count a probe that was handed out."""
+        self.probes += 1
+        self._next_probe_at = now + self._probe_seconds
+
+    def is_spent(self, in_flight: int, now: float) -> bool:
+        """Whether enough probes were made, none is under way, and none succeeded."""
+        is_long = self.probes >= FEWEST_PROBES and self.seconds_open(now) >= LONGEST_OPEN_SECONDS
+        return (self.probes >= PROBES or is_long) and in_flight == 0

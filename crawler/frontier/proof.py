@@ -1,0 +1,363 @@
+"""Proof: what a site says is missing is held until it is known not to lie.
+
+A site in trouble (an outage, a proxy, a wrong address) answers 404 for everything, and a stored
+`missing` cannot be taken back by a later failure. So such answers are held; after many of them a
+canary is asked, a song known to be there, and then some of the held numbers once more. The rule
+in full: docs, "When missing is believed".
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from crawler.frontier.canaries import Canaries, KnownSongs, OnReply, reaches_back
+from crawler.frontier.verdict import Reply, judge
+from crawler.frontier.work import Attempt, Job
+
+MOST_HELD = 1000
+"""With so many held, nothing but canaries goes out."""
+
+IN_A_ROW = 10
+"""So many missing ones in a row need a canary; fewer are released by the next found one."""
+
+ALWAYS_IN_A_ROW = 50
+"""So many in a row need one whatever the budget says; the next look comes after twice as many."""
+
+MOST_BETWEEN_LOOKS = 800
+
+WINDOW, MOST_MISSING = 200, 120
+"""More missing ones than this among the last answers need a canary, too."""
+
+MOST_SHARE = 0.5
+"""Where ten are held, and more than this of all that came in since, they need one as well."""
+
+BUDGET, ANSWERS_PER_CANARY = 10, 50
+"""So many canaries a run, and one more for so many answers."""
+
+ASKED_ALL = 24
+"""Of so many held numbers all are asked again; of more eight, the first and the last among them.
+
+With two a spell that begins and ends among real holes would be believed (9 in 100 numbers of a
+catalogue are missing); eight hold the cost of a gap of 5,000 numbers below 1 request in 40.
+"""
+
+PROBES = 60
+"""A site that lies is probed once a second, and so often."""
+
+
+class Held(NamedTuple):
+    """One answer that says "missing": when it came in, and the how manieth of the job it was.
+
+    `arrived_at` is monotonic seconds, `moment` the time of day.
+    """
+
+    attempt: Attempt
+    reply: Reply
+    arrived_at: float
+    moment: datetime
+    answer_num: int
+
+
+class Asker(Protocol):
+    """What a proof needs of the frontier."""
+
+    def ask(self, song_num: int, job: Job, on_reply: OnReply) -> None:
+        """Ask a number soon, and throw away what is found."""
+
+    def release(self, held: list[Held], canary: int | None) -> None:
+        """Record numbers as missing; `canary` was found after them, None where none was needed."""
+
+    def ask_again(self, held: list[Held]) -> None:
+        """Give numbers back to the frontier."""
+
+    def end(self, stopped_by: str, detail: str) -> None:
+        """End the run."""
+
+
+class _Look:
+    """One look whether the site lies: canaries are asked, then held numbers once more."""
+
+    def __init__(self, group: int, first: Held, *, is_last: bool) -> None:
+        """Look at the first `group` held numbers; `is_last` where nothing else is left to ask."""
+        self.group, self.is_last = group, is_last
+        self.since, self.near = first.arrived_at, first.attempt.song_num
+        self.stage = "canary"
+        self.tried: set[int] = set()
+        self.missing: set[int] = set()
+        self.outstanding = 0
+        self.canary: int | None = None
+        self.has_found = self.has_failed = False
+
+
+class Proof:
+    """Holds the missing numbers of one job until there is proof. Called under the frontier's lock.
+
+    Attributes:
+        canaries: Songs that are known to be there.
+        is_lying: Whether canaries are denied: nothing but probes goes out.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        job: Job,
+        known: KnownSongs,
+        on_first_found: Callable[[int], None],
+        *,
+        probe_seconds: float,
+    ) -> None:
+        """Begin in trust; `on_first_found` is called with the first song that is found."""
+        self._probe_seconds = probe_seconds
+        self.canaries = Canaries(known, getattr(job.source, "canary", None))
+        self.is_lying = False
+        self._asker, self._job = asker, job
+        self._on_first_found = on_first_found
+        self._held: list[Held] = []
+        self._current: _Look | None = None
+        self._answers = self._streak = self._canaries_asked = 0
+        self._missing_at = deque[int]()
+        self._look_at_streak, self._not_before, self._looked_at = IN_A_ROW, 0.0, 0
+        self._has_spread = False
+        self._probes, self._next_probe_at, self._lying_since = 0, 0.0, 0.0
+        self._retry_seconds = 1.0
+        self._had_streak = False  # whether ten in a row are among the held
+
+    @property
+    def room(self) -> int:
+        """How many more answers can be held; 0 where nothing but canaries may go out."""
+        return 0 if self.is_lying else max(0, MOST_HELD - len(self._held))
+
+    def note_found(self, song_num: int, sent_at: float, now: float) -> None:
+        """Count a song: it releases what was said to be missing before it was asked for."""
+        if not self.canaries.recent:
+            self._on_first_found(song_num)
+        self.canaries.recent.append(song_num)
+        self._answers += 1
+        self._streak, self._look_at_streak = 0, IN_A_ROW
+        if self._held and self._current is None:
+            self._release_few(sent_at, now)
+
+    def hold(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
+        """Take an answer that says "missing"."""
+        self._answers += 1
+        held = Held(attempt, reply, now, moment, self._answers)
+        self._streak += 1
+        self._missing_at.append(self._answers)
+        if self.is_lying:
+            self._asker.ask_again([held])
+            return
+        self._held.append(held)
+        self._had_streak = self._had_streak or self._streak >= IN_A_ROW
+        if self._current is None and self._is_suspicious():
+            self._look(now)
+
+    def conclude(self, now: float) -> bool:
+        """When nothing else is left to ask: release the held numbers, or ask a canary.
+
+        Returns whether anything is still held.
+        """
+        if self._held and self._current is None and now >= self._not_before:
+            if len(self._held) < IN_A_ROW and not self._is_mostly_missing():
+                self._release(len(self._held), None)
+            else:
+                self._look(now, is_last=True)
+        return bool(self._held)
+
+    def wake(self, now: float) -> float:
+        """When it blocks: ask the next canary that is due; return the seconds until the next one."""
+        if self.is_lying:
+            if self._probes >= PROBES:
+                return 1.0  # the last ones are still under way
+            if now >= self._next_probe_at:
+                self._probe(now)
+            return self._next_probe_at - now
+        if self._current is None and now >= self._not_before:
+            self._look(now)
+        return max(0.0, self._not_before - now) or 1.0
+
+    # When to look.
+
+    def _is_suspicious(self) -> bool:
+        if self._streak < IN_A_ROW:
+            is_due = self._answers - self._looked_at >= ANSWERS_PER_CANARY
+            if not (is_due and self._is_mostly_missing()):
+                return False
+        elif self._streak < self._look_at_streak:
+            return False
+        return self._has_budget or self._streak >= ALWAYS_IN_A_ROW
+
+    @property
+    def _has_budget(self) -> bool:
+        return self._canaries_asked < BUDGET + self._answers // ANSWERS_PER_CANARY
+
+    def _is_mostly_missing(self) -> bool:
+        missing_at = self._missing_at
+        while missing_at and missing_at[0] <= self._answers - WINDOW:
+            missing_at.popleft()
+        return len(missing_at) > MOST_MISSING
+
+    def _release_few(self, sent_at: float, now: float) -> None:
+        """Release what came in before the found song was asked for, unless it is too much.
+
+        Songs that were asked for before may still come in among the first lies, so that no ten of
+        these stand in a row; then they are most of what came in.
+        """
+        held = self._held
+        count = next((i for i, each in enumerate(held) if each.arrived_at > sent_at), len(held))
+        if not count or self._is_mostly_missing():
+            return
+        share = count / (self._answers - held[0].answer_num)
+        if self._had_streak or (count >= IN_A_ROW and share > MOST_SHARE):
+            if self._has_budget:
+                self._look(now)
+        else:
+            self._release(count, None)
+
+    # One look.
+
+    def _look(self, now: float, *, is_last: bool = False) -> None:
+        """Ask a canary about all that is held now."""
+        if not self._held or now < self._not_before:
+            return
+        self._looked_at = self._answers
+        self._current = look = _Look(len(self._held), self._held[0], is_last=is_last)
+        if not self._ask_canaries(look, 1):
+            self._ask_spread(look, now)
+
+    def _ask_canaries(self, look: _Look, wanted: int) -> bool:
+        """Ask so many canaries that were not asked in this look; return whether there was one."""
+        blocks = {num // 1000 for num in look.tried}
+        fresh = [num for num in self.canaries.near(look.near) if num not in look.tried]
+        fresh.sort(key=lambda num: num // 1000 in blocks)  # those of other blocks first
+        chosen = fresh[:wanted]
+        self._canaries_asked += len(chosen)
+        self._ask(look, chosen)
+        return bool(chosen)
+
+    def _ask_spread(self, look: _Look, now: float) -> None:
+        """Ask numbers all over the range, once, where no song is known that proves anything."""
+        numbers = [] if self._has_spread else self.canaries.spread()
+        self._has_spread, look.stage = True, "spread"
+        if numbers:
+            self._ask(look, numbers)
+        else:
+            self._find_no_song(look, now)
+
+    def _ask(self, look: _Look, numbers: Iterable[int]) -> None:
+        for num in numbers:
+            look.tried.add(num)
+            look.outstanding += 1
+            self._asker.ask(num, self._job, lambda *answer: self._note(look, *answer))
+
+    def _note(self, look: _Look, attempt: Attempt, reply: Reply, now: float) -> None:
+        """Learn what came of a canary, or of a held number that was asked again."""
+        look.outstanding -= 1
+        is_stale = reaches_back(reply, look.since, now)
+        if reply.found:
+            if look.stage == "again" or not is_stale:
+                look.has_found, look.canary = True, look.canary or attempt.song_num
+            if look.stage == "spread":
+                self.canaries.recent.append(attempt.song_num)
+        elif judge(reply).action == "missing" and not is_stale:
+            look.missing.add(attempt.song_num)
+        else:
+            look.has_failed = True
+        if look.outstanding == 0 and self._current is look:
+            self._go_on(look, now)
+
+    def _go_on(self, look: _Look, now: float) -> None:
+        """Draw the conclusion when all numbers of one stage are answered."""
+        if look.stage == "again":
+            if look.has_found:
+                self._ask_all_again()
+            elif look.has_failed:
+                self._look_again_later(now)
+            else:
+                self._release(look.group, look.canary)
+                self._end_look()
+        elif look.has_found:
+            self.canaries.deleted |= look.missing if look.stage == "opinion" else set()
+            self._ask_held_again(look)
+        elif look.has_failed:
+            self._look_again_later(now)
+        elif look.stage == "canary":
+            look.stage = "opinion"
+            if not self._ask_canaries(look, 2):
+                self._find_no_witness(look, now)
+        elif look.stage == "opinion":
+            self._find_no_witness(look, now)
+        else:
+            self._find_no_song(look, now)
+
+    def _ask_held_again(self, look: _Look) -> None:
+        """Ask some of the held numbers once more, since a spell may have come and gone."""
+        look.stage, look.has_found = "again", False
+        nums = [held.attempt.song_num for held in self._held[: look.group]]
+        count = len(nums)
+        if count > ASKED_ALL:
+            nums = [nums[at] for at in (0, 2, 5, count // 3, count * 2 // 3, -6, -3, -1)]
+        self._ask(look, nums)
+
+    def _end_look(self) -> None:
+        """Go on after what was held is believed; the next look comes after twice as many."""
+        self._current, self._retry_seconds = None, 1.0
+        if self._streak:
+            step = min(max(ALWAYS_IN_A_ROW, self._streak), MOST_BETWEEN_LOOKS)
+            self._look_at_streak = self._streak + step
+
+    def _ask_all_again(self) -> None:
+        held, self._held, self._had_streak = self._held, [], False
+        self._current, self._retry_seconds = None, 1.0
+        self._streak, self._look_at_streak = 0, IN_A_ROW
+        self._asker.ask_again(held)
+
+    def _look_again_later(self, now: float) -> None:
+        """Hold on: a canary that fails is the circuit breaker's affair."""
+        self._current, self._not_before = None, now + self._retry_seconds
+        self._retry_seconds = min(self._retry_seconds * 2, 60.0)
+
+    def _find_no_witness(self, look: _Look, now: float) -> None:
+        """Canaries are denied: the site lies. Or a cache answers: look for songs it does not know."""
+        if look.missing:
+            self._begin_probing(look, now)
+        else:
+            self._ask_spread(look, now)
+
+    def _find_no_song(self, look: _Look, now: float) -> None:
+        """Go on holding while there is room; without any song nothing can be believed."""
+        if any(self.canaries.near(look.near)):
+            self._begin_probing(look, now)
+            return
+        self._current, self._look_at_streak = None, MOST_HELD
+        if look.is_last or len(self._held) >= MOST_HELD:
+            self._asker.end(
+                "circuit",
+                f"{len(self._held)} numbers are missing and no song was ever found: look at the "
+                "address, or name a number that is there: --canary N",
+            )
+
+    # A site that lies.
+
+    def _begin_probing(self, look: _Look, now: float) -> None:
+        self.is_lying, self._lying_since = True, look.since
+        self._probes, self._next_probe_at = 0, now + self._probe_seconds
+        self._ask_all_again()
+
+    def _probe(self, now: float) -> None:
+        numbers = [*self.canaries.near(0), *self.canaries.spread()]
+        self._asker.ask(numbers[self._probes % len(numbers)], self._job, self._note_probe)
+        self._probes += 1
+        self._next_probe_at = now + self._probe_seconds
+
+    def _note_probe(self, attempt: Attempt, reply: Reply, now: float) -> None:
+        if reply.found and not reaches_back(reply, self._lying_since, now):
+            self.is_lying = False
+        elif self._probes >= PROBES and self.is_lying:
+            num = attempt.song_num
+            self._asker.end("circuit", f"the site denies songs that are there, such as {num}")
+
+    def _release(self, count: int, canary: int | None) -> None:
+        released, self._held = self._held[:count], self._held[count:]
+        self._had_streak = len(self._held) >= IN_A_ROW and self._had_streak
+        self._asker.release(released, canary)
