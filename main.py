@@ -8,7 +8,7 @@ import secrets
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import functions_framework
 import msgspec
@@ -19,16 +19,15 @@ from crawler.errors import QueueError, RequestError, SettingsError, StoreError, 
 from crawler.fleet.delivery import (
     SCHEDULE_HEADER,
     TASK_HEADER,
-    Delivery,
+    begin_chain,
     deliver,
-    go_on,
-    read_delivery,
+    read_claim,
     scheduled_at,
 )
-from crawler.fleet.fan_out import fan_out, order_number
+from crawler.fleet.orders import Delivery, body_of, fan_out
 from crawler.fleet.task_queue import TaskQueue
 from crawler.logs import configure_logging, log_context, request_labels, trace_id
-from crawler.request.crawl_request import CrawlRequest, parse_request
+from crawler.request.crawl_request import CrawlRequest, check_request, parse_request
 from crawler.request.incoming import body_reader, drain, in_time
 from crawler.settings.reading import MAX_SONG_NUM, Settings, read_settings
 from crawler.version import VERSION
@@ -58,15 +57,13 @@ def crawl_songs(request: Request) -> Response:
         except RequestError as error:
             if error.status == 413:
                 drain(request)
-            status = _status_for(request, error.status, error)
-            return _error(status, error.code, error.field, str(error))
+            return _error(error.status, error.code, error.field, str(error))
         except SettingsError as error:
             logger.error("the deployment is wrong: %s", error)  # noqa: TRY400 - it names its cause
             return _error(500, error.code, error.field, str(error))
         except StoreMismatchError as error:
             logger.error("the store is another's: %s", error)  # noqa: TRY400 - it names its cause
-            status = _status_for(request, 500, error)
-            return _error(status, "store_mismatch", None, str(error))
+            return _error(500, "store_mismatch", None, str(error))
         except QueueError as error:
             logger.error("the task queue cannot be used: %s", error)  # noqa: TRY400 - it names it
             return _error(503, "queue_unavailable", None, str(error))
@@ -77,15 +74,6 @@ def crawl_songs(request: Request) -> Response:
             error_id = secrets.token_hex(8)
             logger.exception("unforeseen error %s", error_id)
             return _unforeseen(error_id)
-
-
-def _status_for(request: Request, status: int, error: Exception) -> int:
-    """Answer a delivery that no repeat can mend with 200, so that the queue lets go of it."""
-    broke_off = isinstance(error, RequestError) and error.code == "body_incomplete"
-    if broke_off or not _is_delivery(request):  # of what broke off the queue has the whole
-        return status
-    logger.error("a task is given up: %s", error, extra={"event": "task_given_up"})
-    return 200
 
 
 def _route(request: Request) -> Response:
@@ -107,17 +95,30 @@ def _route(request: Request) -> Response:
 
 def _crawl(request: Request) -> Response:
     deployment = _deployment()
-    crawl_request = _read_request(request, deployment.settings)
+    settings = deployment.settings
+    claim = read_claim(request.headers.get(TASK_HEADER), settings)
+    # What a task asks for was checked when its order was given, maybe by other limits.
+    crawl_request = _read_request(request, settings, is_limited=claim is None)
+    if claim is not None and claim.holds_for(crawl_request):
+        return _deliver(crawl_request, deployment, claim.delivery)
+    if claim is not None:  # anybody can write a header
+        fields = body_of(crawl_request) | {"fan_out": crawl_request.fan_out}
+        check_request(fields, **_limits(settings))
     if crawl_request.fan_out:
-        return _fan_out(crawl_request, deployment.settings, request.headers.get(SCHEDULE_HEADER))
-    delivery = read_delivery(request.headers.get(TASK_HEADER), now=_now())
-    if delivery is not None:
-        return _deliver(crawl_request, deployment, delivery)
+        return _fan_out(crawl_request, settings, request.headers.get(SCHEDULE_HEADER))
     # a mode is what a scheduler sends, a range what people send
     started, is_unattended = _now(), crawl_request.mode != "range"
     answer = _run(crawl_request, deployment, is_unattended=is_unattended)
-    if deployment.settings.queue is not None and SCHEDULE_HEADER not in request.headers:
-        _continue(crawl_request, deployment.settings, answer, started)
+    if settings.queue is not None and SCHEDULE_HEADER not in request.headers:
+        # What the run left goes to the queue; behind a schedule there is a next run anyway.
+        begin_chain(
+            crawl_request,
+            settings,
+            answer,
+            queue=lambda: TaskQueue(settings),
+            started=started,
+            now=_now(),
+        )
     return _json(STOPS[answer.stopped_by].status, msgspec.json.encode(answer))
 
 
@@ -148,27 +149,19 @@ def _deliver(
     crawl_request: CrawlRequest, deployment: "_Deployment", delivery: Delivery
 ) -> Response:
     settings = deployment.settings
-    status, answer = deliver(
-        crawl_request,
-        settings,
-        delivery,
-        run=lambda request: _run(request, deployment, is_unattended=True),
-        queue=lambda: TaskQueue(settings),
-        wall=_now,
-    )
+    try:
+        status, answer = deliver(
+            crawl_request,
+            settings,
+            delivery,
+            run=lambda request: _run(request, deployment, is_unattended=True),
+            queue=lambda: TaskQueue(settings),
+            wall=_now,
+        )
+    except StoreMismatchError as error:  # no repeat mends it, so the queue is to let go of it
+        logger.error("a task is given up: %s", error, extra={"event": "task_given_up"})  # noqa: TRY400 - it names its cause
+        return _error(200, "store_mismatch", None, str(error))
     return _json(status, msgspec.json.encode(answer))
-
-
-def _continue(
-    crawl_request: CrawlRequest, settings: Settings, answer: Answer, started: datetime
-) -> None:
-    """Hand what the run left to the queue, where it left anything; without a schedule behind it."""
-    first = Delivery(order_number(started), 0)
-    go_on(crawl_request, settings, first, answer, queue=lambda: TaskQueue(settings), now=_now())
-
-
-def _is_delivery(request: Request) -> bool:
-    return TASK_HEADER in request.headers
 
 
 def _now() -> datetime:
@@ -240,8 +233,9 @@ def _read_deployment() -> _Deployment:
     return _Deployment(settings, RateLimiter(settings.rate))
 
 
-def _read_request(request: Request, settings: Settings) -> CrawlRequest:
+def _read_request(request: Request, settings: Settings, *, is_limited: bool) -> CrawlRequest:
     chunked = "Transfer-Encoding" in request.headers
+    limits = _limits(settings) if is_limited else _Limits(max_range=MAX_SONG_NUM, deployed_rate=0)
     with in_time(request):
         return parse_request(
             request.method,
@@ -250,10 +244,19 @@ def _read_request(request: Request, settings: Settings) -> CrawlRequest:
             body_reader(request),
             None if chunked else request.content_length or 0,
             query=request.query_string.decode("latin-1"),
-            # both guard against callers; what a task asks for was checked when its order was given
-            max_range=MAX_SONG_NUM if _is_delivery(request) else settings.max_range or _MAX_RANGE,
-            deployed_rate=0 if _is_delivery(request) else settings.rate,
+            **limits,
         )
+
+
+class _Limits(TypedDict):
+    """Guards against callers."""
+
+    max_range: int
+    deployed_rate: float
+
+
+def _limits(settings: Settings) -> _Limits:
+    return {"max_range": settings.max_range or _MAX_RANGE, "deployed_rate": settings.rate}
 
 
 def _unforeseen(error_id: str) -> Response:

@@ -28,7 +28,7 @@ FLOORS = (
     ("plan", "block_order planned fill tail scope"),
     ("page", "map runs status_page"),
     ("run", "functions writer raw store_index control_watcher monitor run crawl"),
-    ("fleet", "task_queue fan_out delivery"),
+    ("fleet", "task_queue orders delivery"),
     ("exports", "arrow export rebuild"),
     ("doctor", "trial examination"),
     ("demo", "songs behaviour server site"),

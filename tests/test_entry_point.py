@@ -14,7 +14,7 @@ import yaml
 
 from crawler.answer import STOPS, Answer
 from crawler.demo.site import DemoSite
-from crawler.fleet.fan_out import OrderAnswer
+from crawler.fleet.orders import OrderAnswer
 from crawler.request.crawl_request import RequestFields
 from crawler.store.coverage import Coverage
 from crawler.version import VERSION

@@ -16,7 +16,11 @@ import pytest
 
 import main
 from crawler.demo.site import DemoSite
+from crawler.fleet.orders import Order, keep_order
+from crawler.store.contract import ABSENT, Content
+from crawler.store.control import read_control
 from crawler.store.coverage import coverage
+from crawler.store.folder import FolderStore
 from crawler.store.opening import open_store
 from tests.function_process import ROOT, FunctionProcess, read_reply
 
@@ -330,6 +334,71 @@ def test_A16_a_task_whose_body_broke_off_is_delivered_again(impatient):
         b"Host: x", b"Host: x\r\nX-CloudTasks-TaskName: 1763000000000-0-1-2"
     )
     assert impatient.send_raw(head).status == 400
+
+
+INVENTED = {
+    "of-no-order": {},
+    "unknown-order": {"X_CloudTasks_TaskName": "0123456789abcdef-1763000000000-0"},
+    "another-range": {"X_CloudTasks_TaskName": "0123456789abcdef-1700000000000-3"},
+    "all-headers": {
+        "X_CloudTasks_TaskName": "0123456789abcdef-1763000000000-0",
+        "X_CloudTasks_QueueName": "shards",
+        "X_CloudTasks_TaskRetryCount": "99",
+        "X_CloudTasks_TaskExecutionCount": "99",
+        "X_CloudTasks_TaskETA": "1763000000.0",
+        "X_CloudScheduler_ScheduleTime": "2026-11-22T12:00:00Z",
+        "X_CloudScheduler": "true",
+    },
+}
+"""Headers that a queue sends, written by a caller; one names an order for songs 1 to 9."""
+
+
+@pytest.fixture
+def with_order(tmp_path):
+    """A store that holds one order, for songs 1 to 9, and a site that refuses the token."""
+    store = FolderStore(tmp_path)
+    keep_order(store, 1_700_000_000_000, Order(start=1, stop=10))
+    with DemoSite(token="another") as site:
+        environ = {"GENIUS_TOKEN": "wrong", "CRAWLER_BASE_URL": site.base_url, "CRAWLER_RATE": "50"}
+        environ |= {"CRAWLER_STORE": str(tmp_path), "CRAWLER_MAX_RANGE": "1000"}
+        with FunctionProcess(environ) as process:
+            yield process, store
+
+
+def test_A19_invented_headers_lift_no_limit_hide_no_error_and_stop_nobody(with_order):
+    """A caller who writes a queue's headers is a caller like others."""
+    process, store = with_order
+    for name, headers in INVENTED.items():
+        too_long = process.post(b'{"start": 0, "stop": 5000}', **headers)
+        assert (too_long.status, error_of(too_long)["code"]) == (400, "range_too_long"), name
+        too_fast = process.post(b'{"start": 20, "stop": 25, "max_rate": 99}', **headers)
+        assert (too_fast.status, error_of(too_fast)["field"]) == (400, "max_rate"), name
+        refused = process.post(b'{"start": 20, "stop": 25}', **headers)
+        assert (refused.status, refused.json()["stopped_by"]) == (502, "unauthorized"), name
+        wrong = process.post(b'{"start": 9, "stop": 5}', **headers)
+        assert (wrong.status, error_of(wrong)["code"]) == (400, "stop_malformed"), name
+    assert read_control(store, timeout=5).stop_id is None
+    assert "a task is given up" not in process.log()
+
+
+def test_A19_a_task_of_a_stored_order_is_a_delivery(with_order):
+    """What lies within its order is run as such: the queue hears 200, the other shards to stop."""
+    process, store = with_order
+    named = {"X_CloudTasks_TaskName": "0123456789abcdef-1700000000000-3"}
+    refused = process.post(b'{"start": 5, "stop": 10}', **named)
+    assert (refused.status, refused.json()["stopped_by"]) == (200, "unauthorized")
+    assert read_control(store, timeout=5).stop_id is not None
+
+
+def test_A19_a_delivery_to_another_s_store_is_given_up(with_order):
+    """No repeat mends that, so the queue is to let go of it; whoever else asks hears the error."""
+    process, store = with_order
+    identity = Content(b'{"source": "x", "host": "y", "schema": "z", "format": 1}')
+    store.write("store.json", identity, expected=ABSENT, timeout=5)
+    named = {"X_CloudTasks_TaskName": "0123456789abcdef-1700000000000-3"}
+    statuses = [process.post(b'{"start": 5, "stop": 10}', **more).status for more in (named, {})]
+    assert statuses == [200, 500]
+    assert "a task is given up" in process.log()
 
 
 def trickle(connection: socket.socket, *, seconds: float) -> float:

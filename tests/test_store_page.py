@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from crawler.fleet import orders
 from crawler.page.status_page import write_status
 from crawler.record import Record
 from crawler.run.raw import raw_name
@@ -35,6 +36,7 @@ def test_the_tree_has_the_names_of_the_code():
         block_name(378000),
         raw_name(378195),
         control.NAME,
+        orders.order_name(orders.order_number(datetime(2026, 11, 22, 12, tzinfo=UTC))),
         run_objects.run_name(began, "3f9c2a7d"),
         "status.json",
         "status.html",

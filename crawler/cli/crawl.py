@@ -159,7 +159,7 @@ def _tell(answer: Answer, args: argparse.Namespace) -> None:
 
 
 if TYPE_CHECKING:
-    from crawler.fleet.fan_out import OrderAnswer
+    from crawler.fleet.orders import OrderAnswer
 
 _NAMES = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck", "order")
 
@@ -185,7 +185,7 @@ def order_fan_out(args: argparse.Namespace) -> int:
         raise RequestError(400, "range_missing", "start", "give START and STOP")
     request = checked_request(given | {"fan_out": "true"})
     # Imported here: with them come the clients of store and queue, 0.8 s.
-    from crawler.fleet.fan_out import fan_out
+    from crawler.fleet.orders import fan_out
     from crawler.fleet.task_queue import TaskQueue
 
     order = fan_out(request, settings, TaskQueue(settings), now=datetime.now(UTC))

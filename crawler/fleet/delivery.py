@@ -9,7 +9,17 @@ import msgspec
 
 from crawler.answer import STOPS, Answer, StoppedBy
 from crawler.errors import QueueError, StoreError
-from crawler.fleet.fan_out import order_number, ordered_at, parse_task_name, task_name
+from crawler.fleet.orders import (
+    Delivery,
+    Order,
+    body_of,
+    new_order,
+    order_of,
+    ordered_at,
+    parse_task_name,
+    read_order,
+    task_name,
+)
 from crawler.fleet.task_queue import Task, TaskQueue
 from crawler.request.crawl_request import CrawlRequest
 from crawler.run.store_index import STORE_SECONDS
@@ -38,21 +48,28 @@ BARREN_SECONDS = 600
 """A successor of a run that asked nothing waits so long: what kept the one may keep the next."""
 
 
-class Delivery(NamedTuple):
-    """What a task stands for: the order it belongs to, and its place after the shard's first task."""
+class Claim(NamedTuple):
+    """What the name of a task claims to stand for, and the order in the store that it names."""
 
-    order: int
-    sequence: int
+    delivery: Delivery
+    order: Order
+
+    def holds_for(self, request: CrawlRequest) -> bool:
+        """Whether what a request asks for lies within the order, so that it is a delivery."""
+        return not request.fan_out and self.order.covers(order_of(request))
 
 
-def read_delivery(name: str | None, *, now: datetime) -> Delivery | None:
-    """Tell a delivery by its `TASK_HEADER`; None where no queue sent it.
+def read_claim(name: str | None, settings: Settings) -> Claim | None:
+    """Read what the header `TASK_HEADER` claims; None where the store holds no such order.
 
-    A task that somebody else named is an order of its own.
+    Raises:
+        StoreError: The store cannot be reached.
     """
-    if name is None:
+    delivery = None if name is None else parse_task_name(name)
+    if delivery is None:
         return None
-    return Delivery(*(parse_task_name(name) or (order_number(now), 0)))
+    order = read_order(open_store(settings.store), delivery.order)
+    return None if order is None else Claim(delivery, order)
 
 
 def scheduled_at(moment: str | None) -> datetime | None:
@@ -73,7 +90,7 @@ def deliver(
     queue: Callable[[], TaskQueue],
     wall: Callable[[], datetime],
 ) -> tuple[int, Answer]:
-    """Run one delivery; give the status for the queue, which repeats all but 2xx, and the answer.
+    """Run one delivery; return the status for the queue, which repeats all but 2xx, and the answer.
 
     Args:
         request: What the task posts.
@@ -96,6 +113,35 @@ def deliver(
     # a queue that sees 503 slows all its tasks down; so it does only where nothing else helps
     is_cared_for = go_on(request, settings, delivery, answer, queue=queue, now=wall())
     return 200 if is_cared_for else 503, answer
+
+
+def begin_chain(
+    request: CrawlRequest,
+    settings: Settings,
+    answer: Answer,
+    *,
+    queue: Callable[[], TaskQueue],
+    started: datetime,
+    now: datetime,
+) -> None:
+    """Enqueue what a run that was no delivery left, as an order of its own; trouble is only logged.
+
+    Args:
+        request: What was asked for.
+        settings: How this deployment crawls.
+        answer: What was done of it.
+        queue: Opens the queue; called only where something is left.
+        started: When the run began, aware.
+        now: The time, aware.
+    """
+    if successor_body(request, answer) is None:
+        return
+    try:
+        number = new_order(open_store(settings.store), order_of(request), now=started)
+    except StoreError as error:
+        logger.error("what is left could not be ordered: %s", error)  # noqa: TRY400 - it says all
+        return
+    go_on(request, settings, Delivery(number, 0), answer, queue=queue, now=now)
 
 
 def go_on(
@@ -129,23 +175,20 @@ def go_on(
 
 
 def successor_body(request: CrawlRequest, answer: Answer) -> dict[str, object] | None:
-    """Say what a successor posts: the same request, less what was asked; None: none is needed."""
+    """Return what a successor posts: the same request, less what was asked; None: none is needed."""
     is_range = request.mode == "range"
     if answer.stopped_by not in GOES_ON or (is_range and not answer.remaining):
         return None
     if answer.stopped_by == "stop_order" and not answer.requests:
         return None
-    names = ("start", "stop", "refresh_older_than_days", "recheck", "max_rate")
-    body = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
-    if not is_range:
-        body["mode"] = request.mode
+    body = body_of(request)
     if request.limit is not None:
         body["limit"] = request.limit - answer.found - answer.missing - answer.failed
     return body if body.get("limit", 1) > 0 else None
 
 
 def earliest(answer: Answer, store: Store, now: datetime) -> datetime | None:
-    """Say before when a successor is of no use; None: at once.
+    """Return before when a successor is of no use; None: at once.
 
     That is the end of the pause or of the day, or a while where the run came to nothing: a chain
     of such runs must not spin.
@@ -163,7 +206,7 @@ def earliest(answer: Answer, store: Store, now: datetime) -> datetime | None:
 
 
 def end_order(settings: Settings, order: int, reason: StoppedBy, *, now: datetime) -> None:
-    """Tell the other shards of an order to stop, those at work and those to come."""
+    """Order the other shards of an order to stop, those at work and those to come."""
     meaning = STOPS[reason].meaning
     fields = {"order": order, "stopped_by": reason}
     logger.error(

@@ -1,11 +1,17 @@
-"""Fan-out: a range cut into shards, each a named task of one order, settled ones left out."""
+"""Orders: what was asked for, kept in the store, and a range cut into shards that are named tasks.
+
+An order is an object `orders/<number>.json`, written before its first task. Whoever may call the
+function can invent the headers of a queue; so a delivery is one only where its task names an order
+that the store holds, and what it asks for lies within that order.
+"""
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -18,14 +24,47 @@ from crawler.request.crawl_request import CrawlRequest
 from crawler.run.store_index import STORE_SECONDS
 from crawler.settings.reading import Settings
 from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
+from crawler.store.contract import Content, Store, update
 from crawler.store.opening import open_store
 from crawler.version import VERSION
 
 MAX_SHARDS = 100_000
 """Tasks of one order, at most: they take 200 s to create."""
 
+PREFIX = "orders/"
+_SAME_MOMENT = 1000  # orders that are given for one moment, as schedules do, get numbers in a row
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME = re.compile(r"[0-9a-f]{16}-([1-9][0-9]{0,12})-([0-9]{1,9})")
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `orders/<number>.json` holds: what was asked for, as in `CrawlRequest`."""
+
+    mode: str = "range"
+    start: int | None = None
+    stop: int | None = None
+    limit: int | None = None
+    refresh_older_than_days: float | None = None
+    recheck: str | None = None
+    max_rate: float | None = None
+
+    def covers(self, part: "Order") -> bool:
+        """Whether what a part asks for lies within this order."""
+        if self.mode == "range" == part.mode:
+            start, stop = self.start or 0, self.stop or 0
+            is_within = start <= (part.start or 0) <= (part.stop or 0) <= stop
+        else:
+            is_within = self.limit is None or (part.limit or math.inf) <= self.limit
+        same = ("mode", "refresh_older_than_days", "recheck", "max_rate")
+        return is_within and all(getattr(self, name) == getattr(part, name) for name in same)
+
+
+class Delivery(NamedTuple):
+    """What a task stands for: the order it belongs to, and its place after the shard's first task."""
+
+    order: int
+    sequence: int
 
 
 class OrderAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,17 +88,17 @@ class OrderAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def order_number(moment: datetime) -> int:
-    """Number an order by the moment at which it is given, in milliseconds since 1970."""
+    """Return the number of an order that is given at a moment: milliseconds since 1970."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def ordered_at(order: int) -> datetime:
-    """Say when an order was given: what its parts take for now."""
+    """Return when an order was given: what its parts take for now."""
     return _EPOCH + timedelta(milliseconds=order)
 
 
 def task_name(order: int, body: Mapping[str, Any], sequence: int) -> str:
-    """Name a task: a hash first, since names in a row slow a queue down, then what it stands for.
+    """Return a task's name: a hash first, since names in a row slow a queue, then what it stands for.
 
     Args:
         order: Number of its order.
@@ -71,17 +110,73 @@ def task_name(order: int, body: Mapping[str, Any], sequence: int) -> str:
     return f"{digest[:16]}-{order}-{sequence}"
 
 
-def parse_task_name(name: str) -> tuple[int, int] | None:
-    """Read `(order, sequence)` back from a name, with or without its queue; None for any other."""
+def parse_task_name(name: str) -> Delivery | None:
+    """Read what a task stands for from its name, with or without its queue; None for any other."""
     match = _NAME.fullmatch(name.rpartition("/")[2])
-    return (int(match[1]), int(match[2])) if match else None
+    return Delivery(int(match[1]), int(match[2])) if match else None
 
 
-def task_body(request: CrawlRequest, start: int, stop: int) -> dict[str, Any]:
-    """Say what a shard posts: its range, and what the order asks again and how fast."""
-    names = ("refresh_older_than_days", "recheck", "max_rate")
-    given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
-    return {"start": start, "stop": stop} | given
+def order_name(number: int) -> str:
+    """Return the name of an order's object."""
+    return f"{PREFIX}{number}.json"
+
+
+def order_of(request: CrawlRequest) -> Order:
+    """Return the order that asks for what a request asks for."""
+    return Order(**{name: getattr(request, name) for name in Order.__struct_fields__})
+
+
+def body_of(request: CrawlRequest) -> dict[str, Any]:
+    """Return what a task posts, or anybody could, to ask for the same."""
+    fields = msgspec.structs.asdict(order_of(request))
+    is_range = fields.pop("mode") == "range"
+    given = {name: value for name, value in fields.items() if value is not None}
+    return given if is_range else {"mode": request.mode} | given
+
+
+def read_order(store: Store, number: int, *, timeout: float = STORE_SECONDS) -> Order | None:
+    """Read an order; None where the store holds none of that number, or none that can be read.
+
+    Raises:
+        StoreUnavailableError: The store cannot be reached.
+    """
+    stored = store.read(order_name(number), timeout=timeout)
+    return None if stored is None else _decode(stored.data)
+
+
+def keep_order(store: Store, number: int, order: Order, *, timeout: float = STORE_SECONDS) -> bool:
+    """Write an order unless its number is taken; return whether what is there covers it.
+
+    Raises:
+        StoreUnavailableError: The store cannot be reached.
+    """
+    held: list[Order | None] = []
+
+    def keep(data: bytes | None) -> Content | None:
+        held[:] = [order if data is None else _decode(data)]
+        return Content(msgspec.json.encode(order), "application/json") if data is None else None
+
+    update(store, order_name(number), keep, timeout=timeout)
+    return held[0] is not None and held[0].covers(order)
+
+
+def new_order(store: Store, order: Order, *, now: datetime) -> int:
+    """Write an order under the first number from `now` on that is free, or holds it; return that.
+
+    So a second delivery for the same moment is the same order, and another schedule's is not.
+
+    Raises:
+        StoreUnavailableError: The store cannot be reached.
+    """
+    first = order_number(now)
+    return next(n for n in range(first, first + _SAME_MOMENT) if keep_order(store, n, order))
+
+
+def _decode(data: bytes) -> Order | None:
+    try:
+        return msgspec.json.decode(data, type=Order)
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 def cut(start: int, stop: int, shard_songs: int) -> Iterator[tuple[int, int]]:
@@ -123,7 +218,7 @@ def fan_out(
         sleep: Waits so many seconds.
 
     Raises:
-        RequestError: The range makes too many shards.
+        RequestError: The range makes too many shards, or the order with that number is another.
         StoreError: The store cannot be listed; nothing was enqueued.
         QueueError: The queue takes no task; what was enqueued stays, and the order's number, with
             which to go on, is in the message.
@@ -132,17 +227,21 @@ def fan_out(
     if stop - start > MAX_SHARDS * settings.shard_songs:
         message = f"the range makes more than {MAX_SHARDS} shards: raise CRAWLER_SHARD_SONGS"
         raise RequestError(400, "range_too_long", "stop", message)
-    order = request.order or order_number(now)
+    store, wanted = open_store(settings.store), order_of(request)
+    order = request.order or new_order(store, wanted, now=now)
+    if request.order and not keep_order(store, order, wanted):
+        message = f"order {order} is about something else: leave order out for a new one"
+        raise RequestError(400, "order_mismatch", "order", message)
     criteria = criteria_of(
         msgspec.structs.replace(request, ordered_at=ordered_at(order)), ordered_at(order)
     )
-    blocks = open_store(settings.store).list_blocks(start, stop, timeout=STORE_SECONDS)
+    blocks = store.list_blocks(start, stop, timeout=STORE_SECONDS)
     listing = {info.first: info for info in blocks}
     tasks, to_ask = [], 0
     for low, high in cut(start, stop, settings.shard_songs):
         left = high - low - count_settled(low, high, listing, criteria)
         if left:
-            body = task_body(request, low, high)
+            body = body_of(msgspec.structs.replace(request, start=low, stop=high))
             tasks.append(Task(task_name(order, body, 0), body))
             to_ask += left
     budget = settings.time_budget_seconds

@@ -19,20 +19,23 @@ from crawler.demo.site import DemoSite
 from crawler.errors import QueueError, RequestError
 from crawler.fleet.delivery import (
     BARREN_SECONDS,
-    Delivery,
+    begin_chain,
     deliver,
     earliest,
-    read_delivery,
+    read_claim,
     scheduled_at,
     successor_body,
 )
-from crawler.fleet.fan_out import (
+from crawler.fleet.orders import (
+    Delivery,
+    Order,
     OrderAnswer,
     cut,
     fan_out,
     order_number,
     ordered_at,
     parse_task_name,
+    read_order,
     task_name,
 )
 from crawler.fleet.task_queue import EMULATOR, TaskQueue
@@ -322,15 +325,120 @@ def test_a_mode_goes_on_with_what_its_limit_leaves() -> None:
     assert successor_body(request, answer_of("done")) is None
 
 
-def test_deliveries_are_told_by_their_headers() -> None:
-    """A task of ours names order and place; a stranger's is an order of its own."""
-    ours = task_name(ORDER, {"start": 0}, 7)
-    assert read_delivery(ours, now=NOW) == (ORDER, 7)
-    assert read_delivery("1234567890", now=NOW) == (ORDER, 0)
-    assert read_delivery(None, now=NOW) is None
+def test_the_time_of_a_schedule_is_read_from_its_header() -> None:
+    """Each delivery of one call has the same."""
     assert scheduled_at("2026-11-22T12:00:00Z") == NOW
     assert scheduled_at("soon") is None
     assert scheduled_at(None) is None
+
+
+# Orders.
+
+
+def name_of(number: int, sequence: int = 0) -> str:
+    """Make the name of a task of an order."""
+    return task_name(number, {"start": 0}, sequence)
+
+
+def test_an_order_is_in_the_store_before_its_first_task(settings: Settings) -> None:
+    """Where the queue takes no task at all the order is there, and covers what was asked for."""
+    with QueueServer() as server:
+        gone = msgspec.structs.replace(settings, queue=QUEUE.replace("songs", "gone"))
+        with pytest.raises(QueueError):
+            order(server, gone, 0, 9000, recheck="missing")
+    kept = read_order(FolderStore(settings.store), ORDER)
+    assert kept == Order(start=0, stop=9000, recheck="missing")
+
+
+@pytest.mark.parametrize(
+    ("part", "is_covered"),
+    [
+        ({"start": 3000, "stop": 9000}, True),
+        ({"start": 5000, "stop": 6000}, True),
+        ({"start": 5000, "stop": 5000}, True),
+        ({"start": 2999, "stop": 9000}, False),
+        ({"start": 3000, "stop": 9001}, False),
+        ({"start": 3000, "stop": 9000, "recheck": "missing"}, False),
+        ({"start": 3000, "stop": 9000, "max_rate": 5.0}, False),
+        ({"start": 3000, "stop": 9000, "refresh_older_than_days": 0.0}, False),
+        ({"mode": "next"}, False),
+    ],
+    ids=str,
+)
+def test_A19_only_a_part_of_a_stored_order_is_a_delivery(
+    server: QueueServer, settings: Settings, part: dict[str, Any], is_covered: bool
+) -> None:
+    """Its range lies within, and what it asks again and how fast are the same."""
+    order(server, settings, 3000, 9000)
+    claim = read_claim(name_of(ORDER, 7), settings)
+    assert claim is not None
+    assert claim.delivery == (ORDER, 7)
+    assert claim.holds_for(CrawlRequest(**part)) == is_covered
+
+
+@pytest.mark.parametrize("name", [None, "5551212", name_of(ORDER), name_of(ORDER + 1)], ids=str)
+def test_A19_an_order_that_is_not_stored_is_none(settings: Settings, name: str | None) -> None:
+    """Whoever invents a name, or brings one of version 1.0, is a caller like others."""
+    assert read_claim(name, settings) is None
+
+
+def test_A19_an_order_to_fan_out_is_no_delivery(server: QueueServer, settings: Settings) -> None:
+    """A task never asks for that."""
+    order(server, settings, 0, 9000)
+    claim = read_claim(name_of(ORDER), settings)
+    assert claim is not None
+    assert not claim.holds_for(CrawlRequest(start=0, stop=9000, fan_out=True))
+
+
+def test_orders_of_one_moment_have_numbers_of_their_own(
+    server: QueueServer, settings: Settings
+) -> None:
+    """Two schedules may be due in the same minute; a second delivery of either is no new order."""
+    ranges = [(0, 3000), (3000, 6000), (0, 3000), (3000, 6000)]
+    numbers = [order(server, settings, *each).order for each in ranges]
+    assert numbers == [ORDER, ORDER + 1, ORDER, ORDER + 1]
+    assert len(server.tasks) == 2
+
+
+def test_an_order_that_is_gone_on_with_stays_what_it_is(
+    server: QueueServer, settings: Settings
+) -> None:
+    """Its number does not make another range a part of it."""
+    order(server, settings, 0, 3000)
+    with pytest.raises(RequestError, match="about something else") as raised:
+        order(server, settings, 0, 9000, order=ORDER)
+    assert (raised.value.status, raised.value.code) == (400, "order_mismatch")
+    assert len(server.tasks) == 1
+
+
+def test_what_a_run_leaves_is_an_order_of_its_own(server: QueueServer, settings: Settings) -> None:
+    """So that its successor is believed when it is delivered."""
+    begin_chain(
+        CrawlRequest(mode="next", limit=250),
+        settings,
+        answer_of("time_budget"),
+        queue=lambda: TaskQueue(settings, environ={EMULATOR: server.host}),
+        started=NOW,
+        now=NOW,
+    )
+    ((name, task),) = server.tasks.items()
+    claim = read_claim(name, settings)
+    assert claim is not None
+    assert claim.delivery == (ORDER, 1)
+    assert claim.holds_for(CrawlRequest(**json.loads(task.body)))
+
+
+def test_a_run_that_left_nothing_orders_nothing(server: QueueServer, settings: Settings) -> None:
+    """No object and no task."""
+    begin_chain(
+        CrawlRequest(start=0, stop=3000),
+        settings,
+        answer_of("done"),
+        queue=lambda: TaskQueue(settings, environ={EMULATOR: server.host}),
+        started=NOW,
+        now=NOW,
+    )
+    assert (server.tasks, read_order(FolderStore(settings.store), ORDER)) == ({}, None)
 
 
 # Runs that are part of an order.
