@@ -162,10 +162,12 @@ def example_lines() -> Iterator[str]:
 def _file_values(file: Path | None) -> dict[str, str]:
     values = read_env_file(file)
     for name in list(values):
+        if name in VARIABLES:  # such as CPU, which is a size still and no setting of a run
+            continue
         if name.lower() in GONE:
             tell(f"{name} in {file} is ignored: {GONE[name.lower()]}")
             del values[name]
-        elif name not in VARIABLES:
+        else:
             nearest = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0)[0]
             message = f"{name} in {file} is not a setting; did you mean {nearest}?"
             raise SettingsError("setting_unknown", name, message)
