@@ -29,7 +29,7 @@ FLOORS = (
     ("page", "map runs status_page"),
     ("run", "functions writer raw store_index control_watcher monitor run crawl"),
     ("fleet", "task_queue orders delivery"),
-    ("exports", "arrow export rebuild"),
+    ("exports", "formats export rebuild"),
     ("doctor", "trial examination"),
     ("demo", "songs behaviour server site"),
     (

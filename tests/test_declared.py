@@ -440,6 +440,7 @@ def test_what_a_file_says_of_the_site_is_passed_on():
         [rate_headers]
         remaining = "X-Words-Left"
     """
+    assert traits_of(declared(text, base_url="http://127.0.0.1")).canary is None
     traits = traits_of(declared(text))
     assert (traits.canary, traits.redirects, traits.rate, traits.robots) == (3, "follow", 2.0, True)
     assert traits.rate_headers == {"remaining": "X-Words-Left"}

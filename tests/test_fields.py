@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 
 from crawler import to_pandas
 from crawler.cli.main import main
-from crawler.exports.arrow import Batches
+from crawler.exports.formats import Batches
 from crawler.record import Record
 from crawler.source.fields import (
     MAX_COLUMNS,
     MAX_DEPTH,
     MAX_PARTS,
     Column,
+    ColumnFinder,
     Finder,
     ListOf,
     Parts,
     bigquery_schema,
     column_name,
     columns_of,
-    find_types,
 )
 from crawler.store.folder import FolderStore
 from tests.records import NOON, infos
@@ -93,26 +93,33 @@ def test_what_is_nested_too_deep_is_json():
     assert (found, depth) == ("json", MAX_DEPTH)
 
 
+def found_types(infos, declared=None):
+    """Find the types of infos; None where they are one column."""
+    finder = ColumnFinder(declared)
+    finder.see([Record(num, "found", 200, info, None, 1, NOON) for num, info in enumerate(infos)])
+    inner = {c.key: c.type for c in finder.columns() if c.key is not None}
+    return inner if inner or not any(c.name == "info" for c in finder.columns()) else None
+
+
 def test_declared_types_need_no_look_at_the_data():
-    """The infos are not read at all."""
-
-    def unread():
-        raise AssertionError
-        yield []
-
-    assert find_types(unread(), {"a": "text"}) == {"a": "text"}
+    """What is declared holds, whatever comes."""
+    finder = ColumnFinder({"a": "text"})
+    assert not finder.needs_data
+    assert ColumnFinder({"a": "json"}).needs_data
+    assert ColumnFinder(None).needs_data
+    assert found_types([{"a": 1, "b": 2}], {"a": "text"}) == {"a": "text"}
 
 
 def test_any_value_and_names_nobody_declared_are_found():
     """What is declared as JSON has the type of what came; the union of the names is kept."""
-    found = find_types([[{"a": 1, "b": [1], "c": "x"}]], {"a": "text", "b": "json", "d": "json"})
+    found = found_types([{"a": 1, "b": [1], "c": "x"}], {"a": "text", "b": "json", "d": "json"})
     assert found == {"a": "text", "b": ListOf("integer"), "d": "json", "c": "text"}
 
 
 def test_infos_with_very_many_names_are_one_column():
     """Counts by word are no table."""
-    assert find_types([[{f"w{n}": n} for n in range(MAX_COLUMNS + 1)]], None) is None
-    assert len(find_types([[{f"w{n}": n} for n in range(MAX_COLUMNS)]], None) or ()) == MAX_COLUMNS
+    assert found_types([{f"w{n}": n for n in range(MAX_COLUMNS + 1)}]) is None
+    assert len(found_types([{f"w{n}": n for n in range(MAX_COLUMNS)}]) or ()) == MAX_COLUMNS
 
 
 @pytest.mark.parametrize(
@@ -136,8 +143,10 @@ def test_a_column_has_a_name_that_every_tool_takes(key, taken, name):
 @given(st.lists(infos | st.none() | st.integers(), max_size=8))
 def test_any_infos_become_a_table(values):
     """No info of anybody's makes an error, and no value that has a place is lost."""
-    columns = columns_of(find_types([[each for each in values if each is not None]], None))
     records = [Record(num, "found", 200, info, None, 1, NOON) for num, info in enumerate(values)]
+    finder = ColumnFinder(None)
+    finder.see(records)
+    columns = finder.columns()
     batches = Batches(columns)
     rows = batches.batch(records).to_pylist()
     assert not +batches.misfits

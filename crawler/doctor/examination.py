@@ -10,6 +10,7 @@ from crawler.doctor.trial import Finding, try_step_1
 from crawler.errors import CrawlerError, SettingsError
 from crawler.run.functions import identify, target_of
 from crawler.settings.reading import Settings, read_settings
+from crawler.source.source import traits_of
 from crawler.store.contract import Store
 from crawler.store.coverage import odd_times
 from crawler.store.identity import read_identity
@@ -48,7 +49,8 @@ def examine(
     yield _store_finding(settings, target, wall())
     yield _queue_finding(settings)
     if trouble is None:
-        asked = settings.first_song if song_num is None else song_num
+        known = traits_of(target).canary
+        asked = song_num if song_num is not None else known or settings.first_song
         token = settings.token
         yield from try_step_1(
             target,
@@ -79,6 +81,8 @@ def _settings_findings(settings: Settings, trouble: SettingsError | None) -> Ite
         return
     if settings.function is not None:
         yield Finding("token", "note", f"{settings.function} brings its own, if it needs one")
+    elif settings.token is None:
+        yield Finding("token", "ok", f"none is needed for {settings.source}")
     else:
         yield Finding("token", "ok", "is set, and can be sent in a header; it is not shown")
     contact = settings.contact or "not set, and not needed for a site on this machine"

@@ -1,6 +1,5 @@
 """Exports of a store: a file of Parquet, CSV or JSON lines, or a folder of Parquet in parts."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -8,15 +7,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 
 from crawler.errors import SettingsError, StoreMismatchError
-from crawler.exports.arrow import Batches, import_extra
+from crawler.exports.formats import Batches, Sink, import_extra, parquet_sink, sink_for
 from crawler.record import Record
 from crawler.source.declared import built_in_names, chosen_fields, load_declaration
-from crawler.source.fields import Column, columns_of, find_types, take_columns
+from crawler.source.fields import Column, ColumnFinder
 from crawler.source.source import FieldType
 from crawler.store.block import BLOCK_SIZE
 from crawler.store.contract import Store
@@ -24,9 +23,8 @@ from crawler.store.identity import FOUND, Identity, read_identity
 from crawler.store.opening import open_store
 from crawler.store.reading import LIST_SECONDS, READ_SECONDS, read_blocks
 
-ROWS_PER_GROUP = 50_000
-"""Records of one row group: large enough to compress well, about 30 MB while it is made."""
-
+FIRST_LOOK = 10_000
+"""So many records are looked at for the types of their columns before the first is written."""
 
 _FINGERPRINT = b"song-crawler"
 BLOCKS_PER_PART = 100
@@ -49,16 +47,6 @@ class ExportReport(msgspec.Struct):
     misfits: dict[str, int] = {}
     parts_written: int = 0
     parts_kept: int = 0
-
-
-class Sink(Protocol):
-    """Takes records and writes them to the file it was opened for."""
-
-    def write(self, records: list[Record]) -> None:
-        """Write the records of a block."""
-
-    def close(self) -> dict[str, int]:
-        """Write what is left; say what did not fit, by column."""
 
 
 def export(
@@ -99,9 +87,9 @@ def export(
             message = "a folder is kept in step with the whole store: name a file for a range"
             raise SettingsError("range_unfit", "OUT", message)
         return _export_parts(_opened(store), out, on_records)
-    open_sink, store = _sink_for(out), _opened(store)
-    columns = store_columns(store, start, stop)
-    count, misfits = _write(store, start, stop, out, columns, open_sink, on_records)
+    open_sink, store = sink_for(out), _opened(store)
+    finder = _finder(store)
+    count, misfits = _write(store, start, stop, out, finder, open_sink, on_records)
     return ExportReport(count, out.stat().st_size, misfits)
 
 
@@ -114,21 +102,63 @@ def _write(
     start: int,
     stop: int | None,
     out: Path,
-    columns: Sequence[Column],
+    finder: ColumnFinder,
     open_sink: "Callable[[Path, Sequence[Column]], Sink]",
     on_records: Callable[[int], None] | None,
 ) -> tuple[int, dict[str, int]]:
-    count = 0
+    """Write records with the columns that a finder has found, or finds on the way.
+
+    The columns of the first records do for most stores, which are then read once. Where a later
+    block holds others, the rest is looked at, and all is written again with what was found.
+    """
+    told = 0
+
+    def tell(count: int) -> None:
+        nonlocal told
+        if on_records is not None and count > told:
+            on_records(count - told)
+        told = max(told, count)
+
     with _whole_file(out) as unfinished:
-        sink = open_sink(unfinished, columns)
-        try:
-            for records in read_blocks(store, start, stop):
-                sink.write(records)
-                count += len(records)
-                if on_records is not None:
-                    on_records(len(records))
-        finally:
-            misfits = sink.close()
+        while True:
+            blocks = read_blocks(store, start, stop)
+            written = _write_blocks(blocks, finder, partial(open_sink, unfinished), tell)
+            if written is not None:
+                return written
+            for records in blocks:
+                finder.see(records)
+            finder.needs_data = False
+
+
+def _write_blocks(
+    blocks: Iterator[list[Record]],
+    finder: ColumnFinder,
+    open_sink: "Callable[[Sequence[Column]], Sink]",
+    tell: Callable[[int], None],
+) -> tuple[int, dict[str, int]] | None:
+    """Write blocks; None where one does not fit the columns of those before it."""
+    first: list[Record] = []
+    for records in blocks:
+        first += records
+        finder.see(records)
+        if len(first) >= FIRST_LOOK or not finder.needs_data:
+            break
+    columns, count = finder.columns(), len(first)
+    sink = open_sink(columns)
+    try:
+        sink.write(first)
+        del first  # it may be all that memory holds
+        tell(count)
+        for records in blocks:
+            if finder.needs_data:
+                finder.see(records)
+                if finder.columns() != columns:
+                    return None
+            sink.write(records)
+            count += len(records)
+            tell(count)
+    finally:
+        misfits = sink.close()
     return count, misfits
 
 
@@ -144,7 +174,8 @@ def _export_parts(
     for info in store.list_blocks(timeout=LIST_SECONDS):
         part = info.first - info.first % (BLOCKS_PER_PART * BLOCK_SIZE)
         blocks.setdefault(part, []).append(f"{info.first} {info.token}")
-    columns = store_columns(store)
+    finder = _looked_through(store)
+    columns = finder.columns()
     folder.mkdir(parents=True, exist_ok=True)
     report, misfits, rights = ExportReport(0, 0), Counter[str](), set[Path]()
     for first, tokens in blocks.items():
@@ -154,9 +185,9 @@ def _export_parts(
         if _fingerprint(path) == fingerprint:
             report.parts_kept += 1
         else:
-            sink = partial(_parquet, metadata={_FINGERPRINT: fingerprint})
+            sink = partial(parquet_sink, metadata={_FINGERPRINT: fingerprint})
             stop = first + BLOCKS_PER_PART * BLOCK_SIZE
-            misfits.update(_write(store, first, stop, path, columns, sink, on_records)[1])
+            misfits.update(_write(store, first, stop, path, finder, sink, on_records)[1])
             report.parts_written += 1
         report.records += parquet.read_metadata(path).num_rows
         report.bytes += path.stat().st_size
@@ -201,14 +232,24 @@ def store_columns(store: Store, start: int = 0, stop: int | None = None) -> list
     Raises:
         StoreMismatchError: No run has written to it yet.
     """
+    return _looked_through(store, start, stop).columns()
+
+
+def _looked_through(store: Store, start: int = 0, stop: int | None = None) -> ColumnFinder:
+    """Make a finder that has seen all there is to see."""
+    finder = _finder(store)
+    if finder.needs_data:
+        for records in read_blocks(store, start, stop):
+            finder.see(records)
+        finder.needs_data = False
+    return finder
+
+
+def _finder(store: Store) -> ColumnFinder:
     identity = read_identity(store, timeout=READ_SECONDS)
     if identity is None:
         raise StoreMismatchError(f"{store.location} holds no songs yet: crawl some first")
-    infos = (
-        [record.info for record in records if record.info is not None]
-        for records in read_blocks(store, start, stop)
-    )
-    return columns_of(find_types(infos, _declared_types(identity)))
+    return ColumnFinder(_declared_types(identity))
 
 
 def _declared_types(identity: Identity) -> dict[str, FieldType] | None:
@@ -226,83 +267,6 @@ def _declared_types(identity: Identity) -> dict[str, FieldType] | None:
     if names:
         fields = chosen_fields(declaration, names.split(","))
     return {field.name: field.type for field in fields}
-
-
-class _ArrowSink:
-    """Gathers batches to row groups for one of pyarrow's writers."""
-
-    def __init__(self, writer: Any, batches: Batches) -> None:
-        self._writer, self._batches = writer, batches
-        self._records: list[Record] = []
-
-    def write(self, records: list[Record]) -> None:
-        self._records += records
-        if len(self._records) >= ROWS_PER_GROUP:
-            self._flush()
-
-    def close(self) -> dict[str, int]:
-        self._flush()
-        self._writer.close()
-        return {name: count for name, count in self._batches.misfits.items() if count}
-
-    def _flush(self) -> None:
-        if self._records:
-            self._writer.write_batch(self._batches.batch(self._records))
-            self._records = []
-
-
-def _parquet(
-    path: Path, columns: Sequence[Column], metadata: dict[bytes, bytes] | None = None
-) -> Sink:
-    batches = Batches(columns)
-    parquet, schema = import_extra("pyarrow.parquet"), batches.schema.with_metadata(metadata)
-    writer = parquet.ParquetWriter(path, schema, compression="zstd")
-    batches.schema = schema
-    return _ArrowSink(writer, batches)
-
-
-def _csv(path: Path, columns: Sequence[Column]) -> Sink:
-    """Quote every text, so that an empty one and an absent one stay two things."""
-    batches = Batches(columns, is_flat=True)
-    return _ArrowSink(import_extra("pyarrow.csv").CSVWriter(path, batches.schema), batches)
-
-
-class _LinesSink:
-    """Writes one JSON object a line; what JSON can hold stays as it is, halves of pairs escaped."""
-
-    def __init__(self, path: Path, columns: Sequence[Column]) -> None:
-        self._file: IO[bytes] = path.open("wb")
-        self._columns = columns
-
-    def write(self, records: list[Record]) -> None:
-        names = [column.name for column in self._columns]
-        taken = take_columns(self._columns, records)
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*taken, strict=True)]
-        self._file.writelines(_line(row) for row in rows)
-
-    def close(self) -> dict[str, int]:
-        self._file.close()
-        return {}
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(row) + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(msgspec.to_builtins(row), separators=(",", ":")).encode() + b"\n"
-
-
-def _sink_for(out: Path) -> Callable[[Path, Sequence[Column]], Sink]:
-    sinks: dict[str, Callable[[Path, Sequence[Column]], Sink]] = {
-        ".parquet": _parquet,
-        ".csv": _csv,
-        ".jsonl": _LinesSink,
-    }
-    if out.suffix not in sinks:
-        raise SettingsError(
-            "format_unknown", "OUT", f"OUT must end in {', '.join(sinks)} or /, got {out.name!r}"
-        )
-    return sinks[out.suffix]
 
 
 @contextmanager

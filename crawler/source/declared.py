@@ -44,7 +44,7 @@ class DeclaredSource:
         if fields is not None:
             shape = shape._replace(fields=chosen_fields(declaration, fields))
             self.schema += f":{','.join(dict.fromkeys(fields))}"
-        self.fields, self.canary, self.rate = shape.fields, document.canary, document.rate
+        self.fields, self.rate = shape.fields, document.rate
         self.robots = shape.is_html if document.robots is None else document.robots
         self.redirects, self.reads_on_wire = document.redirects, not shape.is_html
         self.rate_headers: dict[str, str] = msgspec.to_builtins(document.rate_headers)
@@ -53,6 +53,8 @@ class DeclaredSource:
             name: value.replace("{token}", token) for name, value in document.headers.items()
         }
         base_url = (base_url or declaration.base_url).rstrip("/")
+        # At another address, such as a test's, other numbers are there.
+        self.canary = document.canary if base_url == declaration.base_url else None
         self._address = address_of(document.url, base_url, token)
         self._reader = PageReader(shape, self._address)
         self._info, self.odd = self._reader.info, self._reader.odd

@@ -182,34 +182,41 @@ class Finder:
             return "number"
         if len(kinds) > 1 or (kinds == {int} and self._largest >= 2**63):
             return "mixed"
-        return _WORDS[kinds.pop()] if kinds & _WORDS.keys() else "json"
+        return _WORDS.get(next(iter(kinds)), "json")
 
 
-def find_types(
-    infos_by_block: Iterable[Sequence[Any]], declared: Mapping[str, FieldType] | None
-) -> dict[str, ColumnType] | None:
-    """Return the types of the names that infos hold: as declared, else as found in the data.
+class ColumnFinder:
+    """Finds the columns of records that stream by: as declared, else as found in the data.
 
-    Args:
-        infos_by_block: All infos, some at a time; only looked at where something is not declared.
-        declared: Types by name; `json` means any value, and is found. None: nothing is declared.
-
-    Returns:
-        By name, the declared ones first; None where an info is no object, or has too many names.
+    Attributes:
+        needs_data: Whether there is anything to find.
     """
-    if declared is not None and "json" not in declared.values():
-        return dict(declared)
-    top = Finder(MAX_COLUMNS)
-    for infos in infos_by_block:
-        top.see(infos)
-    if declared is None:
-        made = top.found()
-        return dict(made.types) if isinstance(made, Parts) else None
-    known = {
-        name: top.parts[name].found() if kind == "json" and name in top.parts else kind
-        for name, kind in declared.items()
-    }
-    return known | {name: part.found() for name, part in top.parts.items() if name not in known}
+
+    def __init__(self, declared: Mapping[str, FieldType] | None) -> None:
+        """Begin with what is declared.
+
+        Args:
+            declared: Types by name; `json` means any value, and is found. None: nothing is declared.
+        """
+        self.needs_data = declared is None or "json" in declared.values()
+        self._declared, self._top = declared, Finder(MAX_COLUMNS)
+
+    def see(self, records: Iterable[Record]) -> None:
+        """Look at more records."""
+        if self.needs_data:
+            self._top.see([record.info for record in records if record.info is not None])
+
+    def columns(self) -> list[Column]:
+        """Return the columns of all records seen: those declared first; see `columns_of`."""
+        if self._declared is None:
+            made = self._top.found()
+            return columns_of(made.types if isinstance(made, Parts) else None)
+        found = {name: part.found() for name, part in self._top.parts.items()}
+        types: dict[str, ColumnType] = {
+            name: found.get(name, kind) if kind == "json" else kind
+            for name, kind in self._declared.items()
+        }
+        return columns_of(types | {name: kind for name, kind in found.items() if name not in types})
 
 
 _DUCKDB = {

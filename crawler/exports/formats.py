@@ -1,4 +1,4 @@
-"""Records as Arrow batches, for Parquet, CSV and pandas; what does not fit a column is told."""
+"""What an export is written as: Arrow batches, for Parquet, CSV and pandas, and JSON lines."""
 
 import importlib
 import json
@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 _HALF = re.compile("[\ud800-\udfff]")
 _LARGEST = 2**63
+
+
+ROWS_PER_GROUP = 50_000
+"""Records of one row group: large enough to compress well."""
 
 
 class Batches:
@@ -155,3 +160,99 @@ def _fits(value: Any, word: str) -> bool:
 
 def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind)
+
+
+class Sink(Protocol):
+    """Takes records and writes them to the file it was opened for."""
+
+    def write(self, records: list[Record]) -> None:
+        """Write the records of a block."""
+
+    def close(self) -> dict[str, int]:
+        """Write what is left; say what did not fit, by column."""
+
+
+class _ArrowSink:
+    """Gathers batches to row groups for one of pyarrow's writers."""
+
+    def __init__(self, writer: Any, batches: Batches) -> None:
+        self._writer, self._batches = writer, batches
+        self._ready: list[Any] = []  # a batch takes a tenth of the memory of its records
+        self._rows = 0
+
+    def write(self, records: list[Record]) -> None:
+        self._ready.append(self._batches.batch(records))
+        self._rows += len(records)
+        if self._rows >= ROWS_PER_GROUP:
+            self._flush()
+
+    def close(self) -> dict[str, int]:
+        self._flush()
+        self._writer.close()
+        return {name: count for name, count in self._batches.misfits.items() if count}
+
+    def _flush(self) -> None:
+        if self._rows:
+            table = import_extra("pyarrow").Table.from_batches(self._ready)
+            self._writer.write_table(table, self._rows)
+            self._ready, self._rows = [], 0
+
+
+def parquet_sink(
+    path: Path, columns: Sequence[Column], metadata: dict[bytes, bytes] | None = None
+) -> Sink:
+    """Open a Parquet file, with metadata of its own."""
+    batches = Batches(columns)
+    parquet, schema = import_extra("pyarrow.parquet"), batches.schema.with_metadata(metadata)
+    writer = parquet.ParquetWriter(path, schema, compression="zstd")
+    batches.schema = schema
+    return _ArrowSink(writer, batches)
+
+
+def _csv_sink(path: Path, columns: Sequence[Column]) -> Sink:
+    """Quote every text, so that an empty one and an absent one stay two things."""
+    batches = Batches(columns, is_flat=True)
+    return _ArrowSink(import_extra("pyarrow.csv").CSVWriter(path, batches.schema), batches)
+
+
+class _LinesSink:
+    """Writes one JSON object a line; what JSON can hold stays as it is, halves of pairs escaped."""
+
+    def __init__(self, path: Path, columns: Sequence[Column]) -> None:
+        self._file: IO[bytes] = path.open("wb")
+        self._columns = columns
+
+    def write(self, records: list[Record]) -> None:
+        names = [column.name for column in self._columns]
+        taken = take_columns(self._columns, records)
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*taken, strict=True)]
+        self._file.writelines(_line(row) for row in rows)
+
+    def close(self) -> dict[str, int]:
+        self._file.close()
+        return {}
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(row) + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(row), separators=(",", ":")).encode() + b"\n"
+
+
+def sink_for(out: Path) -> Callable[[Path, Sequence[Column]], Sink]:
+    """Return what opens a file of the kind that its extension says.
+
+    Raises:
+        SettingsError: There is no such kind.
+    """
+    sinks: dict[str, Callable[[Path, Sequence[Column]], Sink]] = {
+        ".parquet": parquet_sink,
+        ".csv": _csv_sink,
+        ".jsonl": _LinesSink,
+    }
+    if out.suffix not in sinks:
+        raise SettingsError(
+            "format_unknown", "OUT", f"OUT must end in {', '.join(sinks)} or /, got {out.name!r}"
+        )
+    return sinks[out.suffix]

@@ -1,0 +1,183 @@
+"""The declared examples: each crawls a site of its shape on loopback, without a line of Python."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from crawler import read
+from crawler.cli.main import main
+from crawler.source.declared import load_declaration, open_source
+from crawler.source.source import traits_of
+from tests.test_example import outcome_of, page_of
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+LAST = 40
+
+
+def hackernews(num: int) -> tuple[int, str, dict[str, str]]:
+    """Answer as the items of Hacker News do: 200 and `null` for what is not there."""
+    if num % 7 == 3 or num > LAST:
+        return 200, "null", {}
+    if num % 5 == 0:
+        return (
+            200,
+            json.dumps({"deleted": True, "id": num, "time": 1_160_418_111, "type": "comment"}),
+            {},
+        )
+    item = {"by": "ann", "id": num, "kids": [num + 1, num + 2], "score": num, "time": 1_160_418_111}
+    return 200, json.dumps(item | {"title": f"Story {num}", "type": "story", "url": "x"}), {}
+
+
+def discogs(num: int) -> tuple[int, str, dict[str, str]]:
+    """Answer as the releases of Discogs do: 404 for what is not there, a limit in the headers."""
+    left = {"X-Discogs-Ratelimit": "60", "X-Discogs-Ratelimit-Remaining": str(60 - num % 60)}
+    if num % 7 == 3 or num > LAST:
+        return 404, json.dumps({"message": "Release not found."}), left
+    release = {"id": num, "title": f"Record {num}", "artists_sort": "Ann", "year": 1950 + num}
+    more = {"genres": ["Pop"], "community": {"have": num, "want": 1}, "country": "UK"}
+    return 200, json.dumps(release | more), left
+
+
+def museum(num: int) -> tuple[int, str, dict[str, str]]:
+    """Answer as a museum does: web pages, some of which only say that there is none."""
+    status, page = page_of(num)
+    return status, page, {}
+
+
+SITES = {"hackernews": hackernews, "discogs": discogs, "museum": museum}
+
+
+class Site(BaseHTTPRequestHandler):
+    """One of the three sites; what it was asked stands in `seen`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer one request; without its token Discogs answers 401."""
+        self.server.seen.append((self.path, dict(self.headers)))  # type: ignore[attr-defined]
+        name = self.server.site  # type: ignore[attr-defined]
+        num = self.path.rpartition("/")[2].removesuffix(".json")
+        status, body, headers = SITES[name](int(num)) if num.isdecimal() else (404, "", {})
+        if name == "discogs" and self.headers["Authorization"] != "Discogs token=key-1":
+            status, body = 401, "{}"
+        data = body.encode()
+        self.send_response(status)
+        for header, value in headers.items():
+            self.send_header(header, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@contextlib.contextmanager
+def serving(name: str) -> Iterator[ThreadingHTTPServer]:
+    """Run one of the sites on loopback."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    server.daemon_threads = True
+    server.site, server.seen = name, []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def crawl_example(
+    name: str, folder: Path, last: int
+) -> tuple[Path, list[tuple[str, dict[str, str]]]]:
+    """Crawl an example and export it, as two commands do; give the file, and what was asked."""
+    store, out = folder / "store", folder / "out.parquet"
+    with serving(name) as site:
+        address = f"http://127.0.0.1:{site.server_port}"
+        source = str(EXAMPLES / f"{name}.toml")
+        where = ["--source", source, "--store", str(store)]
+        assert main(["crawl", "1", str(last), *where, "--base-url", address, "--rate", "0"]) in (
+            0,
+            3,
+        )
+    assert main(["export", str(out), "--store", str(store)]) == 0
+    return out, site.seen  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "most"), [("hackernews", 12), ("discogs", 25), ("museum", 25)])
+def test_an_example_is_short_and_right(name, most):
+    """Lines are counted as they stand."""
+    assert len((EXAMPLES / f"{name}.toml").read_text(encoding="utf-8").splitlines()) <= most
+    assert load_declaration(str(EXAMPLES / f"{name}.toml")).name == name
+
+
+def test_hacker_news_comes_from_nothing_to_a_typed_table(tmp_path, capsys):
+    """One file, two commands: what is `null` is missing, what was deleted is found and empty."""
+    out, seen = crawl_example("hackernews", tmp_path, LAST + 1)
+    schema = pq.read_schema(out)
+    assert schema.field("score").type == schema.field("time").type == pa.int64()
+    assert schema.field("kids").type == pa.list_(pa.int64())
+    rows = pq.read_table(out).to_pylist()
+    missing = [row["song_num"] for row in rows if row["outcome"] == "missing"]
+    assert missing == [num for num in range(1, LAST + 1) if num % 7 == 3]
+    assert (rows[0]["title"], rows[0]["kids"], rows[4]["title"]) == ("Story 1", [2, 3], None)
+    assert "/item/1.json" in {path for path, _ in seen}
+    assert "found" in capsys.readouterr().out
+
+
+def test_discogs_gets_its_token_and_is_known_by_its_limit(tmp_path, monkeypatch):
+    """The token goes into the header that the file says, and no other token goes anywhere."""
+    monkeypatch.setenv("DISCOGS_TOKEN", "key-1")
+    monkeypatch.setenv("GENIUS_TOKEN", "another-token")
+    out, seen = crawl_example("discogs", tmp_path, 5)
+    row = pq.read_table(out).to_pylist()[0]
+    assert (row["title"], row["year"], row["genres"], row["have"]) == ("Record 1", 1951, ["Pop"], 1)
+    assert "another-token" not in str(seen)
+    traits = traits_of(open_source(str(EXAMPLES / "discogs.toml"), "key-1"))
+    assert traits.rate_headers["remaining"] == "X-Discogs-Ratelimit-Remaining"
+    assert traits.rate == 1
+
+
+def test_a_museum_s_web_pages_are_records(tmp_path):
+    """robots.txt is asked first; a captcha and another object's page fail, and are no record."""
+    _, seen = crawl_example("museum", tmp_path, 11)
+    assert seen[0][0] == "/robots.txt"
+    objects = dict(read(tmp_path / "store"))
+    assert list(objects) == [num for num in range(1, 11) if outcome_of(num) == "found"]
+    assert objects[5] == {
+        "title": "Vase & lid N° 5",
+        "maker": "Ann",
+        "dated": "about 1505",
+        "materials": ["clay", "gold"],
+    }
+
+
+def test_the_doctor_shows_a_source_field_by_field(tmp_path, capsys):
+    """What would be kept, where it was found, and what looks wrong: a name that is nowhere."""
+    text = (EXAMPLES / "hackernews.toml").read_text(encoding="utf-8")
+    source = tmp_path / "hn.toml"
+    source.write_text(text.replace('by = "by"', 'by = "bye"').replace('"title"\n', '"kids"\n'))
+    with serving("hackernews") as site:
+        address = f"http://127.0.0.1:{site.server_port}"
+        where = ["--source", str(source), "--base-url", address, "--store", str(tmp_path / "s")]
+        assert main(["doctor", "1", *where]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "ok fields score = 1 at score" in lines
+    assert "note fields by = null at bye: there is nothing; did you mean by?" in lines
+    assert "note fields title = null at kids: a list of 2 is no text" in lines
+
+
+def test_the_sources_that_are_built_in_are_listed(capsys):
+    """With address and token."""
+    assert main(["sources"]) == 0
+    assert "genius       https://api.genius.com" in capsys.readouterr().out
+    assert main(["sources", "--json"]) == 0
+    assert {"name": "genius"}.items() <= json.loads(capsys.readouterr().out)[0].items()
