@@ -35,7 +35,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run serve test test-all mutants check lint format coverage bench torture soak fleet lock sbom clean
+.PHONY: help setup run serve test test-all mutants check lint format coverage bench simulate torture soak fleet lock sbom clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -76,6 +76,9 @@ coverage: $(VENV)/.dev-installed ## Run the tests and hold the coverage gate (py
 mutants: $(VENV)/.dev-installed ## Change one thing at a time, and count what the tests notice (an hour)
 	@$(PIP) install --quiet cosmic-ray==$(COSMIC_RAY_VERSION)
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+simulate: $(VENV)/.dev-installed ## Crawl 100,000 simulated worlds (ARGS=4711: one of them)
+	@$(BIN)/python -m tests.simulate $(or $(ARGS),0 100000)
 
 bench: $(VENV)/.dev-installed ## Measure, and write the tables of the README
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -54,10 +54,6 @@ class Canaries:
                     seen.add(num)
                     yield num
 
-    def candidates(self, near: int) -> list[int]:
-        """Return the numbers whose answer tells a well site from a sick one: canaries, else any."""
-        return list(self.near(near)) or self.spread()
-
     def spread(self) -> list[int]:
         """Return numbers all over the range; none where that is not known."""
         span = self._known.spread

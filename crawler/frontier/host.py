@@ -222,13 +222,23 @@ class Host:
     def _ask_for_health(self, turn: int) -> bool:
         """Ask a canary for the circuit breaker, another each turn; False where none is known."""
         for job, proof in self._proofs.items():
-            if numbers := proof.canaries.candidates(0):
-                self.ask(numbers[turn % len(numbers)], job, self._note_health)
+            known = list(proof.canaries.near(0))
+            if numbers := known or proof.canaries.spread():
+                on_reply = self._note_canary_answer if known else self._note_any_answer
+                self.ask(numbers[turn % len(numbers)], job, on_reply)
                 return True
         return False
 
-    def _note_health(self, _attempt: Attempt, reply: Reply, now: float) -> None:
-        for attempt, refusal in self._health.note_canary(is_found=reply.found, now=now):
+    def _note_any_answer(self, attempt: Attempt, reply: Reply, now: float) -> None:
+        """Of a number of which nothing is known "missing" is as good an answer as a song."""
+        is_well = judge(reply).action in ("found", "missing")
+        self._note_canary_answer(attempt, reply, now, is_well=is_well)
+
+    def _note_canary_answer(
+        self, _attempt: Attempt, reply: Reply, now: float, *, is_well: bool = False
+    ) -> None:
+        is_well = is_well or reply.found
+        for attempt, refusal in self._health.note_canary(is_found=is_well, now=now):
             self._ledger.failed(attempt, refusal, f"http_{refusal.status}", self._wall())
 
     def _note_canary(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:

@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
 
 from crawler.errors import BlockFormatError
@@ -46,6 +46,7 @@ class FillSupply:
         met: AbstractSet[int] = frozenset(),
         relist: Callable[[], None] = lambda: None,
         uniform: Callable[[float, float], float] = random.uniform,
+        pool: Executor | None = None,
     ) -> None:
         """Plan a range.
 
@@ -60,6 +61,7 @@ class FillSupply:
             met: Blocks in which another run was met; may grow at any time.
             relist: Brings the listing up to date; may be slow.
             uniform: Chance, by which runs that meet go different ways.
+            pool: Where blocks are read; by default threads of its own.
         """
         self.exhausted, self._is_alone = False, True
         self.supplied = self.settled = self.postponed = self.unreadable = 0
@@ -71,7 +73,7 @@ class FillSupply:
         self._ahead: deque[tuple[int, PlannedBlock | Future[PlannedBlock]]] = deque()
         self._current: Iterator[int] = iter(())
         self._current_first = 0
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = pool
         self._entered, self._heeded = set[int](), set[int]()
         self._left_over: dict[int, list[int]] = {}
         self._relisting: Future[None] | None = None
@@ -191,7 +193,7 @@ class FillSupply:
                 run = contextvars.copy_context().run  # what is logged there has the request's trace
                 self._ahead.append((first, self._readers().submit(run, self._by_reading, first)))
 
-    def _readers(self) -> ThreadPoolExecutor:
+    def _readers(self) -> Executor:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(4, "plan")
         return self._pool

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from concurrent.futures import Executor
 from datetime import datetime, timedelta
 
 from crawler.plan.fill import FillSupply
@@ -27,6 +28,7 @@ class Scope:
         on_block: Callable[[PlannedBlock], None],
         met: AbstractSet[int] = frozenset(),
         relist: Callable[[], None] = lambda: None,
+        pool: Executor | None = None,
     ) -> None:
         """Plan a request.
 
@@ -39,6 +41,7 @@ class Scope:
             on_block: Told of each block before its first number is supplied.
             met: Blocks in which another run was met.
             relist: Brings the listing up to date.
+            pool: Where blocks are read; by default threads of its own.
         """
         self.mode = request.mode
         lasts = [info.last_found for info in listing.values() if info.last_found is not None]
@@ -47,7 +50,7 @@ class Scope:
         self._fill: FillSupply | None = None
         self.start, self._fill_stop = self._bounds(request, settings)
         criteria = criteria_of(request, now)
-        self._failures = KnownFailures(listing, criteria, read)
+        self._failures = KnownFailures(listing, criteria, read, pool)
         if request.mode != "new":
             self._fill = FillSupply(
                 self.start,
@@ -59,6 +62,7 @@ class Scope:
                 limit=request.limit,
                 met=met,
                 relist=relist,
+                pool=pool,
             )
         if request.mode != "range":
             self._tail = TailSupply(

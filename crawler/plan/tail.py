@@ -4,7 +4,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
@@ -43,11 +43,12 @@ class KnownFailures:
         listing: Mapping[int, BlockInfo],
         criteria: Criteria,
         read: Callable[[int], dict[int, Record]],
+        pool: Executor | None = None,
     ) -> None:
         """Prepare to look into a store's blocks; see `Scope`."""
         self._listing, self._criteria, self._read = listing, criteria, read
         self._reading: tuple[int, Future[Failures]] | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = pool
 
     def of_block(self, first: int) -> Failures | None:
         """Return which numbers of a block failed; None while it is being read: ask again soon.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Protocol
@@ -92,6 +92,7 @@ class Writer:
         max_pending_blocks: int = MAX_PENDING_BLOCKS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
+        pool: Executor | None = None,
     ) -> None:
         """Prepare to write.
 
@@ -104,6 +105,7 @@ class Writer:
             max_pending_blocks: See `has_room`.
             clock: Monotonic seconds.
             sleep: How to wait so many seconds between two tries; by default until the run ends.
+            pool: Where blocks are saved; by default threads of its own.
         """
         self.blocks_written = 0
         self.lost: Counter[str] = Counter()
@@ -116,7 +118,7 @@ class Writer:
         self._awaited: dict[int, OpenBlock] = {}
         self._open: dict[int, OpenBlock] = {}
         self._lock = threading.Lock()  # of the blocks that are filled; the rest are on their way
-        self._pool = ThreadPoolExecutor(threads, "store")
+        self._pool = pool or ThreadPoolExecutor(threads, "store")
         self._pending: dict[int, _Parcel] = {}
         self._tickets = count()
         self._changed = threading.Condition()

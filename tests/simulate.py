@@ -1,0 +1,625 @@
+"""Whole crawls in simulated time: everything of ours as it is, everything else made from one seed.
+
+Frontier, plan, writer and the way blocks are merged are the real ones. Site, network, clock and
+store are simulated, so that minutes take milliseconds and a seed always gives the same crawl.
+
+    python -m tests.simulate 4711            one seed
+    python -m tests.simulate 0 100000        many, on all cores
+"""
+
+import heapq
+import logging
+import multiprocessing
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+from crawler.errors import StoreConflictError, StoreUnavailableError
+from crawler.frontier.canaries import KnownSongs
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.rate_limiter import RateLimiter
+from crawler.frontier.retries import retry_after_seconds
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt, Job, Policy
+from crawler.plan.scope import Scope
+from crawler.record import Record
+from crawler.request.crawl_request import CrawlRequest
+from crawler.run.store_index import StoreIndex
+from crawler.run.writer import Writer
+from crawler.store.block import (
+    HEAD_BYTES,
+    BlockInfo,
+    Token,
+    decode_block,
+    overlaps,
+    parse_block_name,
+    read_block_info,
+)
+from crawler.store.contract import ABSENT, Content, Stored
+from tests.simulation import NOON, most_in_a_second
+
+START = 1000.0
+BLOCK = 1000
+MAX_ROUNDS = 8
+"""After so many rounds of repeats everything is settled, whatever happened in the first ones."""
+
+HORIZON = 400.0
+"""Faults end before this many seconds, so that the last rounds meet a well site."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as the site sees it.
+
+    Attributes:
+        num: The number asked for.
+        at: When it reaches the site, seconds from 0 on.
+        nth: How often the number was asked before.
+        is_canary: Whether `Cache-Control: no-cache` came with it.
+        run: Which run asks.
+    """
+
+    num: int
+    at: float
+    nth: int
+    is_canary: bool
+    run: int
+
+
+@dataclass(slots=True)
+class Served:
+    """What comes of a request.
+
+    Attributes:
+        status: HTTP status, None where no answer comes.
+        error: A kind of failure, None where the status speaks for itself.
+        headers: Of the answer, names in lower case.
+        seconds: What it takes beyond the network's latency.
+        is_lie: Whether it denies a song that is there.
+        is_reused: Whether the connection had served before.
+    """
+
+    status: int | None = None
+    error: str | None = None
+    headers: dict[str, str] | None = None
+    seconds: float = 0.0
+    is_lie: bool = False
+    is_reused: bool = False
+
+
+SiteFault = Callable[[Request], Served | None]
+"""Answers a request in the site's place, or returns None to let the next one, or the site, answer."""
+
+StoreFault = Callable[[str, str, float], str | None]
+"""Given an operation, an object and the time: "before", "after" (it fails though it was done), None."""
+
+
+@dataclass
+class Plan:
+    """What one seed makes of the world; fault generators change it.
+
+    Attributes:
+        chance: The seed's randomness.
+        start, stop: The range that is crawled.
+        songs: Numbers that are there.
+        dead: Numbers that never answer well, which no crawl can settle.
+        rate: Requests per second of each run, 0 for no limit.
+        connections: Requests under way at once, each run.
+        latency: The network's, seconds at most.
+        site_faults: Asked in order; the first that answers counts.
+        store_faults: Likewise for the store.
+        kills: When the runs of the first round are killed, seconds from 0 on.
+        runs: How many runs are under way at once in the first round.
+        clocks: By how many seconds the time of day of each run is off.
+        budget: Time budget of each run of the first rounds in seconds, None for no end.
+        names: The generators that had a hand in it.
+        is_harsh: Whether one run need not settle everything: a generator says so.
+    """
+
+    chance: random.Random
+    start: int = 0
+    stop: int = 0
+    songs: set[int] = field(default_factory=set)
+    dead: set[int] = field(default_factory=set)
+    rate: float = 100.0
+    connections: int = 16
+    latency: float = 0.1
+    site_faults: list[SiteFault] = field(default_factory=list)
+    store_faults: list[StoreFault] = field(default_factory=list)
+    kills: list[float] = field(default_factory=list)
+    runs: int = 1
+    clocks: list[float] = field(default_factory=lambda: [0.0] * 4)
+    budget: float | None = None
+    names: list[str] = field(default_factory=list)
+    is_harsh: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """About how long a crawl without faults takes."""
+        return (self.stop - self.start) / (self.rate or self.connections / max(self.latency, 0.001))
+
+    def moment(self) -> float:
+        """Return a moment within the first crawl."""
+        return self.chance.uniform(0.0, min(self.seconds * 1.2, HORIZON / 2))
+
+
+Generator = Callable[[Plan], None]
+
+
+def make_plan(seed: int, generators: list[Generator]) -> Plan:
+    """Make a catalogue with holes and gaps, a site, and up to four kinds of faults."""
+    chance = random.Random(seed)
+    plan = Plan(chance)
+    length = chance.choice([3, 20, 60, 120, 250, 400])
+    plan.start = chance.choice([0, 1, 990, 5000])
+    plan.stop = plan.start + length
+    hole = chance.choice([0.0, 0.03, 0.09, 0.09, 0.3])
+    plan.songs = {num for num in range(plan.start, plan.stop) if chance.random() >= hole}
+    for _ in range(chance.choice([0, 0, 1, 2])):
+        first = chance.randrange(plan.start, plan.stop)
+        plan.songs -= set(range(first, first + chance.choice([8, 15, 40, 200])))
+    plan.songs = plan.songs or {plan.start}  # without any song nothing can be believed
+    plan.rate = chance.choice([5, 20, 100, 100, 1000, 0])
+    plan.connections = chance.choice([1, 4, 16, 64])
+    plan.latency = chance.choice([0.0, 0.01, 0.1, 0.1, 1.0])
+    for generator in chance.sample(
+        generators, min(len(generators), chance.choice([0, 1, 1, 2, 4]))
+    ):
+        plan.names.append(generator.__name__)
+        generator(plan)
+    plan.is_harsh = plan.is_harsh or len(plan.names) > 1
+    return plan
+
+
+class World:
+    """Time, and what happens in it."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Begin at noon."""
+        self.plan, self.now = plan, START
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+        return self.now
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Let something happen later."""
+        heapq.heappush(self._events, (self.now + seconds, next(self._order), action))
+
+    def step(self, until: float = float("inf")) -> bool:
+        """Let the next thing happen, if it is due before `until`."""
+        if not self._events or self._events[0][0] > until:
+            return False
+        moment, _, action = heapq.heappop(self._events)
+        self.now = max(self.now, moment)
+        action()
+        return True
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep in a thread of ours, while everything else goes on."""
+        end = self.now + seconds
+        while self.step(end):
+            pass
+        self.now = max(self.now, end)
+
+    def forget(self) -> None:
+        """Everything that was under way comes to nothing."""
+        self._events.clear()
+
+
+class Pool(Executor):
+    """An executor whose work is done a little later, in the world's time."""
+
+    def __init__(self, world: World, most_seconds: float) -> None:
+        """Each piece of work waits at most so long."""
+        self._world, self._most = world, most_seconds
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Do it later."""
+        future: Future[Any] = Future()
+
+        def act() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - whoever waits for it is told
+                future.set_exception(error)
+
+        self._world.after(self._world.plan.chance.uniform(0.0, self._most), act)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave what is under way alone."""
+
+
+class MemoryStore:
+    """A store in memory that fails as the plan says; compare-and-swap as the contract wants it."""
+
+    location, parallel_writes = "memory", 1
+
+    def __init__(self, world: World) -> None:
+        """Begin empty."""
+        self._world = world
+        self.objects: dict[str, tuple[bytes, Token]] = {}
+        self._tokens = count(1)
+
+    def check(self, timeout: float) -> None:
+        """Everything works."""
+
+    def list_blocks(
+        self, start: int = 0, stop: int | None = None, *, timeout: float
+    ) -> Iterator[BlockInfo]:
+        """Yield the counts of the blocks of a range."""
+        self._fail("before", "list", "")
+        for name, (data, token) in sorted(self.objects.items()):
+            first = parse_block_name(name)
+            if first is not None and overlaps(first, start, stop):
+                info = read_block_info(data[:HEAD_BYTES], name)
+                info.token = token
+                yield info
+
+    def read(self, name: str, *, timeout: float) -> Stored | None:
+        """Read an object."""
+        self._fail("before", "read", name)
+        found = self.objects.get(name)
+        return None if found is None else Stored(*found)
+
+    def write(
+        self, name: str, content: Content, *, expected: Token | None, timeout: float
+    ) -> Token:
+        """Write an object if it is what was expected."""
+        failing = self._fail("before", "write", name)
+        there = self.objects[name][1] if name in self.objects else ABSENT
+        if expected is not None and expected != there:
+            raise StoreConflictError(f"{name} is another")
+        token = Token(str(next(self._tokens)))
+        self.objects[name] = content.data, token
+        if failing == "after":
+            raise StoreUnavailableError(f"the answer for {name} was lost")
+        return token
+
+    def list_names(self, prefix: str, *, timeout: float) -> list[str]:
+        """List names."""
+        return sorted(name for name in self.objects if name.startswith(prefix))
+
+    def delete(self, name: str, *, timeout: float) -> None:
+        """Delete an object."""
+        self.objects.pop(name, None)
+
+    def _fail(self, when: str, operation: str, name: str) -> str | None:
+        for fault in self._world.plan.store_faults:
+            what = fault(operation, name, self._world.now - START)
+            if what == when:
+                raise StoreUnavailableError(f"{operation} of {name} failed")
+            if what is not None:
+                return what
+        return None
+
+    def records(self) -> dict[int, Record]:
+        """Read everything that is stored, each number once."""
+        records: dict[int, Record] = {}
+        for name, (data, _) in sorted(self.objects.items()):
+            if parse_block_name(name) is not None:
+                records.update(decode_block(data, name))
+        return records
+
+
+class Site:
+    """The site and the network before it."""
+
+    def __init__(self, world: World) -> None:
+        """Begin with a site that was never asked."""
+        self._world = world
+        self._asked = Counter[int]()
+        self.served: set[int] = set()
+
+    def ask(self, attempt: Attempt, run: int) -> tuple[Reply, float, bool]:
+        """Return the reply to an attempt, after how many seconds it comes, and if it lies."""
+        plan, num = self._world.plan, attempt.song_num
+        there = plan.chance.uniform(0.0, plan.latency / 2)
+        back = plan.chance.uniform(0.0, plan.latency / 2)
+        at = self._world.now + there - START
+        request = Request(num, at, self._asked[num], attempt.is_canary, run)
+        self._asked[num] += 1
+        served = next((s for fault in plan.site_faults if (s := fault(request))), None)
+        if served is None and num in plan.dead:
+            served = Served(500)
+        if served is None and num in plan.songs:
+            self.served.add(num)
+            headers = {} if attempt.is_canary else None
+            return Reply(attempt, True, {"n": num}, 200, headers=headers), there + back, False
+        served = served or Served(404)
+        reply = Reply(
+            attempt,
+            status=served.status,
+            error=served.error,
+            headers=served.headers or {},
+            is_reused=served.is_reused,
+        )
+        if served.status == 200 and served.error is None:
+            reply.found, reply.info = True, {"n": num}
+            self.served.add(num)
+        return reply, there + served.seconds + back, served.is_lie
+
+
+class SimulatedRun:
+    """One run: the real parts, and lanes that live in the world's time.
+
+    Attributes:
+        frontier: Of the run.
+        starts: When each request was sent.
+        pauses: When a pause was read and how long it was to last.
+        excused: Songs denied by a spell too short to be noticed.
+        is_over: Whether it has ended, or was killed.
+    """
+
+    def __init__(self, world: World, store: MemoryStore, site: Site, number: int) -> None:
+        """Plan the crawl over what the store holds."""
+        plan = world.plan
+        self._world, self._site, self._number = world, site, number
+        self.starts: list[float] = []
+        self.pauses: list[tuple[float, float]] = []
+        self.excused = set[int]()
+        self.is_over = self.is_killed = False
+        self._streak, self._lies = 0, set[int]()
+        self._arrived: list[tuple[Reply, bool]] = []
+        self._flying = 0
+        self._wakes_at = world.now
+        offset = timedelta(seconds=plan.clocks[number % len(plan.clocks)])
+        self._wall = lambda: NOON + timedelta(seconds=world.now - START) + offset
+        index = StoreIndex(store, "sim", plan.start, plan.stop)  # type: ignore[arg-type]
+        self.writer = Writer(
+            index.save,
+            on_stored=index.note_stored,
+            on_trouble=lambda reason: self.frontier.stop("store", reason),
+            clock=world.clock,
+            sleep=world.sleep,
+            pool=Pool(world, 0.2),
+        )
+        request = CrawlRequest(start=plan.start, stop=plan.stop)
+        settings: Any = SimpleNamespace(first_song=1, last_song=None)
+        self.scope = Scope(
+            request,
+            settings,
+            index.listing,
+            now=self._wall(),
+            read=index.read,
+            on_block=self.writer.expect,
+            met=index.met,
+            relist=index.relist,
+            pool=Pool(world, 0.2),
+        )
+        self.frontier = Frontier(
+            Policy(),
+            rate_limiter=RateLimiter(plan.rate),
+            deadline=None if plan.budget is None else world.now + plan.budget,
+            known=KnownSongs(nearest=index.songs_near, spread=self.scope.numbers),
+            on_record=self.writer.add,
+            has_room=self.writer.has_room,
+            clock=world.clock,
+            wall=self._wall,
+            uniform=plan.chance.uniform,
+        )
+        self.frontier.add_job(Job(lambda *_: None, self.scope.supply, [], SimpleNamespace()))
+        self._turn_at(world.now)
+        world.after(0.2, self._keep_house)
+
+    def kill(self) -> None:
+        """End at once: nothing of it happens any more."""
+        self.is_killed = self.is_over = True
+
+    def _turn_at(self, moment: float) -> None:
+        self._wakes_at = moment
+        self._world.after(moment - self._world.now, lambda: self._turn(moment))
+
+    def _turn(self, moment: float) -> None:
+        """Do what a lane does when it wakes: hand back what came, take what is due."""
+        if self.is_over or moment != self._wakes_at:
+            return
+        arrived, self._arrived = self._arrived, []
+        for reply, is_lie in arrived:
+            self._note(reply, is_lie)
+        if arrived:
+            self.frontier.hand_back([reply for reply, _ in arrived])
+        attempts, wait = self.frontier.take(max(1, self._world.plan.connections - self._flying))
+        for attempt in attempts:
+            self._send(attempt)
+        if wait is None and not self._flying and not self._arrived:
+            self._close()
+        elif attempts and self._flying < self._world.plan.connections:
+            self._turn_at(self._world.now + 1e-6)
+        else:
+            self._turn_at(self._world.now + (0.5 if wait is None else max(wait, 1e-6)))
+
+    def _send(self, attempt: Attempt) -> None:
+        self.starts.append(self._world.now)
+        self._flying += 1
+        reply, seconds, is_lie = self._site.ask(attempt, self._number)
+        if seconds > 15.0:
+            reply, seconds, is_lie = Reply(attempt, error="timeout"), 15.0, False
+
+        def land() -> None:
+            self._flying -= 1
+            self._arrived.append((reply, is_lie))
+            if not self.is_over and self._wakes_at > self._world.now:
+                self._turn_at(self._world.now)
+
+        self._world.after(seconds, land)
+
+    def _note(self, reply: Reply, is_lie: bool) -> None:
+        """Keep in mind what the rules are about: pauses, and lies in the order of arrival."""
+        now = self._world.now
+        seconds = retry_after_seconds(reply.header("retry-after"), now=self._wall())
+        if seconds and reply.status in (403, 429, 503):
+            self.pauses.append((now, now + seconds))
+        if reply.attempt.is_canary:
+            return
+        if reply.found:
+            self._excuse()
+        elif reply.status in (404, 410, 451):
+            self._streak += 1
+            if is_lie:
+                self._lies.add(reply.attempt.song_num)
+
+    def _excuse(self) -> None:
+        if self._streak < 10:
+            self.excused |= self._lies
+        self._streak, self._lies = 0, set()
+
+    def _keep_house(self) -> None:
+        if not self.is_over:
+            self.writer.tick()
+            self._world.after(5.0, self._keep_house)
+
+    def _close(self) -> None:
+        """Write what is left, in the world's time."""
+        self.is_over = True
+        self._excuse()
+        self.writer.flush()
+        end = self._world.now + 40.0
+        while self.writer._pending and self._world.step(end):
+            pass
+        self.writer.close(0.01)
+        self.scope.close()
+
+
+@dataclass
+class Outcome:
+    """What one seed came to: rounds until all was settled, and requests."""
+
+    rounds: int
+    requests: int
+    stops: list[str | None]
+
+
+def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
+    """Crawl until everything is settled, and check the promises on the way.
+
+    Raises:
+        AssertionError: A promise was broken; the message says which.
+    """
+    if generators is None:
+        from tests.simulated_faults import GENERATORS
+
+        generators = GENERATORS
+    random.seed(seed)
+    plan = make_plan(seed, generators)
+    world = World(plan)
+    store, site = MemoryStore(world), Site(world)
+    runs: list[SimulatedRun] = []
+    wanted = set(range(plan.start, plan.stop)) - plan.dead
+    for rounds in range(1, MAX_ROUNDS + 1):
+        at_once = [
+            run
+            for number in range(plan.runs if rounds == 1 else 1)
+            if (run := _begin(world, store, site, len(runs) + number)) is not None
+        ]
+        runs += at_once
+        kills = sorted(plan.kills) if rounds == 1 else []
+        while not all(run.is_over for run in at_once):
+            if kills and world.now - START >= kills[0]:
+                plan.chance.choice(at_once).kill()
+                kills.pop(0)
+            assert world.step(), "the run came to a standstill"
+            assert world.now < START + rounds * 20_000, "the run does not end"
+        world.forget()
+        if rounds == MAX_ROUNDS // 2:
+            plan.budget = None
+        _check(plan, store, site, runs)
+        settled = {n for n, record in store.records().items() if record.outcome != "failed"}
+        stops = [run.frontier.stopped_by for run in runs]
+        assert plan.is_harsh or wanted <= settled, (
+            f"left by the first run: {sorted(wanted - settled)[:9]}"
+        )
+        if wanted <= settled:
+            return Outcome(rounds, sum(len(run.starts) for run in runs), stops)
+        world.now += 600.0
+    left = sorted(wanted - settled)
+    raise AssertionError(f"not settled after {MAX_ROUNDS} rounds: {left[:9]}, {stops}")
+
+
+def _begin(world: World, store: MemoryStore, site: Site, number: int) -> SimulatedRun | None:
+    """Begin a run; None where the store cannot be listed, so that nothing is asked."""
+    try:
+        return SimulatedRun(world, store, site, number)
+    except StoreUnavailableError:
+        return None
+
+
+def _check(plan: Plan, store: MemoryStore, site: Site, runs: list[SimulatedRun]) -> None:
+    """Check what must hold after every round."""
+    excused = set[int]().union(*[run.excused for run in runs])
+    for num, record in store.records().items():
+        assert plan.start <= num < plan.stop, f"{num} was never to be asked"
+        if record.outcome == "found":
+            assert num in site.served, f"{num} is stored and was never served"
+            assert record.info == {"n": num}, f"{num} is stored as {record.info}"
+        if record.outcome == "missing":
+            assert num not in plan.songs or num in excused, f"{num} is there, and believed missing"
+    for run in runs:
+        for begin, end in run.pauses:
+            inside = [at for at in run.starts if begin + 1e-9 < at < end - 1e-6]
+            assert not inside, f"a request at {inside[0]:.3f} in the pause {begin:.3f} to {end:.3f}"
+        if plan.rate:
+            most = most_in_a_second(run.starts)
+            assert most <= max(plan.rate * 1.05, plan.rate + 1), (
+                f"{most} in a second at {plan.rate}"
+            )
+
+
+def describe(seed: int) -> str:
+    """Return what a seed makes of the world, in a line."""
+    from tests.simulated_faults import GENERATORS
+
+    random.seed(seed)
+    plan = make_plan(seed, GENERATORS)
+    return (
+        f"numbers {plan.start} to {plan.stop - 1}, {len(plan.songs)} songs, {plan.rate}/s, "
+        f"{plan.connections} connections, latency {plan.latency}: {', '.join(plan.names) or 'well'}"
+    )
+
+
+def failure_of(seed: int) -> str | None:
+    """Simulate one seed; return what to run and what broke, None where all is well."""
+    logging.disable(logging.CRITICAL)
+    try:
+        simulate(seed)
+    except Exception as error:  # noqa: BLE001 - anything that breaks is what is looked for
+        return (
+            f"python -m tests.simulate {seed}\n    {describe(seed)}\n"
+            f"    {type(error).__name__}: {error}"
+        )
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    """Simulate one seed, or all from one to another; print those that fail."""
+    first = int(arguments[0])
+    if len(arguments) == 1:
+        print(describe(first))
+        print(simulate(first))
+        return 0
+    began, failures = time.monotonic(), 0
+    seeds = range(first, int(arguments[1]))
+    with multiprocessing.Pool() as pool:
+        for failure in pool.imap_unordered(failure_of, seeds, chunksize=50):
+            if failure:
+                failures += 1
+                print(failure, flush=True)
+    print(f"{len(seeds)} seeds, {failures} failed, {time.monotonic() - began:.0f} s")
+    return min(failures, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,65 @@
+"""Whole crawls in simulated time: no seed loses a song, stores a lie or breaks a pause."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crawler.frontier import host, proof, verdict
+from crawler.frontier.rate_limiter import RateLimiter
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt
+from tests.simulate import Generator, failure_of, simulate
+from tests.simulated_faults import dead_cluster, outage, pauses, spell_of_404s
+
+pytestmark = pytest.mark.once
+
+SEEDS = 2000
+PARTS = 20
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_B_C_D_E_F_crawls_keep_their_promises(part):
+    """Two thousand worlds, each made from its number; a failing one says what to run."""
+    failures = [failure for seed in range(part, SEEDS, PARTS) if (failure := failure_of(seed))]
+    assert not failures, "\n".join(failures)
+
+
+def test_a_seed_always_gives_the_same_crawl():
+    """Rounds, requests and ends are those of the first time."""
+    assert [simulate(seed) for seed in range(20)] == [simulate(seed) for seed in range(20)]
+
+
+def _believe(self: proof.Proof, attempt: Attempt, reply: Reply, moment: Any, now: float) -> None:
+    self._asker.release([proof.Held(attempt, reply, now, moment, 0)], None)
+
+
+def _retry_as_before(reply: Reply) -> verdict.Verdict:
+    is_new = reply.status in (421, 425, 520, 522, 530)
+    return verdict.Verdict("failed", f"http_{reply.status}") if is_new else verdict.judge(reply)
+
+
+UNMENDED: dict[str, tuple[Generator, Any, str, Callable[..., Any]]] = {
+    "C8b": (outage, host, "judge", _retry_as_before),
+    "C9": (spell_of_404s, proof.Proof, "hold", _believe),
+    "D1": (pauses, RateLimiter, "hold", lambda *_: False),
+    "E11b": (dead_cluster, host.Host, "_ask_for_health", lambda *_: False),
+}
+"""What was mended, taken out again."""
+
+
+@pytest.mark.parametrize("row", UNMENDED)
+def test_what_was_mended_is_found_when_it_is_taken_out(row, monkeypatch):
+    """With the mending no world breaks; without it one of a few does."""
+    generator, owner, name, unmended = UNMENDED[row]
+
+    def breaks(seed: int) -> bool:
+        try:
+            simulate(seed, [generator])
+        except AssertionError:
+            return True
+        return False
+
+    assert not any(breaks(seed) for seed in range(60))
+    monkeypatch.setattr(owner, name, unmended)
+    assert any(breaks(seed) for seed in range(60))
