@@ -197,6 +197,16 @@ def test_a_run_of_a_source_with_a_new_field_says_so_before_it_asks(
         crawl(11, 12, source=str(source), rate=0, **where)
 
 
+def test_a_run_goes_no_faster_than_its_source_allows(demo_site: DemoSite, tmp_path: Path) -> None:
+    """Whatever the settings say: 30 numbers at 20 a second, less the burst, take a second."""
+    text = (BUILT_IN / "genius.toml").read_text(encoding="utf-8")
+    (tmp_path / "slow.toml").write_text(f"rate = 20\n{text}")
+    where = {"store": tmp_path / "store", "base_url": demo_site.base_url, "token": "demo-token"}
+    answer = crawl(1, 31, source=str(tmp_path / "slow.toml"), rate=0, **where)
+    assert answer.requests == 30
+    assert answer.seconds > 1
+
+
 def test_C10_odd_values_are_counted_in_answer_and_log(
     demo_site: DemoSite, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,8 @@ import pytest
 
 from crawler import read
 from crawler.cli.main import main
+from crawler.run.functions import identify
+from crawler.source.declaration import KEYS
 from crawler.source.declared import load_declaration, open_source
 from crawler.source.source import traits_of
 from tests.test_example import outcome_of, page_of
@@ -180,4 +183,30 @@ def test_the_sources_that_are_built_in_are_listed(capsys):
     assert main(["sources"]) == 0
     assert "genius       https://api.genius.com" in capsys.readouterr().out
     assert main(["sources", "--json"]) == 0
-    assert {"name": "genius"}.items() <= json.loads(capsys.readouterr().out)[0].items()
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["token"] for row in rows if row["name"] == "genius"] == ["GENIUS_TOKEN"]
+
+
+PAGE = (EXAMPLES.parent / "docs" / "sources.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_sources_shows_an_example_whole():
+    """Word for word; the Python on it runs."""
+    assert f"```toml\n{(EXAMPLES / 'discogs.toml').read_text(encoding='utf-8')}```" in PAGE
+    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(code, names := {})
+    identity = identify(names["request_item"], "https://hacker-news.firebaseio.com")
+    assert (identity.source, identity.schema) == ("hn", "1")
+    assert identity.fields == {"title": "text", "score": "integer"}
+
+
+def test_the_page_on_sources_names_every_key():
+    """Its tables are those of the code, in whatever order."""
+    tables = re.findall(r"\| (key[^|]*) \|[^\n]*\n\| ---[^\n]*\n((?:\|.*\n)+)", PAGE)
+    shown = {head: re.findall(r"^\| (\w+) \|", rows, re.MULTILINE) for head, rows in tables}
+    assert {head: sorted(names) for head, names in shown.items()} == {
+        "key": sorted(KEYS[()]),
+        "key of `[page]`": sorted(KEYS["page",]),
+        "key of a rule": sorted(KEYS["page", "ok"]),
+        "key of a field": sorted(KEYS["fields",]),
+    }

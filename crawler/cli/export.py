@@ -164,6 +164,7 @@ def add_rebuild(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument(
         "--into", metavar="WHERE", help="the new store (default: the old one's name and -rebuilt)"
     )
+    parser.add_argument("--source", metavar="NAME|FILE", help="the source as it is declared now")
     parser.add_argument("--function", metavar="MODULE:NAME", help="your own source")
     parser.set_defaults(run=rebuild)
 

@@ -9,7 +9,7 @@ import msgspec
 from crawler.errors import Missing, PageError, SettingsError, StoreMismatchError
 from crawler.record import Record
 from crawler.run.raw import RawPage, raw_name, read_pages, save_pages
-from crawler.source.source import Source
+from crawler.source.source import Source, traits_of
 from crawler.store.block import block_first
 from crawler.store.contract import Deadline, Store, save_block
 from crawler.store.identity import Identity, claim_store, read_identity
@@ -92,7 +92,8 @@ def _new_identity(old: Store, new: Store, source: Source) -> Identity:
         )
     if new.location == old.location:
         raise StoreMismatchError(f"rebuild into another store than {old.location} (--into)")
-    return msgspec.structs.replace(known, schema=source.schema)
+    fields = {field.name: field.type for field in traits_of(source).fields}
+    return msgspec.structs.replace(known, schema=source.schema, fields=fields)
 
 
 def _pages_of(

@@ -119,7 +119,8 @@ class Run:
         self.frontier = Frontier(
             msgspec.structs.replace(limits.policy, max_requests=self._requests_left()),
             rate_limiter=self.heeding.slowed(
-                rate_limiter or RateLimiter(settings.rate), request.max_rate
+                rate_limiter or RateLimiter(settings.rate),
+                _least(request.max_rate, traits_of(target).rate),
             ),
             deadline=None if budget is None else self.started + budget,
             on_record=self._book if self.scope.has_tail else self.writer.add,
@@ -268,6 +269,11 @@ class Run:
             return None
         timeout = self.limits.store_seconds
         return max(0, cap - requests_today(self.index.store, self.started_at, timeout=timeout))
+
+
+def _least(*rates: float | None) -> float | None:
+    """Return the lowest of the rates that somebody set, requests per second; None: nobody did."""
+    return min((rate for rate in rates if rate), default=None)
 
 
 def make_answer(

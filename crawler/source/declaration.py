@@ -252,15 +252,16 @@ def _syntax(message: str, text: str) -> str:
     return f"line {found[1]}: {line!r} is not TOML ({message[: found.start()].strip()}){hint}"
 
 
-_TABLES: dict[tuple[str, ...], type[msgspec.Struct]] = {
-    (): _Document,
-    ("page",): _Page,
-    ("page", "ok"): _Rule,
-    ("page", "missing"): _Rule,
-    ("page", "id"): _Field,
-    ("fields",): _Field,
-    ("rate_headers",): _RateHeaders,
+KEYS: dict[tuple[str, ...], tuple[str, ...]] = {
+    (): _Document.__struct_fields__,
+    ("page",): _Page.__struct_fields__,
+    ("page", "ok"): _Rule.__struct_fields__,
+    ("page", "missing"): _Rule.__struct_fields__,
+    ("page", "id"): _Field.__struct_fields__,
+    ("fields",): _Field.__struct_fields__,
+    ("rate_headers",): _RateHeaders.__struct_fields__,
 }
+"""What each table of a file may hold."""
 
 
 def _in_words(message: str, raw: dict[str, Any]) -> tuple[tuple[str | int, ...], str]:
@@ -276,7 +277,7 @@ def _in_words(message: str, raw: dict[str, Any]) -> tuple[tuple[str | int, ...],
     if unknown is None:
         return tuple(where), re.sub(r"^Object missing", "misses the", text).replace("`", "")
     name, table = unknown[1], tuple(step for step in where if isinstance(step, str))
-    known = _TABLES.get(table) or _TABLES[table[:1]]
+    known = KEYS.get(table) or KEYS[table[:1]]
     value: Any = raw
     for step in (*where, name):
         value = value[step]
@@ -289,13 +290,9 @@ def _in_words(message: str, raw: dict[str, Any]) -> tuple[tuple[str | int, ...],
             f'{dotted} without quotes is a table in a table: write path = "{dotted}" '
             f"and equals = {value!r}, or a name with a dot in quotes"
         )
-    if (
-        where
-        and where[0] == "fields"
-        and not difflib.get_close_matches(name, known.__struct_fields__)
-    ):
+    if where and where[0] == "fields" and not difflib.get_close_matches(name, known):
         return (*where, name), "is a table in a table: a name with a dot in it is written in quotes"
-    near = difflib.get_close_matches(name, known.__struct_fields__, n=1, cutoff=0)[0]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     return (*where, name), f"there is no {name!r} here: did you mean {near!r}?"
 
 
