@@ -29,6 +29,7 @@ FAULT_ROWS = {
     "A17": "two requests at once keep one pace",
     "A18": "an error nobody foresaw has an id, and shows no secret",
     "A19": "invented headers of a queue lift no limit, hide no error and stop nobody",
+    "A20": "forty clients that send a byte a second keep nobody waiting",
     # The wire, from the site to us.
     "B1": "a broken connection is tried again",
     "B2": "a name that nobody knows ends the run early",

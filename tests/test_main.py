@@ -16,6 +16,7 @@ import pytest
 
 import main
 from crawler.demo.site import DemoSite
+from crawler.deployment.settings import THREADS
 from crawler.fleet.orders import Order, keep_order
 from crawler.store.contract import ABSENT, Content
 from crawler.store.control import read_control
@@ -409,6 +410,35 @@ def trickle(connection: socket.socket, *, seconds: float) -> float:
             break
         connection.sendall(b" ")
     return took
+
+
+SLOW = {
+    "body": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+    "headers": b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+}
+
+
+@pytest.mark.parametrize("kinds", [["body"], ["headers"], ["body", "headers"]], ids=" and ".join)
+def test_A20_forty_slow_clients_keep_nobody_waiting(kinds, tmp_path):
+    """A byte a second from each, in body or headers: others are answered within 2 s all the while."""
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(DemoSite())
+        function = stack.enter_context(deployed_for(site, tmp_path, THREADS=str(THREADS)))
+        function.post(b'{"start": 1, "stop": 2}')  # the first request loads the rest of the code
+        slow = [stack.enter_context(function.connect()) for _ in range(40)]
+        for number, connection in enumerate(slow):
+            connection.sendall(SLOW[kinds[number % len(kinds)]])
+        for start in range(10, 60, 10):
+            for connection in slow:
+                connection.sendall(b" ")
+            began = time.monotonic()
+            assert function.ask("/health").status == 200
+            health_at = time.monotonic()
+            reply = function.post(b'{"start": %d, "stop": %d}' % (start, start + 10))
+            assert (reply.status, reply.json()["complete"]) == (200, True)
+            assert health_at - began < 2
+            assert time.monotonic() - health_at < 2
+            time.sleep(max(0.0, 1 - (time.monotonic() - began)))
 
 
 def test_A16_who_hangs_up_in_mid_run_loses_nothing(tmp_path):

@@ -249,6 +249,16 @@ VARIABLES = (*OWN, *PASSED_ON)
 """All variables of `deploy.env`."""
 
 
+THREADS = 128
+"""Threads of the function's server, of which a client that sends a byte now and then keeps one.
+
+By default functions-framework has four for each processor, so that a handful of such clients would
+silence it. A body has its deadline (`crawler.request.incoming`), but gunicorn 27 waits for headers
+without one; a thread costs a stack, and is made when it is needed. Requests that crawl come one at
+a time: the service has a concurrency of 1.
+"""
+
+
 def function_environment(deployment: Deployment) -> dict[str, str]:
     """Make the environment of the deployed function, without token and queue.
 
@@ -261,7 +271,7 @@ def function_environment(deployment: Deployment) -> dict[str, str]:
         "time_budget_seconds": deployment.time_budget_seconds,
         **deployment.passed_on,
     }
-    return environment_of(values)
+    return environment_of(values) | {"THREADS": str(THREADS)}
 
 
 def words_of(field: msgspec.structs.FieldInfo) -> tuple[str, str]:
