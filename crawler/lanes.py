@@ -2,26 +2,152 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Protocol
 
-from crawler.engines.contract import Engine, Lane
 from crawler.frontier.frontier import Frontier
+from crawler.frontier.verdict import Reply
+from crawler.frontier.work import Attempt, Job
 from crawler.loops import LaneExecutor
+from crawler.source.source import Source
+from crawler.step1 import call_step1
+from crawler.wire.answers import detail_of, in_words, read_page
+from crawler.wire.session import WireSession
+from crawler.wire.transfer import page_request
+from crawler.wire.wire import Wire
 
 _WATCH_SECONDS = 0.25
 _STUCK_SECONDS = 0.5
 """How long after its deadline an attempt counts as stuck in code that cannot be interrupted."""
 
 
-async def gather_lanes(engine: Engine, frontier: Frontier) -> None:
-    """Run `engine.lane_count` lanes until the frontier has no more attempts, or the run is over.
+class Lane(Protocol):
+    """One executor task that takes attempts from the frontier, and hands back replies."""
+
+    @property
+    def blocked_on(self) -> Attempt | None:
+        """The attempt this lane's thread is stuck with at this moment, None if it cannot be."""
+
+    def run(self, frontier: Frontier) -> None:
+        """Work until the frontier has no attempt any more."""
+
+    def give_up(self) -> None:
+        """Give back what other lanes wait for: this one is stuck. Called from another thread."""
+
+
+class WireLane:
+    """The lane whose thread is the wire's own: it reads the pages of declared sources there."""
+
+    blocked_on: Attempt | None = None
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def run(self, frontier: Frontier) -> None:
+        """Have all attempts performed on the wire's thread."""
+        self._wire.read_pages(frontier)
+
+    def give_up(self) -> None:
+        """Nothing: it cannot get stuck."""
+
+
+class ThreadLane:
+    """A thread of its own for anybody's code: step 1 functions, and classes that are a source."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._attempt: Attempt | None = None
+        self._session: WireSession | None = None
+
+    @property
+    def blocked_on(self) -> Attempt | None:
+        """The attempt under way: step 1 may never return from it."""
+        return self._attempt
+
+    def run(self, frontier: Frontier) -> None:
+        """Perform attempts one by one until there are none, or until this lane was replaced."""
+        try:
+            while (attempt := frontier.next_attempt()) is not None:
+                self._attempt = attempt
+                reply = self._perform(attempt, frontier)
+                self._attempt = None
+                if attempt.is_abandoned:
+                    return
+                if reply is None:
+                    frontier.put_back([attempt])
+                else:
+                    frontier.hand_back([reply])
+        finally:
+            if self._session is not None:
+                self._session.close()
+
+    def give_up(self) -> None:
+        """Leave the room of its pages to others; the thread goes on until step 1 returns."""
+        if self._session is not None:
+            self._session.end()
+
+    def _perform(self, attempt: Attempt, frontier: Frontier) -> Reply | None:
+        """Return what came of an attempt; None when a pause began before it was sent."""
+        deadline = attempt.sent_at + self._wire.attempt_seconds
+
+        def may_send() -> bool:
+            return frontier.resume_at <= time.monotonic()
+
+        if attempt.job.source is not None:
+            reply, sent = self._fetch(attempt, attempt.job.source, deadline, may_send)
+        else:
+            if self._session is None:
+                self._session = WireSession(self._wire)
+            self._session.begin(deadline, may_send, is_canary=attempt.is_canary)
+            reply = call_step1(attempt, self._session)
+            sent = self._session.sent
+        granted = 0 if reply is None else 1
+        if sent > granted:  # a function may ask several times, and libcurl repeats by itself
+            frontier.charge(sent - granted)
+        return reply
+
+    def _fetch(
+        self, attempt: Attempt, source: Source, deadline: float, may_send: Callable[[], bool]
+    ) -> tuple[Reply | None, int]:
+        """Ask for a source's page; return the reply, and how often the request was sent."""
+        try:
+            request = page_request(attempt, source, self._wire.user_agent)
+        except Exception as error:  # noqa: BLE001 - a source is anybody's code
+            return Reply(attempt, error="function", detail=detail_of(in_words(error))), 0
+        request.deadline, request.may_send = deadline, may_send
+        answer = self._wire.exchange(request)
+        reply = None if answer.is_held else read_page(attempt, source, answer)
+        self._wire.let_go(len(answer.body))
+        return reply, answer.sent
+
+
+def lanes_for(jobs: list[Job], wire: Wire) -> list[Callable[[], Lane]]:
+    """Return what makes each lane of a run.
+
+    Where every job is a declared source over numbers of ours, one lane reads all pages on the
+    wire's thread. Anybody's code (a function, a class, a generator, a list of one's own) needs
+    threads, one for each connection; then they read the pages of declared sources as well, so that
+    all take what is due in turn.
+    """
+    if all(_reads_on_wire(job) for job in jobs):
+        return [lambda: WireLane(wire)]
+    return [lambda: ThreadLane(wire)] * wire.connections
+
+
+def _reads_on_wire(job: Job) -> bool:
+    return job.source is not None and getattr(job.source, "reads_on_wire", False)
+
+
+async def gather_lanes(makers: list[Callable[[], Lane]], frontier: Frontier, wire: Wire) -> None:
+    """Run lanes until the frontier has no more attempts, or the run is over; close the wire.
 
     Raises:
         Exception: What a lane raised, such as an error of the `append` of somebody's results.
     """
-    posts = [_Post(engine.open_lane()) for _ in range(engine.lane_count)]
+    slots = [_LaneSlot(make) for make in makers]
     executor = LaneExecutor()
-    watch = asyncio.ensure_future(_watch(posts, frontier))
-    tasks = [asyncio.ensure_future(_keep_lane(executor, engine, post, frontier)) for post in posts]
+    watch = asyncio.ensure_future(_watch(slots, frontier))
+    tasks = [asyncio.ensure_future(_keep_lane(executor, slot, frontier)) for slot in slots]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -29,14 +155,15 @@ async def gather_lanes(engine: Engine, frontier: Frontier) -> None:
         for task in (watch, *tasks):
             task.cancel()
         await asyncio.wait({watch, *tasks})  # a loop of the caller's must not find them pending
+        wire.close()  # lets go of lanes that wait for an answer
         executor.shutdown()
 
 
-class _Post:
+class _LaneSlot:
     """The place of one lane, which is replaced when it gets stuck."""
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
+    def __init__(self, make: Callable[[], Lane]) -> None:
+        self.make, self.lane = make, make()
         self.given_up: asyncio.Future[None] | None = None
 
     def give_up(self) -> None:
@@ -45,37 +172,35 @@ class _Post:
             self.given_up.set_result(None)
 
 
-async def _keep_lane(
-    executor: LaneExecutor, engine: Engine, post: _Post, frontier: Frontier
-) -> None:
+async def _keep_lane(executor: LaneExecutor, slot: _LaneSlot, frontier: Frontier) -> None:
     """Run one lane to its end; put another in its place when it is given up."""
     loop = asyncio.get_running_loop()
     while True:
-        running = loop.run_in_executor(executor, post.lane.run, frontier)
-        post.given_up = loop.create_future()
+        running = loop.run_in_executor(executor, slot.lane.run, frontier)
+        slot.given_up = loop.create_future()
         try:
-            await asyncio.wait({running, post.given_up}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, slot.given_up}, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 return running.result()
         finally:
             running.cancel()  # the thread goes on, but tells a loop that may be closed nothing
         if frontier.stopped_by is not None:
             return None
-        post.lane = engine.open_lane()
+        slot.lane = slot.make()
 
 
-async def _watch(posts: list[_Post], frontier: Frontier) -> None:
+async def _watch(slots: list[_LaneSlot], frontier: Frontier) -> None:
     """Look after the lanes: give up those that are stuck, and all when the grace time is over."""
     limit = frontier.policy.attempt_seconds + _STUCK_SECONDS
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
         is_over = frontier.grace_left() <= 0
-        for post in posts:
-            attempt = post.lane.blocked_on
+        for slot in slots:
+            attempt = slot.lane.blocked_on
             if attempt is None or attempt.is_abandoned:
                 continue
             if time.monotonic() - attempt.sent_at > limit:
                 frontier.abandon(attempt)
-                post.give_up()
+                slot.give_up()
             elif is_over:
-                post.give_up()
+                slot.give_up()

@@ -6,25 +6,21 @@
 """
 
 import functools
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import requests
 
-from crawler.engines.contract import Engine
-from crawler.engines.requests_engine import RequestsEngine
-from crawler.errors import Missing, PageError, SettingsError, StoppedError
+from crawler.errors import Missing, PageError, StoppedError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.work import IterableSupply, Job, Policy, Results, Supply
-from crawler.lanes import gather_lanes
+from crawler.frontier.work import IterableSupply, Job, Results, Supply
+from crawler.lanes import gather_lanes, lanes_for
 from crawler.loops import run_anywhere
 from crawler.source.declared import DeclaredSource, open_source
 from crawler.source.source import Source, user_agent
-
-logger = logging.getLogger("crawler")
+from crawler.wire.wire import Wire
 
 _NO_ITEMS: tuple[Any, ...] = ()
 
@@ -69,7 +65,8 @@ async def get_data_asynchronous(
     jobs: Sequence[tuple[Step1 | Source, Iterable[Any], Results]] = (),
     connections: int = 64,
     rate: float = 100.0,
-    engine: Engine | str | None = None,
+    contact: str | None = None,
+    ca_file: str | None = None,
     frontier: Frontier | None = None,
 ) -> None:
     """Step 2: run lanes in an executor, gather them, and append tuples as pages arrive.
@@ -84,8 +81,8 @@ async def get_data_asynchronous(
         jobs: More work for the same gather: `(function, items, results)` each.
         connections: Requests under way at once.
         rate: Attempts per second over everything, retries included; 0 for no limit.
-        engine: `curl`, `requests` or an engine; by default `curl` where every function is a
-            source, else `requests`.
+        contact: Whom the site may ask: an address or URL, told in `User-Agent`.
+        ca_file: A file of certificate authorities to trust instead of the usual ones.
         frontier: A prepared frontier, for callers who want its counts; it brings its own rate.
 
     Raises:
@@ -100,12 +97,13 @@ async def get_data_asynchronous(
     made = [make_job(*pair, is_recorded=frontier.is_recording) for pair in pairs]
     for job in made:
         frontier.add_job(job)
-    if engine is None or isinstance(engine, str):
-        runs_step1 = any(job.source is None for job in made)
-        engine = open_engine(
-            engine, runs_step1=runs_step1, connections=connections, policy=frontier.policy
-        )
-    await gather_lanes(engine, frontier)
+    wire = Wire(
+        connections,
+        user_agent=user_agent(contact),
+        attempt_seconds=frontier.policy.attempt_seconds,
+        ca_file=ca_file,
+    )
+    await gather_lanes(lanes_for(made, wire), frontier, wire)
     if own_frontier:
         _report(frontier)
 
@@ -165,56 +163,6 @@ def make_job(
     if not callable(function):
         raise TypeError(f"step 1 must be a function or a source, not {function!r}")
     return Job(function, supply, results, None, is_recorded)
-
-
-def open_engine(
-    name: str | None,
-    *,
-    runs_step1: bool,
-    connections: int,
-    policy: Policy,
-    contact: str | None = None,
-    ca_file: str | None = None,
-) -> Engine:
-    """Choose the engine: `curl` where every job has a source, else `requests`.
-
-    Args:
-        name: `curl`, `requests`, or None for the default.
-        runs_step1: Whether a function of the user's own is to be run.
-        connections: Requests under way at once.
-        policy: The limits of the run; engines take their deadline from it.
-        contact: Whom the site may ask, for `User-Agent`.
-        ca_file: A file of certificate authorities to trust instead of the usual ones.
-
-    Raises:
-        SettingsError: `curl` was asked for, which cannot run a step 1 function.
-    """
-    if runs_step1 and name == "curl":
-        raise SettingsError(
-            "engine_unfit", "CRAWLER_ENGINE", "curl cannot run a step 1 function: use requests"
-        )
-    if name != "requests" and not runs_step1:
-        try:
-            from crawler.engines.curl_engine import (
-                CurlEngine,  # pycurl has no wheel for every platform
-            )
-        except ImportError:
-            if name == "curl":
-                raise
-            logger.warning("pycurl cannot be imported; the requests engine takes its place")
-        else:
-            return CurlEngine(
-                connections,
-                user_agent=user_agent(contact),
-                attempt_seconds=policy.attempt_seconds,
-                ca_file=ca_file,
-            )
-    return RequestsEngine(
-        connections,
-        user_agent=user_agent(contact),
-        attempt_seconds=policy.attempt_seconds,
-        ca_file=ca_file,
-    )
 
 
 def _report(frontier: Frontier) -> None:

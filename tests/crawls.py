@@ -1,6 +1,7 @@
-"""Small crawls for the tests of engines: one address, a few numbers, short deadlines."""
+"""Small crawls for the tests of the wire: one address, a few numbers, short deadlines."""
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -16,9 +17,12 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.record import Record
 from crawler.source.declared import open_source
-from crawler.steps import execute_async_event_loop, open_engine
+from crawler.source.source import Source
+from crawler.steps import execute_async_event_loop, request_song_info
 
-ENGINES = ("curl", "requests")
+CALLERS = ("source", "function")
+"""Who asks over the wire: a declared source, read on its thread, and a step 1 function."""
+
 TOKEN = "token-of-the-tests-4711"
 ROOT = Path(__file__).parent.parent
 
@@ -27,6 +31,16 @@ QUICK = Policy(attempt_seconds=1.0, max_attempts=1, backoff_seconds=0.01)
 
 RETRYING = Policy(attempt_seconds=1.0, max_attempts=3, backoff_seconds=0.01)
 """The same with two more tries at once."""
+
+
+def asked_by(caller: str, source: Source) -> Any:
+    """Return what asks for the pages of a source: itself, or a step 1 function."""
+    return source if caller == "source" else functools.partial(request_song_info, source=source)
+
+
+def asking(caller: str, base_url: str, token: str = TOKEN) -> Any:
+    """Return what asks for the songs of a site."""
+    return asked_by(caller, open_source("genius", token, base_url=base_url))
 
 
 class Crawl:
@@ -43,7 +57,7 @@ class Crawl:
         base_url: str,
         numbers: Iterable[Any] = (1,),
         *,
-        engine: Any = "curl",
+        caller: str = "source",
         policy: Policy = QUICK,
         ca_path: Path | None = None,
         rate: float = 0,
@@ -51,22 +65,24 @@ class Crawl:
         function: Any = None,
         **frontier: Any,
     ) -> None:
-        """Crawl; `function` is step 1 or a source, by default the Genius source at the address."""
+        """Crawl; `function` is step 1 or a source, by default the Genius source at the address.
+
+        The caller `function` has a source's pages asked for by a step 1 function.
+        """
         self.records: dict[Any, Record] = {}
         self.results: list[Any] = []
         frontier.setdefault("rate_limiter", RateLimiter(rate))
         self.frontier = Frontier(policy, on_record=self._book, **frontier)
         target = function or open_source("genius", TOKEN, base_url=base_url)
-        if isinstance(engine, str):
-            engine = open_engine(
-                engine,
-                runs_step1=False,
-                connections=connections,
-                policy=policy,
-                ca_file=None if ca_path is None else str(ca_path),
-            )
+        if isinstance(target, Source):
+            target = asked_by(caller, target)
         execute_async_event_loop(
-            numbers, self.results, function=target, engine=engine, frontier=self.frontier
+            numbers,
+            self.results,
+            function=target,
+            connections=connections,
+            ca_file=None if ca_path is None else str(ca_path),
+            frontier=self.frontier,
         )
 
     def _book(self, record: Record) -> None:
@@ -105,7 +121,7 @@ _CRAWL = """
     from pathlib import Path
     from tests.crawls import Crawl
     from crawler.frontier.work import Policy
-    url, engine, first, last, connections, rate, max_attempts, limit, ca_path = sys.argv[1:]
+    url, caller, first, last, connections, rate, max_attempts, limit, ca_path = sys.argv[1:]
     tries = dict(max_attempts=int(max_attempts), backoff_seconds=0.01)
     policy = Policy(**tries, attempt_seconds=20, grace_seconds=0.5)
     def peak_kib():
@@ -114,7 +130,7 @@ _CRAWL = """
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1])
-    options = dict(policy=policy, engine=engine, connections=int(connections), rate=float(rate))
+    options = dict(policy=policy, caller=caller, connections=int(connections), rate=float(rate))
     options["ca_path"] = ca_path or None
     Crawl(url.rpartition("/")[0] + "/right", range(1, 2 + int(connections)), **options)
     before, peak_before = resource.getrusage(resource.RUSAGE_SELF), peak_kib()
@@ -137,7 +153,7 @@ _CRAWL = """
 
 def crawl_apart(
     url: str,
-    engine: str,
+    caller: str,
     numbers: range,
     *,
     connections: int,
@@ -151,7 +167,7 @@ def crawl_apart(
     Right pages are crawled first over all connections, so that what is measured is the rest. The
     peak is the kernel's VmHWM: `ru_maxrss` begins with that of the parent (measured 2026-11-25).
     """
-    words = [url, engine, numbers.start, numbers.stop, connections, rate, max_attempts]
+    words = [url, caller, numbers.start, numbers.stop, connections, rate, max_attempts]
     words.append(limit_seconds)
     printed = run_python(_CRAWL, *map(str, words), str(ca_path or ""), PYTHONPATH=str(ROOT))
     measured: dict[str, Any] = json.loads(printed)

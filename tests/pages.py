@@ -81,6 +81,5 @@ def a_run(*, hours=0.0, seconds=60.0, start=1, stop=5001, found=4500, missing=50
         kinds={},
         rate=100.0,
         connections=64,
-        engine="curl",
         samples=samples,
     )

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.engines.body import MAX_BODY_BYTES, decode_body
 from crawler.errors import PageError
+from crawler.wire.body import MAX_BODY_BYTES, BodyDecoder, decode_body
 from tests.faulty_table import bomb
 
 PAGE = b'{"meta": {"status": 200}}' * 40
@@ -42,7 +42,6 @@ def test_a_whole_body_is_decoded(raw, encoding):
         (PACKED[: len(PACKED) // 2], "gzip"),
         (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "gzip"),
         (PACKED + b"x", "gzip"),
-        (PACKED + PACKED, "gzip"),
         (PAGE, "gzip"),
         (b"", "gzip"),
         (zlib.compress(PAGE), "gzip"),
@@ -55,6 +54,42 @@ def test_a_whole_body_is_decoded(raw, encoding):
 def test_B8_a_damaged_or_unasked_encoding_is_an_error(raw, encoding):
     """Cut, without a trailer, with a wrong checksum, with more behind it, twice, or another one."""
     assert kind_of(raw, encoding) == "encoding"
+
+
+EMPTY = gzip.compress(b"", mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("members", "body"),
+    [
+        ([PACKED, PACKED], PAGE + PAGE),
+        ([EMPTY, PACKED], PAGE),
+        ([PACKED, EMPTY], PAGE),
+        ([EMPTY, EMPTY], b""),
+        ([PACKED[:30], PACKED[30:]], PAGE),
+    ],
+    ids=["two", "empty-first", "empty-last", "only-empty", "one-in-pieces"],
+)
+def test_B8_several_whole_members_are_one_body(members, body):
+    """An empty one among them, however the pieces fall (RFC 1952, section 2.2)."""
+    assert decode_body(b"".join(members), "gzip") == body
+    decoder = BodyDecoder("gzip")
+    assert b"".join(decoder.decode(piece) for piece in members) == body
+    decoder.finish()
+
+
+@pytest.mark.parametrize(
+    "tail", [b"x", b"\0", PACKED[:-1], PACKED[:9], PACKED[:-8] + b"\0" * 8, PAGE]
+)
+def test_B8_what_follows_a_member_must_be_one(tail):
+    """A byte, a zero, a member that is cut or damaged, a page that is not packed."""
+    assert kind_of(PACKED + tail, "gzip") == "encoding"
+
+
+def test_B9_all_members_share_one_cap():
+    """A thousand small ones are as much too large as a single one."""
+    assert kind_of(gzip.compress(b"x" * 10, mtime=0) * 100, "gzip", 1000) is None
+    assert kind_of(gzip.compress(b"x" * 10, mtime=0) * 101, "gzip", 1000) == "too_large"
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])

@@ -19,7 +19,7 @@ from crawler import Missing, crawl, read
 from crawler.errors import PageError
 from crawler.run.store_index import StoreIndex
 from crawler.store.folder import FolderStore
-from tests.crawls import ENGINES, Crawl
+from tests.crawls import CALLERS, Crawl
 from tests.function_process import FunctionProcess
 
 ROOT = Path(__file__).parent.parent
@@ -115,14 +115,13 @@ def test_a_page_that_is_not_the_objects_is_no_info(example, num, error):
         example.read_object(num, page_of(num)[1].encode())
 
 
-@pytest.mark.parametrize("target", ["source-curl", "source-requests", "function"])
+@pytest.mark.parametrize("target", ["source", "function"])
 def test_a_crawl_stores_what_the_pages_say(example, museum: str, tmp_path: Path, target):
-    """As a source through both engines, or as a step 1 function: the same records."""
-    kind, _, _engine = target.partition("-")
+    """As a source, or as a step 1 function: the same records."""
     answer = crawl(
         1,
         11,
-        function=example.MuseumPages(museum) if kind == "source" else example.request_object,
+        function=example.MuseumPages(museum) if target == "source" else example.request_object,
         store=str(tmp_path),
         base_url=museum,
         rate=0,
@@ -203,10 +202,10 @@ def test_the_function_crawls_with_a_module_beside_it(museum: str, tmp_path: Path
     }
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_what_fails_says_why_in_its_record(example, museum: str, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_what_fails_says_why_in_its_record(example, museum: str, caller):
     """A captcha and another object's page: failed, with the kind, never found."""
-    crawled = Crawl(museum, (11, 21), engine=engine, function=example.MuseumPages(museum))
+    crawled = Crawl(museum, (11, 21), caller=caller, function=example.MuseumPages(museum))
     assert crawled.kinds == {11: "schema", 21: "mismatch"}
     assert set(crawled.outcomes.values()) == {"failed"}
 

@@ -13,8 +13,8 @@ from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.source.declared import open_source
-from crawler.steps import execute_async_event_loop, open_engine
-from tests.crawls import ENGINES, TOKEN, Crawl, crawl_apart
+from crawler.steps import execute_async_event_loop
+from tests.crawls import CALLERS, TOKEN, Crawl, asked_by, crawl_apart
 from tests.faulty_site import FaultySite
 
 pytestmark = pytest.mark.once
@@ -44,17 +44,17 @@ def most_in_a_second(times):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "status", "engine", "connections", "pause_seconds"),
+    ("scheme", "status", "caller", "connections", "pause_seconds"),
     [
-        ("http", 429, "curl", 8, 1),
-        ("http", 503, "curl", 64, 1),
-        ("http", 429, "curl", 512, 2),
-        ("http", 429, "requests", 64, 2),
-        ("tls", 429, "curl", 512, 3),
-        ("tls", 503, "requests", 64, 2),
+        ("http", 429, "source", 8, 1),
+        ("http", 503, "source", 64, 1),
+        ("http", 429, "source", 512, 2),
+        ("http", 429, "function", 64, 2),
+        ("tls", 429, "source", 512, 3),
+        ("tls", 503, "function", 64, 2),
     ],
 )
-def test_D1_no_request_arrives_inside_the_pause(scheme, status, engine, connections, pause_seconds):
+def test_D1_no_request_arrives_inside_the_pause(scheme, status, caller, connections, pause_seconds):
     """At full speed, over all connections: the pause begins for all, and nothing is lost by it."""
     right_before = "" if connections > 100 else f"!{connections // 2}"
     scenario = f"{status}:{pause_seconds}~0.4{right_before}"
@@ -62,7 +62,7 @@ def test_D1_no_request_arrives_inside_the_pause(scheme, status, engine, connecti
     with FaultySite(tls=scheme == "tls") as site:
         crawl = crawl_apart(
             site.url(scenario),
-            engine,
+            caller,
             numbers,
             connections=connections,
             max_attempts=9,
@@ -74,14 +74,14 @@ def test_D1_no_request_arrives_inside_the_pause(scheme, status, engine, connecti
     assert crawl["records"] == len(numbers)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_D1_connections_that_are_still_being_made_wait_too(faulty_site_tls, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_D1_connections_that_are_still_being_made_wait_too(faulty_site_tls, caller):
     """The very first answer is a 429, while others are still shaking hands."""
     scenario = "429:1~0.4"
     crawl = Crawl(
         faulty_site_tls.url(scenario),
         range(1, 301),
-        engine=engine,
+        caller=caller,
         connections=64,
         ca_path=faulty_site_tls.ca_path,
         policy=Policy(attempt_seconds=10),
@@ -128,52 +128,48 @@ def slow_to_connect(port, seconds):
         one.close()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_D1_a_pause_that_begins_during_a_handshake_is_kept(faulty_site_tls, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_D1_a_pause_that_begins_during_a_handshake_is_kept(faulty_site_tls, caller):
     """The request of a connection that stands only afterwards is held back, and comes later."""
     began = time.monotonic()
     frontier = Frontier(Policy(attempt_seconds=10), rate_limiter=RateLimiter(0))
     threading.Timer(0.2, frontier.hold, (1.0,)).start()
     port = int(faulty_site_tls.base_url.rpartition(":")[2])
-    lane = open_engine(
-        engine,
-        runs_step1=False,
-        connections=1,
-        policy=frontier.policy,
-        ca_file=str(faulty_site_tls.ca_path),
-    )
     with slow_to_connect(port, 0.5) as slow:
         source = open_source("genius", TOKEN, base_url=f"https://127.0.0.1:{slow}/right")
-        results = execute_async_event_loop([3], function=source, engine=lane, frontier=frontier)
+        options = {"ca_file": str(faulty_site_tls.ca_path), "connections": 1}
+        results = execute_async_event_loop(
+            [3], function=asked_by(caller, source), frontier=frontier, **options
+        )
     assert [num for num, _ in results] == [3]
     assert len(faulty_site_tls.requests) == 1
     assert all(seen.at >= began + 1.15 for seen in faulty_site_tls.requests)
     assert frontier.resume_at >= began + 1.15
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_D1_what_was_held_back_was_never_sent(faulty_site, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_D1_what_was_held_back_was_never_sent(faulty_site, caller):
     """The site sees as many requests as the run counts."""
     crawl = Crawl(
         faulty_site.url("429:1~0.2"),
         range(1, 201),
-        engine=engine,
+        caller=caller,
         connections=16,
         policy=Policy(attempt_seconds=10),
     )
     assert crawl.frontier.tally.requests == len(faulty_site.requests)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_D4_a_pause_longer_than_the_budget_ends_the_run(faulty_site, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_D4_a_pause_longer_than_the_budget_ends_the_run(faulty_site, caller):
     """A day's pause: what is left is reported, and nobody waits."""
-    crawl = Crawl(faulty_site.url("429:86400!20"), range(1, 1001), engine=engine)
+    crawl = Crawl(faulty_site.url("429:86400!20"), range(1, 1001), caller=caller)
     assert crawl.frontier.stopped_by == "paused"
     assert 20 <= len(faulty_site.requests) <= 20 + 16
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_D8_the_pace_holds_as_the_site_sees_it(engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_D8_the_pace_holds_as_the_site_sees_it(caller):
     """Three seconds at 100 a second: within 3 % of it, and no second above 105.
 
     A machine that does other things too delivers late what was sent in time, so that it takes
@@ -183,7 +179,7 @@ def test_D8_the_pace_holds_as_the_site_sees_it(engine):
     while len(measured) < 3:
         with DemoSite() as site:
             source = open_source("genius", site.token, base_url=site.base_url)
-            Crawl("", range(1, 301), engine=engine, function=source, rate=100, connections=64)
+            Crawl("", range(1, 301), caller=caller, function=source, rate=100, connections=64)
             times = site.stats()["arrivals"]
         assert len(times) == 300
         measured.append((most_in_a_second(times), 299 / (times[-1] - times[0])))
@@ -192,15 +188,15 @@ def test_D8_the_pace_holds_as_the_site_sees_it(engine):
     raise AssertionError(measured)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("fault", ["close-always", "close-announced"])
-def test_B10_the_pace_holds_where_every_connection_ends(faulty_site, engine, fault):
+def test_B10_the_pace_holds_where_every_connection_ends(faulty_site, caller, fault):
     """No second above the rate and 5 %, and few requests lost on connections that were ended."""
     numbers = range(1, 201)
     crawl = Crawl(
         faulty_site.url(fault),
         numbers,
-        engine=engine,
+        caller=caller,
         rate=100,
         connections=16,
         policy=Policy(attempt_seconds=5),
@@ -211,13 +207,13 @@ def test_B10_the_pace_holds_where_every_connection_ends(faulty_site, engine, fau
     assert max(times) - min(times) < 3
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_D5_429_for_ever_costs_a_hundred_requests_and_the_connections(faulty_site, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_D5_429_for_ever_costs_a_hundred_requests_and_the_connections(faulty_site, caller):
     """Then one probe a second, here until the time is up."""
     crawl = Crawl(
         faulty_site.url("429"),
         range(1, 100_000),
-        engine=engine,
+        caller=caller,
         connections=16,
         deadline=time.monotonic() + 3,
         policy=Policy(attempt_seconds=5, backoff_seconds=0.01),
@@ -226,13 +222,13 @@ def test_D5_429_for_ever_costs_a_hundred_requests_and_the_connections(faulty_sit
     assert len(faulty_site.requests) <= 100 + 16 + 3
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_C1_a_run_of_pages_that_are_none_opens_the_circuit(faulty_site, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_C1_a_run_of_pages_that_are_none_opens_the_circuit(faulty_site, caller):
     """A captcha for every number costs no more than that either."""
     crawl = Crawl(
         faulty_site.url("html"),
         range(1, 100_000),
-        engine=engine,
+        caller=caller,
         connections=16,
         deadline=time.monotonic() + 2.5,
         policy=Policy(attempt_seconds=5, backoff_seconds=0.01),
@@ -242,13 +238,13 @@ def test_C1_a_run_of_pages_that_are_none_opens_the_circuit(faulty_site, engine):
 
 
 def test_D6_half_of_all_answers_500_lose_nothing(faulty_site):
-    """Both engines get every number in the end."""
+    """Both callers get every number in the end."""
     numbers = range(1, 151)
-    for engine in ENGINES:
+    for caller in CALLERS:
         crawl = Crawl(
             faulty_site.url("half-500"),
             numbers,
-            engine=engine,
+            caller=caller,
             policy=Policy(attempt_seconds=5, max_attempts=20, backoff_seconds=0.01),
         )
         assert crawl.outcomes == {

@@ -18,6 +18,7 @@ from crawler.demo.songs import expected_info
 from crawler.store.block import block_name, decode_block
 from crawler.store.opening import open_store
 from tests.clock import wait_until
+from tests.crawls import CALLERS, asking
 from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess
 from tests.storage_server import RoughWay, StorageServer
@@ -25,7 +26,6 @@ from tests.torture import Scene
 
 pytestmark = pytest.mark.once
 
-ENGINES = ("curl", "requests")
 GOOD = 300
 """Right answers before the site falls silent."""
 
@@ -50,21 +50,21 @@ def stored_in(location: str) -> set[int]:
     return numbers
 
 
-def start(location: str, site: str, engine: str) -> subprocess.Popen[str]:
+def start(location: str, site: str, caller: str) -> subprocess.Popen[str]:
     """Start a crawl of 2,000 songs as a process of its own."""
-    return Scene(location, site, 2001, rate=0, engine=engine).start()
+    return Scene(location, site, 2001, rate=0, caller=caller).start()
 
 
 @pytest.mark.parametrize(
-    ("location", "engine"),
-    [("folder", "curl"), ("bucket", "requests")],
+    ("location", "caller"),
+    [("folder", "source"), ("bucket", "function")],
     indirect=["location"],
 )
 def test_F2_sigterm_cuts_what_is_in_flight_and_stores_what_is_settled(
-    location: str, engine: str, faulty_site: FaultySite
+    location: str, caller: str, faulty_site: FaultySite
 ) -> None:
     """Attempts that hang are cut after 5 s; within 8 s the process is gone, all answers stored."""
-    with start(location, faulty_site.url(SILENT), engine) as process:
+    with start(location, faulty_site.url(SILENT), caller) as process:
         assert wait_until(lambda: len(faulty_site.requests) >= GOOD + 32, 30)
         sent_at = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -78,12 +78,12 @@ def test_F2_sigterm_cuts_what_is_in_flight_and_stores_what_is_settled(
 
 
 @pytest.mark.parametrize("location", ["folder"], indirect=True)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 def test_F2_ctrl_c_twice_ends_at_once_and_the_run_can_go_on(
-    location: str, engine: str, faulty_site: FaultySite, demo_site: DemoSite
+    location: str, caller: str, faulty_site: FaultySite, demo_site: DemoSite
 ) -> None:
     """Nobody has to wait for a silent site; the next run settles everything."""
-    with start(location, faulty_site.url(SILENT), engine) as process:
+    with start(location, faulty_site.url(SILENT), caller) as process:
         assert wait_until(lambda: len(faulty_site.requests) >= GOOD + 32, 30)
         assert process.stderr is not None
         process.send_signal(signal.SIGINT)
@@ -94,7 +94,7 @@ def test_F2_ctrl_c_twice_ends_at_once_and_the_run_can_go_on(
         process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - sent_at < 2.0
-    scene = Scene(location, demo_site.base_url, 2001, rate=0, engine=engine)
+    scene = Scene(location, demo_site.base_url, 2001, rate=0, caller=caller)
     scene.finish()
     assert scene.judge("ctrl-c twice", 1).is_clean
 
@@ -120,17 +120,19 @@ def test_F2_a_store_that_hangs_does_not_hold_up_the_end(
     assert scene.judge("a store that hangs", 1).is_clean
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 def test_F3_a_silent_site_does_not_hold_up_the_answer(
-    engine: Any, tmp_path: Path, faulty_site: FaultySite
+    caller: Any, tmp_path: Path, faulty_site: FaultySite
 ) -> None:
     """The budget and 5 s for what is in flight; then the answer, with counts that are stored."""
+    site = faulty_site.url("hang-before-headers!40")
     answer = crawl(
         1,
         2001,
         store=str(tmp_path),
-        base_url=faulty_site.url("hang-before-headers!40"),
+        base_url=site,
         token="demo-token",
+        function=asking(caller, site),
         rate=0,
         time_budget_seconds=1.0,
     )
@@ -163,8 +165,9 @@ def test_F3_the_function_answers_in_time_with_what_is_left(tmp_path: Path) -> No
 STARVED = """
 import os, resource, sys
 from crawler import crawl
+from tests.song_step import ask_for_song
 
-location, site, engine, kilobytes = sys.argv[1:]
+location, site, caller, kilobytes = sys.argv[1:]
 
 def starve(progress):
     if progress.requests > 300 and resource.getrlimit(resource.RLIMIT_AS)[0] < 0:
@@ -173,29 +176,31 @@ def starve(progress):
         resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
 
 crawl(1, 6001, store=location, base_url=site, token="demo-token", rate=2000,
-      on_progress=starve)
+      function=None if caller == "source" else ask_for_song, on_progress=starve)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
-@pytest.mark.parametrize(("engine", "kilobytes"), [("curl", 0), ("requests", 700)])
+@pytest.mark.parametrize(("caller", "kilobytes"), [("source", 0), ("function", 700)])
 def test_F4_running_out_of_memory_in_mid_run_loses_nothing(
-    engine: str, kilobytes: int, tmp_path: Path, demo_site: DemoSite
+    caller: str, kilobytes: int, tmp_path: Path, demo_site: DemoSite
 ) -> None:
     """Whatever becomes of the process, nothing wrong is stored and the next run does the rest."""
     location = str(tmp_path / "store")
-    arguments = [sys.executable, "-c", STARVED, location, demo_site.base_url, engine]
+    arguments = [sys.executable, "-c", STARVED, location, demo_site.base_url, caller]
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
             [*arguments, str(kilobytes)],
             cwd=Path(__file__).parent.parent,
-            env=os.environ | {"PYTHONMALLOC": "malloc"},  # no arenas to live on
+            env=os.environ
+            | {"GENIUS_TOKEN": "demo-token", "CRAWLER_BASE_URL": demo_site.base_url}
+            | {"PYTHONMALLOC": "malloc"},  # no arenas to live on
             capture_output=True,
             timeout=10,
             check=False,
         )
     assert demo_site.stats()["requests"] > 300
-    scene = Scene(location, demo_site.base_url, 6001, rate=0, engine=engine)
+    scene = Scene(location, demo_site.base_url, 6001, rate=0, caller=caller)
     scene.finish()
     outcome = scene.judge("out of memory", 1)
     assert outcome.is_clean, outcome

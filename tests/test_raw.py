@@ -37,7 +37,6 @@ from crawler.store.opening import open_store, store_beside
 from tests.records import NOON, found, missing
 from tests.stores import SECONDS, fill
 
-ENGINES = ("curl", "requests")
 FIELDS = ["title", "primary_artist.name", "stats.pageviews"]
 
 
@@ -133,10 +132,9 @@ def test_C10_a_field_nested_out_of_all_reason_is_null():
     assert take("media", media=nested[0]) == {"media": nested[0]}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_chosen_fields_are_stored_by_both_engines(kept, tmp_path: Path, engine):
+def test_chosen_fields_are_stored(kept, tmp_path: Path):
     """The info's keys are the dotted names."""
-    kept(engine=engine, fields=FIELDS, keep_raw=False)
+    kept(fields=FIELDS, keep_raw=False)
     songs = dict(read(str(tmp_path / "old")))
     assert songs.keys() == {num for num in range(1, 251) if expected_info(num)}
     for num, info in songs.items():
@@ -163,10 +161,9 @@ def test_fields_beside_a_function_of_ones_own_are_refused(kept, monkeypatch, tmp
         kept(fields=FIELDS, function="my_step:step", keep_raw=False)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_body_is_kept_as_the_site_sent_it(kept, tmp_path: Path, engine):
+def test_every_body_is_kept_as_the_site_sent_it(kept, tmp_path: Path):
     """Beside the blocks, a hundred numbers an object, a line each; found songs only."""
-    kept(engine=engine)
+    kept()
     lines = [
         json.loads(line)
         for path in sorted((tmp_path / "old" / "raw").iterdir())

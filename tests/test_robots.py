@@ -3,13 +3,13 @@
 import pytest
 
 from crawler import crawl
-from crawler.engines.robots import MAX_BYTES, AllowedSupply, Robots, asks_robots, read_robots
 from crawler.errors import StoppedError
 from crawler.frontier.work import IterableSupply
 from crawler.source.declared import DeclaredSource, open_source
 from crawler.source.source import user_agent
 from crawler.store.block import block_name, decode_block
 from crawler.store.opening import open_store
+from crawler.wire.robots import MAX_BYTES, AllowedSupply, Robots, asks_robots, read_robots
 from tests.crawls import TOKEN
 from tests.faulty_site import FaultySite, Page, closed_port
 

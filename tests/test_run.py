@@ -20,9 +20,8 @@ from crawler.store.folder import FolderStore
 from crawler.store.run_objects import read_runs
 from crawler.store.verify import verify
 from tests.clock import utc_now
+from tests.crawls import CALLERS, asking
 from tests.records import failed
-
-ENGINES = ("curl", "requests")
 
 
 @pytest.fixture
@@ -42,12 +41,12 @@ def records_of(location: str, first: int = 0) -> dict[int, Record]:
     return decode_block((Path(location) / name).read_bytes(), name)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 def test_every_number_gets_the_record_that_the_site_serves(
-    where: dict[str, Any], engine: str
+    where: dict[str, Any], caller: str
 ) -> None:
     """A range in, and each number's record is found or missing, with the info of the site."""
-    answer = crawl(1, 1201, **where)
+    answer = crawl(1, 1201, function=asking(caller, where["base_url"], "demo-token"), **where)
     assert (answer.found + answer.missing, answer.complete) == (1200, True)
     assert (answer.stopped_by, answer.requests) == ("done", 1200)
     for num, record in (records_of(where["store"]) | records_of(where["store"], 1000)).items():
@@ -55,13 +54,14 @@ def test_every_number_gets_the_record_that_the_site_serves(
         assert record.outcome == ("missing" if record.info is None else "found")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 def test_a_second_run_over_the_same_range_sends_no_request(
-    where: dict[str, Any], demo_site: DemoSite, engine: str
+    where: dict[str, Any], demo_site: DemoSite, caller: str
 ) -> None:
     """What is settled costs nothing, and the answer says how much that was."""
-    crawl(1, 501, **where)
-    again = crawl(1, 501, **where)
+    function = asking(caller, where["base_url"], "demo-token")
+    crawl(1, 501, function=function, **where)
+    again = crawl(1, 501, function=function, **where)
     assert (again.skipped, again.requests, again.complete) == (500, 0, True)
     assert again.blocks_written == 0
     assert demo_site.stats()["requests"] == 500
@@ -360,11 +360,11 @@ def test_a_run_leaves_an_object_and_the_status(where: dict[str, Any]) -> None:
     assert b'"found":%d' % answer.found in status.data
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_no_thread_is_left_behind(where: dict[str, Any], engine: str) -> None:
+@pytest.mark.parametrize("caller", CALLERS)
+def test_no_thread_is_left_behind(where: dict[str, Any], caller: str) -> None:
     """After a run the process is as it was."""
     before = set(threading.enumerate())
-    crawl(1, 101, **where)
+    crawl(1, 101, function=asking(caller, where["base_url"], "demo-token"), **where)
     assert set(threading.enumerate()) <= before
 
 

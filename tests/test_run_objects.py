@@ -48,7 +48,6 @@ def a_run(hours: float = 0) -> RunObject:
         kinds={},
         rate=100,
         connections=64,
-        engine="curl",
         samples=[],
     )
 

@@ -16,6 +16,7 @@ from crawler.errors import CrawlerError
 from crawler.frontier.work import Policy
 from crawler.run.run import Limits
 from crawler.store.opening import open_store
+from tests.crawls import CALLERS, asking
 from tests.everything import MET, SITE_VARIABLE, STOP, TOKEN, Everything
 from tests.faulty_site import FaultySite, closed_port
 from tests.function_process import FunctionProcess
@@ -23,7 +24,6 @@ from tests.storage_server import RoughWay, StorageServer
 
 pytestmark = pytest.mark.once
 
-ENGINES = ("curl", "requests")
 MARK = b"MARKED-4711"
 
 
@@ -64,9 +64,7 @@ def errors_of(error: BaseException) -> bytes:
     return f"{error} {error!r} {vars(error)!r} {shown}".encode("utf-8", "backslashreplace")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_G1_no_fault_of_a_site_makes_a_run_tell_the_token(
-    engine: Any,
     told: list[bytes],
     tmp_path: Path,
     faulty_site: FaultySite,
@@ -93,10 +91,10 @@ def test_G1_no_fault_of_a_site_makes_a_run_tell_the_token(
     assert len(told) > 6
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("fault", ["echo:401", "echo:403", "status:401", "redirect-other-302"])
 def test_G1_what_ends_a_run_is_told_without_the_token(
-    engine: Any, fault: str, told: list[bytes], tmp_path: Path, faulty_site: FaultySite
+    caller: str, fault: str, told: list[bytes], tmp_path: Path, faulty_site: FaultySite
 ) -> None:
     """The cause is named, what the site said of our header is not."""
     answer = crawl(
@@ -105,6 +103,7 @@ def test_G1_what_ends_a_run_is_told_without_the_token(
         store=str(tmp_path),
         base_url=faulty_site.url(fault),
         token=TOKEN,
+        function=asking(caller, faulty_site.url(fault), TOKEN),
         rate=0,
         limits=QUICK,
     )
@@ -112,20 +111,22 @@ def test_G1_what_ends_a_run_is_told_without_the_token(
     told += [repr(answer).encode(), *contents(tmp_path)]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("certificate", ["expired", "other-host", "self-signed", "closed"])
 def test_G1_a_site_that_cannot_be_reached_does_not_get_the_token_told(
-    engine: Any, certificate: str, told: list[bytes], tmp_path: Path, faulty_site_tls: FaultySite
+    caller: str, certificate: str, told: list[bytes], tmp_path: Path, faulty_site_tls: FaultySite
 ) -> None:
     """Neither a wrong certificate nor a closed port shows what would have been sent."""
     with closed_port() as port:
-        refused = f"http://127.0.0.1:{port}"
+        is_closed, refused = certificate == "closed", f"http://127.0.0.1:{port}"
+        url = refused if is_closed else faulty_site_tls.url(certificate)
         answer = crawl(
             0,
             20,
             store=str(tmp_path),
-            base_url=refused if certificate == "closed" else faulty_site_tls.url(certificate),
+            base_url=url,
             token=TOKEN,
+            function=asking(caller, url, TOKEN),
             rate=0,
             limits=QUICK,
             ca_file=str(faulty_site_tls.ca_path),
@@ -174,10 +175,7 @@ from main import crawl_songs
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_G1_the_function_tells_the_token_to_nobody(
-    engine: str, tmp_path: Path, faulty_site: FaultySite
-) -> None:
+def test_G1_the_function_tells_the_token_to_nobody(tmp_path: Path, faulty_site: FaultySite) -> None:
     """With debug logging, over every fault and every page it has: answers, log and store."""
     source, store = tmp_path / "function.py", tmp_path / "store"
     source.write_text(DEBUGGING)

@@ -18,10 +18,9 @@ from crawler.demo.songs import expected_info
 from crawler.frontier.work import Policy
 from crawler.record import Record
 from crawler.run.run import Limits
-from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop
 from crawler.store.block import block_name, decode_block
-from tests.crawls import ROOT, nothing_left_behind, run_python
+from tests.crawls import CALLERS, ROOT, asking, nothing_left_behind, run_python
 from tests.faulty_site import FaultySite
 
 BAD = 7
@@ -436,10 +435,11 @@ CALLED = """
 import asyncio, os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from crawler import crawl
+from tests.crawls import asking
 
 def run(name, first=0):
     answer = crawl(first, first + 200, store=f"{sys.argv[2]}/{name}", base_url=sys.argv[1],
-                   token="demo-token", rate=0)
+                   function=asking(sys.argv[3], sys.argv[1]), rate=0)
     assert answer.complete, answer
 
 async def within():
@@ -473,27 +473,27 @@ print("well")
 """
 
 
-@pytest.mark.parametrize("engine", ["curl", "requests"])
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("way", WAYS)
 def test_F6_it_works_wherever_it_is_called(
-    way: str, engine: str, tmp_path: Path, faulty_site: FaultySite
+    way: str, caller: str, tmp_path: Path, faulty_site: FaultySite
 ) -> None:
     """In a script, a running loop, uvloop, a thread, twice at once: no warning, nothing left."""
     if way == "uvloop":
         pytest.importorskip("uvloop")
     site = faulty_site.url("right")
-    assert run_python(CALLED + WAYS[way] + AFTER, site, str(tmp_path), engine) == "well\n"
+    assert run_python(CALLED + WAYS[way] + AFTER, site, str(tmp_path), caller) == "well\n"
 
 
-@pytest.mark.parametrize("engine", ["curl", "requests"])
+@pytest.mark.parametrize("caller", CALLERS)
 def test_F6_no_thread_and_no_file_is_left_after_many_runs(
-    engine: str, faulty_site: FaultySite
+    caller: str, faulty_site: FaultySite
 ) -> None:
     """Twenty runs in one process leave as many threads and open files as two."""
 
     def once() -> int:
-        source = open_source("genius", "token", base_url=faulty_site.url("right"))
-        execute_async_event_loop(range(20), function=source, engine=engine, rate=0, connections=4)
+        function = asking(caller, faulty_site.url("right"))
+        execute_async_event_loop(range(20), function=function, rate=0, connections=4)
         return len(list(Path("/proc/self/fd").iterdir()))
 
     with nothing_left_behind():

@@ -1,7 +1,6 @@
 """The three steps as a user calls them: one request, lanes gathered, a loop anywhere."""
 
 import asyncio
-import sys
 import time
 
 import pytest
@@ -9,13 +8,11 @@ import requests
 
 from crawler import execute_async_event_loop, get_data_asynchronous, request_song_info
 from crawler.demo.songs import expected_info
-from crawler.errors import Missing, PageError, SettingsError, StoppedError
+from crawler.errors import Missing, PageError, StoppedError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.work import Policy
 from crawler.source.declared import open_source
-from crawler.steps import open_engine
-from tests.crawls import ENGINES, nothing_left_behind
+from tests.crawls import CALLERS, asked_by, nothing_left_behind
 
 NUMBERS = range(1, 41)
 FOUND = {num: expected_info(num) for num in NUMBERS if expected_info(num)}
@@ -62,17 +59,18 @@ def test_step_1_says_what_went_wrong(demo_site, source):
             request_song_info(session, 3, [], source=wrong)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(
     "numbers",
     [NUMBERS, list(NUMBERS), (num for num in NUMBERS), set(NUMBERS), iter(NUMBERS)],
     ids=lambda value: type(value).__name__,
 )
-def test_step_2_takes_any_iterable(source, engine, numbers):
+def test_step_2_takes_any_iterable(source, caller, numbers):
     """A range, a list, a generator, a set: each number once."""
     if not hasattr(numbers, "__len__"):
-        numbers = list(NUMBERS) if engine == "requests" else numbers  # an iterator serves once
-    song_urls = execute_async_event_loop(numbers, function=source, engine=engine, rate=0)
+        numbers = list(NUMBERS) if caller == "function" else numbers  # an iterator serves once
+    function = asked_by(caller, source)
+    song_urls = execute_async_event_loop(numbers, function=function, rate=0)
     assert sorted(song_urls) == sorted(FOUND.items())
 
 
@@ -161,16 +159,17 @@ def test_no_numbers_are_no_work():
         assert execute_async_event_loop(iter(()), function=double) == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_append_that_raises_ends_the_run_with_its_error(source, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_an_append_that_raises_ends_the_run_with_its_error(source, caller):
     """It is the caller's own error, and comes through as it is."""
 
     class Full:
         def append(self, item):
             raise OverflowError("full")
 
+    function = asked_by(caller, source)
     with pytest.raises(OverflowError, match="full"):
-        execute_async_event_loop(NUMBERS, Full(), function=source, engine=engine, rate=0)
+        execute_async_event_loop(NUMBERS, Full(), function=function, rate=0)
 
 
 def test_an_iterable_that_raises_ends_the_run_with_its_error():
@@ -196,26 +195,37 @@ def test_a_run_that_ends_early_says_why_and_keeps_what_it_has(demo_site):
     assert frontier.stopped_by == "unauthorized"
 
 
-def test_the_engine_follows_the_function(source):
-    """Curl for sources, requests for functions; curl for a function is refused."""
-    policy = Policy()
-    assert open_engine(None, runs_step1=False, connections=1, policy=policy).name == "curl"
-    assert open_engine(None, runs_step1=True, connections=1, policy=policy).name == "requests"
-    assert (
-        open_engine("requests", runs_step1=False, connections=1, policy=policy).name == "requests"
-    )
-    with pytest.raises(SettingsError, match="curl cannot run a step 1 function"):
-        execute_async_event_loop(NUMBERS, function=double, engine="curl")
+def test_a_gather_may_mix_sources_and_functions(source, demo_site):
+    """A declared source, a class that is one, and a function each get their pages, in turn."""
 
+    class Titles:
+        name, schema, robots = "titles", "1", False
+        url, headers = source.url, source.headers
 
-def test_without_pycurl_sources_run_on_requests(source, monkeypatch, caplog):
-    """And one line of the log says so."""
-    monkeypatch.setitem(sys.modules, "crawler.engines.curl_engine", None)
-    song_urls = execute_async_event_loop(NUMBERS, function=source, rate=0)
-    assert sorted(song_urls) == sorted(FOUND.items())
-    assert caplog.text.count("pycurl") == 1
-    with pytest.raises(ImportError):
-        execute_async_event_loop(NUMBERS, function=source, engine="curl")
+        def info(self, song_num, body):
+            return source.info(song_num, body)["title"]
+
+    def titles(session, song_num, song_urls):
+        answer = session.get(source.url(song_num), headers=source.headers())
+        song_urls.append((song_num, answer.json()["response"]["song"]["title"]))
+
+    arrived = []
+
+    class Names(list):
+        def __init__(self, name):
+            self.name = name
+
+        def append(self, item):
+            arrived.append(self.name)
+            super().append(item)
+
+    songs, classed, called = Names("song"), Names("class"), Names("function")
+    jobs = [(source, FOUND, songs), (Titles(), FOUND, classed), (titles, FOUND, called)]
+    execute_async_event_loop(jobs=jobs, rate=0, connections=4)
+    assert sorted(songs) == sorted(FOUND.items())
+    wanted = sorted((num, info["title"]) for num, info in FOUND.items())
+    assert sorted(classed) == sorted(called) == wanted
+    assert {*arrived[:12]} == {"song", "class", "function"}
 
 
 @pytest.mark.parametrize("function", [None, "text", 5])

@@ -37,6 +37,7 @@ from crawler.store.identity import Identity
 from crawler.store.opening import open_store
 from crawler.store.verify import verify
 from tests.clock import utc_now
+from tests.crawls import CALLERS, asking
 from tests.faulty_site import FaultySite
 from tests.storage_server import RoughWay, StorageServer
 
@@ -374,16 +375,18 @@ def test_E9_a_block_of_a_newer_format_is_refused_before_anything_is_asked(place:
     assert place.asked() == 0
 
 
-@pytest.mark.parametrize("engine", ["curl", "requests"])
-def test_E10_a_site_that_denies_all_it_had_is_not_believed(place: Place, engine: str) -> None:
+@pytest.mark.parametrize("caller", CALLERS)
+def test_E10_a_site_that_denies_all_it_had_is_not_believed(place: Place, caller: str) -> None:
     """The run ends by its circuit, and every song that was found is found still."""
-    first = place.crawl(1, 2000, engine=engine)
+    function = asking(caller, place.site.base_url, "demo-token")
+    first = place.crawl(1, 2000, function=function)
     known = {num: record.info for num, record in place.records().items()}
     port = int(place.site.base_url.rpartition(":")[2])
     place.site.close()
     with DemoSite(port, last_song=0) as place.site:
         limits = Limits(policy=Policy(probe_seconds=0.02))  # real: 1 s; a test cannot wait so long
-        answer = place.crawl(1, 2000, engine=engine, refresh_older_than_days=0.0, limits=limits)
+        options = {"refresh_older_than_days": 0.0, "limits": limits}
+        answer = place.crawl(1, 2000, function=function, **options)
         asked = place.asked()
     assert (answer.stopped_by, answer.complete) == ("circuit", False)
     assert asked <= 150 + 60

@@ -42,11 +42,11 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("location", "engine"), [("folder", "curl"), ("bucket", "requests")], indirect=["location"]
+    ("location", "caller"), [("folder", "source"), ("bucket", "function")], indirect=["location"]
 )
-def test_F1_kills_at_random_moments_lose_nothing(location: str, site: str, engine: str) -> None:
+def test_F1_kills_at_random_moments_lose_nothing(location: str, site: str, caller: str) -> None:
     """SIGKILL again and again, a last run, and each number is there once, as the site serves it."""
-    scene = Scene(location, site, 2501, rate=800, engine=engine)
+    scene = Scene(location, site, 2501, rate=800, caller=caller)
     struck = kill_at_random(scene, 3, CHANCE)
     scene.finish()
     outcome = scene.judge("kills", struck)

@@ -50,9 +50,9 @@ class Scene:
     """One range, one store and one site, and crawls upon them."""
 
     def __init__(
-        self, store: str, site: str, stop: int, *, rate: int, engine: str = "curl"
+        self, store: str, site: str, stop: int, *, rate: int, caller: str = "source"
     ) -> None:
-        self.store, self.site, self.stop, self.rate, self.engine = store, site, stop, rate, engine
+        self.store, self.site, self.stop, self.rate, self.caller = store, site, stop, rate, caller
 
     def start(self, **environ: str) -> subprocess.Popen[str]:
         """Start a crawl over the whole range as a process of its own."""
@@ -61,11 +61,17 @@ class Scene:
                 *(sys.executable, "-m", "crawler", "crawl", "1", str(self.stop), "--json"),
                 *("--store", self.store, "--base-url", self.site, "--rate", str(self.rate)),
             ],
-            env=os.environ | {"GENIUS_TOKEN": "demo-token"} | environ,
+            env=os.environ | {"GENIUS_TOKEN": "demo-token"} | self._function | environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    @property
+    def _function(self) -> dict[str, str]:
+        if self.caller == "source":
+            return {}
+        return {"CRAWLER_FUNCTION": "tests.song_step:ask_for_song", "CRAWLER_BASE_URL": self.site}
 
     def finish(self) -> Answer:
         """Crawl to the end."""
@@ -219,13 +225,13 @@ def torments(songs: int, kills: int, seed: int) -> Iterator[Outcome]:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder, song_site() as site, stores(Path(folder)) as new:
         for kind in ("folder", "bucket"):
-            for engine, share in (("curl", 0.7), ("requests", 0.3)):
+            for caller, share in (("source", 0.7), ("function", 0.3)):
                 count = max(2, round(kills * share))
                 rate = max(300, round(songs / (count * 0.25)))
-                scene = Scene(new(kind), site, songs + 1, rate=rate, engine=engine)
+                scene = Scene(new(kind), site, songs + 1, rate=rate, caller=caller)
                 struck = kill_at_random(scene, count, chance)
                 scene.finish()
-                yield scene.judge(f"SIGKILL, {kind}, {engine}", struck)
+                yield scene.judge(f"SIGKILL, {kind}, {caller}", struck)
             for number in (signal.SIGTERM, signal.SIGINT):
                 scene = Scene(new(kind), site, songs + 1, rate=500)
                 longest = signal_at_random(scene, number, 3, chance)

@@ -56,6 +56,7 @@ def examine(
             target,
             asked,
             contact=settings.contact,
+            ca_file=settings.ca_file,
             wall=wall,
             secrets=[token.reveal()] if token else [],
         )

@@ -8,16 +8,17 @@ from typing import Any, Literal
 import msgspec
 import requests
 
-from crawler.engines.adapter import Seen
-from crawler.engines.details import detail_of, in_words
-from crawler.engines.outcome import read_outcome
 from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, IterableSupply, Job
+from crawler.frontier.work import Attempt, IterableSupply, Job, Policy
 from crawler.source.declared import DeclaredSource
 from crawler.source.source import Source, user_agent
 from crawler.source.values import short
+from crawler.step1 import read_outcome
 from crawler.steps import request_song_info
+from crawler.wire.answers import detail_of, in_words
+from crawler.wire.session import WireSession
+from crawler.wire.wire import Wire
 
 MAX_SKEW_SECONDS = 60.0
 """A clock further off than this writes times that mislead; Cloud Storage refuses it at 15 minutes."""
@@ -48,6 +49,7 @@ def try_step_1(
     song_num: int,
     *,
     contact: str | None,
+    ca_file: str | None = None,
     wall: Callable[[], datetime],
     secrets: Sequence[str] = (),
 ) -> Iterator[Finding]:
@@ -57,6 +59,7 @@ def try_step_1(
         target: A source, or a step 1 function of somebody's own.
         song_num: The song to ask for.
         contact: Told to the site.
+        ca_file: Certificate authorities to trust instead of the usual ones.
         wall: The time of day, aware.
         secrets: What no finding may show, besides what the request carried.
     """
@@ -64,9 +67,11 @@ def try_step_1(
     results: list[Any] = []
     trouble: Exception | None = None
     before = wall()
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy, no .netrc, as in a run
-        session.headers["User-Agent"] = user_agent(contact)
+    agent, seconds = user_agent(contact), Policy().attempt_seconds
+    with (
+        Wire(1, user_agent=agent, attempt_seconds=seconds, ca_file=ca_file) as wire,
+        WireSession(wire) as session,
+    ):
         session.hooks["response"].append(lambda response, *_a, **_k: seen.append(response))
         try:
             if isinstance(target, Source):
@@ -75,10 +80,10 @@ def try_step_1(
                 target(session, song_num, results)
         except Exception as error:  # noqa: BLE001 - step 1 is anybody's code
             trouble = error
-    answer = Seen(seen[-1].status_code, request=seen[-1].request) if seen else None
-    reply = read_outcome(_attempt(target, song_num), [answer] if answer else [], results, trouble)
+        returned = session.returned
+    reply = read_outcome(_attempt(target, song_num), returned, results, trouble)
     told = reply.detail or ("" if trouble is None else in_words(trouble))
-    hidden = [*secrets, *(answer.secrets if answer else ())]
+    hidden = [*secrets, *(secret for each in returned for secret in each.secrets)]
     yield _site_finding(reply, seen, trouble, detail_of(told, hidden))
     if seen:
         yield _clock_finding(seen[-1].headers.get("Date"), before, wall())

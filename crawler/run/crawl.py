@@ -268,7 +268,6 @@ def run(
         target,
         rate_limiter,
         began=began,
-        ca_file=settings.ca_file,
         is_unattended=is_unattended,
         limits=limits,
     )

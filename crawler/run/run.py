@@ -11,7 +11,6 @@ from typing import Any, cast
 import msgspec
 
 from crawler.answer import STOPS, Answer, Note, StoppedBy
-from crawler.engines.heeding import Heeding
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
@@ -26,12 +25,13 @@ from crawler.run.raw import RawKeeper
 from crawler.run.store_index import STORE_SECONDS, StoreIndex
 from crawler.run.writer import GIVE_UP_SECONDS, MAX_PENDING_BLOCKS, Writer
 from crawler.settings.reading import Settings, repeat_options
-from crawler.source.source import Source, traits_of
-from crawler.steps import execute_async_event_loop, open_engine
+from crawler.source.source import traits_of
+from crawler.steps import execute_async_event_loop
 from crawler.store import control
 from crawler.store.coverage import odd_times
 from crawler.store.run_objects import RunObject, leave_run_object, requests_today
 from crawler.version import VERSION
+from crawler.wire.robots import RobotsPolicy
 
 logger = logging.getLogger("crawler")
 
@@ -87,7 +87,6 @@ class Run:
         rate_limiter: RateLimiter | None,
         *,
         began: float,
-        ca_file: str | None = None,
         is_unattended: bool = False,
         limits: Limits,
     ) -> None:
@@ -114,11 +113,11 @@ class Run:
             met=index.met,
             relist=index.relist,
         )
-        self.heeding, self.ca_file = Heeding(target, settings, ca_file), ca_file
+        self.robots = RobotsPolicy(target, settings)
         budget = settings.time_budget_seconds
         self.frontier = Frontier(
             msgspec.structs.replace(limits.policy, max_requests=self._requests_left()),
-            rate_limiter=self.heeding.slowed(
+            rate_limiter=self.robots.slowed(
                 rate_limiter or RateLimiter(settings.rate),
                 _least(request.max_rate, traits_of(target).rate),
             ),
@@ -139,14 +138,6 @@ class Run:
         stop_event: threading.Event,
     ) -> Answer:
         """Crawl, store, and report."""
-        engine = open_engine(
-            None,
-            runs_step1=not isinstance(self.target, Source),
-            connections=self.settings.connections,
-            policy=self.frontier.policy,
-            contact=self.settings.contact,
-            ca_file=self.ca_file,
-        )
         order = control.read_control(self.index.store, timeout=self.limits.store_seconds)
         self.watcher = ControlWatcher(
             self.frontier,
@@ -174,10 +165,12 @@ class Run:
         with self.watcher, self.keeper:
             try:
                 execute_async_event_loop(
-                    self.heeding.apply(self.frontier, self.scope.supply, self._book),
+                    self.robots.apply(self.frontier, self.scope.supply, self._book),
                     song_urls,
                     function=self.target,
-                    engine=engine,
+                    connections=self.settings.connections,
+                    contact=self.settings.contact,
+                    ca_file=self.settings.ca_file,
                     frontier=self.frontier,
                 )
             except StoreUnavailableError as error:
@@ -186,7 +179,7 @@ class Run:
                 self.scope.close()
                 self.writer.close(self._seconds_to_close())
         answer = self._answer()
-        self._leave(answer, engine.name)
+        self._leave(answer)
         return answer
 
     def _book(self, record: Record) -> None:
@@ -209,7 +202,7 @@ class Run:
         notes: dict[Note, int] = {"odd": odd.total()} if odd else {}
         return make_answer(self.frontier, self.writer, self.scope, seconds=seconds, notes=notes)
 
-    def _leave(self, answer: Answer, engine: str) -> None:
+    def _leave(self, answer: Answer) -> None:
         stop, detail = STOPS[answer.stopped_by], self.frontier.stop_detail
         kinds, settings = dict(self.frontier.tally.kinds), self.settings
         alerting = alert_fields(answer, kinds, self.scope.missing_at_end)
@@ -227,7 +220,6 @@ class Run:
             kinds=kinds,
             rate=settings.rate,
             connections=settings.connections,
-            engine=engine,
             samples=list(self.keeper.samples),
             options=repeat_options(settings),
         )

@@ -31,7 +31,6 @@ class RunObject(msgspec.Struct, kw_only=True):
         kinds: Failed attempts by kind.
         rate: The pace that was set, requests per second; 0 for no limit.
         connections: Requests under way at most.
-        engine: How they were sent.
         samples: Its course: `[seconds, requests, found, missing, failed, retries,
             latency_seconds, paused]`, counts and the sum of latencies since the start.
         options: What a command has to name to crawl the same site in the same way, such as
@@ -43,7 +42,6 @@ class RunObject(msgspec.Struct, kw_only=True):
     kinds: dict[str, int]
     rate: float
     connections: int
-    engine: str
     samples: list[Any]
     options: list[str] | None = []
 

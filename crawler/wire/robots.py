@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import requests
-
-from crawler.engines.session import GuardedSession, Shared
 from crawler.errors import StoppedError
+from crawler.frontier.frontier import Frontier
+from crawler.frontier.rate_limiter import RateLimiter
+from crawler.frontier.verdict import FAILURE_KINDS
 from crawler.frontier.work import Supply
-from crawler.source.source import Source, traits_of
+from crawler.record import Record
+from crawler.settings.reading import Settings
+from crawler.source.source import Source, traits_of, user_agent
+from crawler.wire.answers import Answer
+from crawler.wire.transfer import WireRequest, exact_lines
+from crawler.wire.wire import Wire
 
 PRODUCT = "song-crawler"
 """The name under which a robots.txt addresses us."""
@@ -20,6 +26,57 @@ MAX_BYTES = 500 * 1024
 """What lies beyond is not read (RFC 9309, section 2.5)."""
 
 _DENIALS_AT_ONCE = 1000
+
+
+class RobotsPolicy:
+    """What a run makes of robots.txt: numbers it leaves alone, a slower pace, or no run at all."""
+
+    def __init__(self, target: Any, settings: Settings) -> None:
+        """Ask once, where the source wants that.
+
+        Args:
+            target: The source, or a step 1 function, for which nothing is asked.
+            settings: Whether to obey, whom the site may ask back, and whom to trust.
+        """
+        self._source, self._robots = target, Robots()
+        self._stop: StoppedError | None = None
+        if asks_robots(target, settings.robots):
+            agent = user_agent(settings.contact)
+            try:
+                self._robots = read_robots(target, agent, ca_file=settings.ca_file)
+            except StoppedError as error:
+                self._stop = error
+
+    def slowed(self, shared: RateLimiter, max_rate: float | None) -> RateLimiter:
+        """Return the shared pace, or a lower one of this run alone in front of it.
+
+        Args:
+            shared: The pace of all runs of the process.
+            max_rate: What this run may have at most; robots.txt may ask for a longer delay.
+        """
+        rate = self._robots.slowed(max_rate or 0.0)
+        return RateLimiter(rate, shared=shared) if rate else shared
+
+    def apply(self, frontier: Frontier, supply: Supply, book: Callable[[Record], None]) -> Supply:
+        """Leave out what is forbidden; close a run whose host must be left alone.
+
+        Args:
+            frontier: Of the run; its counts take in the numbers denied.
+            supply: The run's numbers.
+            book: Gets the record of each number denied, under the frontier's lock.
+        """
+        if self._stop is not None:
+            frontier.stop(self._stop.stopped_by, str(self._stop))
+        if not self._robots.has_rules:
+            return supply
+
+        def deny(song_num: int) -> None:
+            frontier.tally.failed += 1
+            frontier.tally.kinds["robots"] += 1
+            now, detail = datetime.now(UTC), FAILURE_KINDS["robots"]
+            book(Record(song_num, "failed", None, None, "robots", 0, now, detail=detail))
+
+        return AllowedSupply(supply, self._source, self._robots, deny)
 
 
 class Robots:
@@ -84,13 +141,10 @@ def read_robots(
 
     Source: RFC 9309, sections 2.3.1 and 2.5.
     """
-    session = GuardedSession(user_agent, Shared(ca_file), keeps_cookies=False, cut_bytes=MAX_BYTES)
-    session.headers["Accept-Encoding"] = "identity"
-    session.begin(time.monotonic() + seconds, lambda: True)
-    with session:
-        response = _follow(session, urljoin(source.url(0), "/robots.txt"))
-    if 200 <= response.status_code < 300:
-        return Robots(_text(response.content))
+    with Wire(1, user_agent=user_agent, attempt_seconds=seconds, ca_file=ca_file) as wire:
+        answer = _follow(wire, urljoin(source.url(0), "/robots.txt"))
+    if 200 <= (answer.status or 0) < 300:
+        return Robots(_text(answer.body))
     return Robots()
 
 
@@ -123,24 +177,23 @@ class AllowedSupply:
         return allowed
 
 
-def _follow(session: GuardedSession, url: str) -> requests.Response:
+def _follow(wire: Wire, url: str) -> Answer:
     """Get an address, through redirects to http and https."""
-    host = urlsplit(url).hostname
+    host, deadline = urlsplit(url).hostname, time.monotonic() + wire.attempt_seconds
+    lines = exact_lines([("User-Agent", wire.user_agent), ("Accept-Encoding", "identity")])
     for _ in range(1 + MAX_REDIRECTS):
-        try:
-            response = session.get(url, allow_redirects=False)
-        except requests.RequestException as error:
-            kind = session.returned[-1].error if session.returned else None
-            raise _left_alone(host, kind or type(error).__name__) from None
-        if response.status_code >= 500:
-            raise _left_alone(host, f"http_{response.status_code}")
-        location = response.headers.get("Location")
-        if not (300 <= response.status_code < 400 and location):
-            return response
+        answer = wire.exchange(WireRequest("GET", url, lines, deadline, cut_bytes=MAX_BYTES))
+        if answer.error is not None or answer.status is None:
+            raise _left_alone(host, answer.error or "timeout")
+        if answer.status >= 500:
+            raise _left_alone(host, f"http_{answer.status}")
+        location = answer.headers.get("location")
+        if not (300 <= answer.status < 400 and location):
+            return answer
         url = urljoin(url, location)
         if urlsplit(url).scheme not in ("http", "https"):
-            return response
-    return response
+            return answer
+    return answer
 
 
 def _left_alone(host: str | None, kind: str) -> StoppedError:

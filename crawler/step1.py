@@ -1,15 +1,14 @@
-"""What a step 1 function did, and what its session saw, turned into a reply."""
+"""One call of a step 1 function, and what it did and its session saw, turned into a reply."""
 
+import inspect
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
-import msgspec
-
-from crawler.engines.details import detail_of, in_words
-from crawler.engines.session import Seen
 from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt
+from crawler.wire.answers import Answer, detail_of, headers_for_policy, in_words, storage_trouble
+from crawler.wire.session import HeldBackError, WireSession
 
 _NO_REQUEST = (
     "the function made no request through the session it was given: "
@@ -23,8 +22,66 @@ _CLIENTS = ("requests", "httpx", "urllib3", "urllib.request", "aiohttp", "pycurl
 _NOTHING_TAKEN = "the function appended nothing, though the site answered 200"
 
 
+def call_step1(attempt: Attempt, session: WireSession) -> Reply | None:
+    """Call step 1 once; return None when a shared pause began before a request of its was sent.
+
+    The session has begun the attempt.
+    """
+    appended: list[Any] = []
+    try:
+        raised = _call(attempt, session, appended)
+    finally:
+        session.end()
+    if session.was_held_back:
+        return None
+    return read_outcome(attempt, session.returned, appended, raised)
+
+
+def _call(attempt: Attempt, session: WireSession, appended: list[Any]) -> BaseException | None:
+    """Return what step 1 raised. sys.exit() is no more than that in a lane's thread."""
+    try:
+        _refuse_unrun(attempt.job.function(session, attempt.song_num, appended))
+    except HeldBackError:
+        return None
+    except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code
+        _forget_frames(error)
+        return error
+    return None
+
+
+def _refuse_unrun(returned: Any) -> None:
+    """Refuse what would run the function, and has not.
+
+    Raises:
+        TypeError: Step 1 is asynchronous, or a generator.
+    """
+    if inspect.iscoroutine(returned):
+        returned.close()  # else Python warns that nobody awaited it
+    elif not (inspect.isgenerator(returned) or inspect.isasyncgen(returned)):
+        return
+    raise TypeError("step 1 must be a plain function: without async, await and yield")
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Take the frames from an error and all that led to it.
+
+    Each frame knows its caller, and so that of this call, which knows the error: a circle that
+    would keep the session's pages until the collector comes.
+    """
+    waiting: list[BaseException | None] = [error]
+    known = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in known:
+            known.add(id(each))
+            BaseException.with_traceback(each, None)
+            waiting += (each.__cause__, each.__context__)
+            if isinstance(each, BaseExceptionGroup):
+                waiting += each.exceptions
+
+
 def read_outcome(
-    attempt: Attempt, returned: Sequence[Seen], appended: list[Any], raised: BaseException | None
+    attempt: Attempt, returned: Sequence[Answer], appended: list[Any], raised: BaseException | None
 ) -> Reply:
     """Judge one call of step 1.
 
@@ -40,7 +97,7 @@ def read_outcome(
     """
     is_unsent, accepted = not returned, _accepted(attempt.job.function)
     seen = next((seen for seen in returned if _is_failure(seen, accepted)), None)
-    seen = seen or (returned[0] if returned else Seen())
+    seen = seen or (returned[0] if returned else Answer())
     if is_unsent and not appended and not isinstance(raised, Missing):
         detail = _NO_REQUEST if raised is None else detail_of(in_words(raised))
         return Reply(attempt, error="function", detail=detail, is_unsent=True)
@@ -49,7 +106,7 @@ def read_outcome(
         status=seen.status,
         error=seen.error,
         detail=seen.detail,
-        headers=seen.headers,
+        headers=headers_for_policy(attempt, seen),
         is_reused=seen.is_reused,
         is_unsent=is_unsent,
     )
@@ -67,12 +124,12 @@ def _accepted(function: Any) -> Container[Any]:
     return accepts
 
 
-def _is_usable(seen: Seen, accepted: Container[Any]) -> bool:
+def _is_usable(seen: Answer, accepted: Container[Any]) -> bool:
     """Whether a function may take what it appends from this answer."""
     return seen.error is None and (seen.is_page or seen.status in accepted)
 
 
-def _is_failure(seen: Seen, accepted: Container[Any]) -> bool:
+def _is_failure(seen: Answer, accepted: Container[Any]) -> bool:
     """Whether this answer leaves the number open, whatever else the function was told."""
     return not (_is_usable(seen, accepted) or seen.is_denial)
 
@@ -87,17 +144,6 @@ def _read_function(reply: Reply, appended: list[Any], raised: BaseException | No
             reply.detail = _AROUND_SESSION
     elif reply.status in (None, 200):
         _blame_function(reply, raised)
-
-
-def storage_trouble(info: Any) -> str | None:
-    """Say why an info cannot be written as JSON, or None: it can."""
-    try:
-        msgspec.json.encode(info)
-    except UnicodeEncodeError:
-        return None  # half a surrogate pair: the record's own encoder writes it with escapes
-    except Exception as error:  # noqa: BLE001 - anybody's objects
-        return f"info cannot be stored: {in_words(error)}"
-    return None
 
 
 def _blame_function(reply: Reply, raised: BaseException | None) -> None:

@@ -1,5 +1,6 @@
-"""What is the curl engine's own: names, memory, HTTP/2, waiting, sources that misbehave."""
+"""The wire itself: names, memory, HTTP/2, waiting, sources that misbehave."""
 
+import functools
 import os
 import shutil
 import socket
@@ -17,8 +18,8 @@ from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.source.declared import open_source
-from crawler.steps import execute_async_event_loop
-from tests.crawls import ENGINES, QUICK, RETRYING, ROOT, TOKEN, Crawl, crawl_apart
+from crawler.steps import execute_async_event_loop, request_song_info
+from tests.crawls import CALLERS, QUICK, RETRYING, ROOT, TOKEN, Crawl, crawl_apart
 
 SONG = 3
 
@@ -28,28 +29,28 @@ SONG = 3
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("engine", "connections", "most_mib"), [("curl", 512, 80), ("requests", 64, 50)]
+    ("caller", "connections", "most_mib"), [("source", 512, 80), ("function", 64, 50)]
 )
 @pytest.mark.parametrize("fault", ["bomb", "large-chunked"])
 def test_B9_bodies_past_the_cap_on_all_connections_at_once(
-    faulty_site, engine, connections, most_mib, fault
+    faulty_site, caller, connections, most_mib, fault
 ):
     """The process grows by no more than 80 MiB, whatever comes on however many connections."""
     numbers = range(1, 1 + connections)
     url = faulty_site.url(fault)
-    crawl = crawl_apart(url, engine, numbers, connections=connections, limit_seconds=10)
+    crawl = crawl_apart(url, caller, numbers, connections=connections, limit_seconds=10)
     assert crawl["records"] >= 40  # after 100 the circuit opens: one probe a second
     assert crawl["kinds"] == ["too_large"]
     assert crawl["grown_bytes"] <= most_mib << 20
 
 
 @pytest.mark.once
-@pytest.mark.parametrize(("engine", "connections"), [("curl", 256), ("requests", 64)])
-def test_B6_ten_megabytes_of_headers_on_all_connections_at_once(faulty_site, engine, connections):
+@pytest.mark.parametrize(("caller", "connections"), [("source", 256), ("function", 64)])
+def test_B6_ten_megabytes_of_headers_on_all_connections_at_once(faulty_site, caller, connections):
     """A flood of headers is cut off early, on each of them."""
     numbers = range(1, 1 + connections)
     url = faulty_site.url("headers-10mb")
-    crawl = crawl_apart(url, engine, numbers, connections=connections, limit_seconds=4)
+    crawl = crawl_apart(url, caller, numbers, connections=connections, limit_seconds=4)
     assert crawl["records"] >= 64
     assert set(crawl["kinds"]) <= {"protocol", "connection"}
     assert crawl["grown_bytes"] <= 80 << 20
@@ -68,7 +69,7 @@ _HANGING = """
     from tests.crawls import Crawl
     from crawler.frontier.work import Policy
     policy = Policy(attempt_seconds=0.5, max_attempts=1)
-    crawl = Crawl("http://slow.example", range(1, 101), engine=sys.argv[2], policy=policy)
+    crawl = Crawl("http://slow.example", range(1, 101), caller=sys.argv[2], policy=policy)
     tally = crawl.frontier.tally
     print(set(crawl.kinds.values()), crawl.frontier.stopped_by, tally.requests < 40,
           tally.latency_seconds / tally.requests < 1.0)
@@ -86,12 +87,12 @@ def can_hide_files():
 
 
 @pytest.mark.skipif(not can_hide_files(), reason="needs root on Linux, to hang its own resolver")
-@pytest.mark.parametrize("engine", ENGINES)
-def test_B2_a_name_server_that_does_not_answer_is_dns_at_the_deadline(engine, tmp_path):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_B2_a_name_server_that_does_not_answer_is_dns_at_the_deadline(caller, tmp_path):
     """The system's own resolver hangs for half a minute; the run does not."""
     command = ["unshare", "-m", sys.executable, "-W", "error", "-c", textwrap.dedent(_HANGING)]
     done = subprocess.run(
-        [*command, str(tmp_path / "resolv.conf"), engine],
+        [*command, str(tmp_path / "resolv.conf"), caller],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -108,7 +109,7 @@ def test_B2_a_name_server_that_does_not_answer_is_dns_at_the_deadline(engine, tm
 def test_a_paced_crawl_sleeps_most_of_the_time():
     """At 100 pages a second less than a tenth of a core, with room for a busy machine."""
     with DemoSite(token=TOKEN, latency_seconds=0.02) as site:
-        crawl = crawl_apart(site.base_url, "curl", range(1, 201), connections=64, rate=100)
+        crawl = crawl_apart(site.base_url, "source", range(1, 201), connections=64, rate=100)
     assert crawl["cpu_share"] < 0.1
 
 
@@ -204,38 +205,37 @@ MISDEEDS = {
 }
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("misdeed", MISDEEDS)
-def test_F5_a_source_that_misbehaves_costs_its_own_number(faulty_site, engine, misdeed):
-    """One number fails, with a line on why; the others are found, with either engine."""
+def test_F5_a_source_that_misbehaves_costs_its_own_number(faulty_site, caller, misdeed):
+    """One number fails, with a line on why; the others are found, with either caller."""
     source = OwnSource(faulty_site.url("right"), **MISDEEDS[misdeed])
     numbers = [num for num in range(1, 12) if expected_info(num)]
     patient = Policy(attempt_seconds=10, max_attempts=1)
-    crawl = Crawl("", numbers, engine=engine, function=source, policy=patient)
-    expected = "protocol" if (engine, misdeed) == ("curl", "url-is-not-text") else "function"
+    crawl = Crawl("", numbers, caller=caller, function=source, policy=patient)
     assert {num for num, kind in crawl.kinds.items() if kind} == {SONG}
-    assert crawl.kinds[SONG] in {expected, "function", "protocol"}
+    assert crawl.kinds[SONG] in {"function", "protocol"}
     assert crawl.records[SONG].detail
     assert crawl.frontier.stopped_by == "done"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_F5_a_header_with_a_line_end_is_not_sent(faulty_site, engine):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_F5_a_header_with_a_line_end_is_not_sent(faulty_site, caller):
     """What would become a header of its own, or a second request, never leaves."""
     source = OwnSource(faulty_site.url("right"), headers=lambda: {"X-A": "b\r\nX-Evil: yes"})
-    crawl = Crawl("", [SONG], engine=engine, function=source)
+    crawl = Crawl("", [SONG], caller=caller, function=source)
     assert crawl.outcomes == {SONG: "failed"}
     assert faulty_site.requests == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(
     "url", ["file:///etc/hostname", "gopher://127.0.0.1/x", "ftp://127.0.0.1/"]
 )
-def test_only_http_is_spoken(faulty_site, engine, url):
+def test_only_http_is_spoken(faulty_site, caller, url):
     """Whatever a source gives as an address, no file is read and no other protocol used."""
     source = OwnSource(faulty_site.url("right"), url=lambda _: url)
-    crawl = Crawl("", [SONG], engine=engine, function=source)
+    crawl = Crawl("", [SONG], caller=caller, function=source)
     assert crawl.outcomes == {SONG: "failed"}
     assert crawl.results == []
 
@@ -268,8 +268,8 @@ def test_a_run_that_is_closed_ends_within_its_grace(faulty_site):
     threading.Timer(0.2, frontier.stop, ("signal",)).start()
     began = time.monotonic()
     source = open_source("genius", TOKEN, base_url=faulty_site.url("hang-before-headers"))
-    for engine in ENGINES:
-        execute_async_event_loop(range(10), [], function=source, frontier=frontier, engine=engine)
+    for function in (source, functools.partial(request_song_info, source=source)):
+        execute_async_event_loop(range(10), [], function=function, frontier=frontier)
     assert time.monotonic() - began < 3
 
 
@@ -279,6 +279,6 @@ def test_the_environments_proxy_is_not_used(faulty_site, monkeypatch):
         nobody.bind(("127.0.0.1", 0))
         for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        for engine in ENGINES:
-            crawl = Crawl(faulty_site.url("right"), [SONG], engine=engine, policy=RETRYING)
+        for caller in CALLERS:
+            crawl = Crawl(faulty_site.url("right"), [SONG], caller=caller, policy=RETRYING)
             assert crawl.outcomes == {SONG: "found"}

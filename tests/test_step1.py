@@ -1,9 +1,8 @@
-"""Step 1 functions of anybody's on the requests engine: each costs its own number at most."""
+"""Step 1 functions of anybody's, called in lanes: each costs its own number at most."""
 
 import contextlib
 import functools
 import gc
-import socket
 import socketserver
 import sys
 import threading
@@ -14,9 +13,6 @@ import pytest
 import requests
 
 from crawler.demo.songs import expected_info
-from crawler.engines.requests_engine import MAX_LANES, RequestsEngine
-from crawler.engines.resolver import Resolver
-from crawler.engines.session import Shared
 from crawler.errors import Missing, PageError, StoppedError
 from crawler.frontier.work import Policy
 from crawler.steps import execute_async_event_loop
@@ -28,14 +24,7 @@ GONE = next(num for num in range(1, 100) if expected_info(num) is None)
 
 def crawl_with(function, numbers=(SONG,), *, policy=QUICK, connections=4, **options):
     """Crawl with a function of one's own."""
-    shared = options.pop("shared", None)
-    engine = RequestsEngine(
-        connections,
-        user_agent="tests/1",
-        attempt_seconds=policy.attempt_seconds,
-        shared=shared,
-    )
-    return Crawl("", numbers, engine=engine, policy=policy, function=function, **options)
+    return Crawl("", numbers, policy=policy, connections=connections, function=function, **options)
 
 
 def tutorial_function(base_url, get=None):
@@ -116,7 +105,7 @@ def test_F5b_a_pause_held_back_inside_a_swallowing_function_costs_no_attempt(fau
     def pausing(session, song_num, song_urls):
         if not crawl_holder:
             crawl_holder.append(song_num)
-            session._guard._may_send = lambda: False
+            session._adapter._may_send = lambda: False
         function(session, song_num, song_urls)
 
     crawl = crawl_with(pausing)
@@ -571,56 +560,19 @@ def test_B5_chunks_that_are_broken_or_cut_are_asked_for_again(body, kind):
     assert crawl.frontier.tally.kinds == {kind: 1}
 
 
-# --- B2: names -----------------------------------------------------------------------------------
+# --- Lanes ---------------------------------------------------------------------------------------
 
 
-def test_B2_a_resolver_that_hangs_is_dns_at_the_deadline():
-    """The system's resolver cannot be interrupted, but nobody waits for it."""
-    release = threading.Event()
-
-    def hangs(*args, **kwargs):
-        release.wait(30)
-        raise OSError("too late")
+def test_there_are_as_many_lanes_as_connections():
+    """A hundred functions run at once where a hundred connections are allowed."""
+    all_there = threading.Barrier(100)
 
     def function(session, song_num, song_urls):
-        session.get("http://slow.example/")
+        all_there.wait(10)
+        song_urls.append((song_num, 1))
 
-    try:
-        policy = Policy(attempt_seconds=0.5, max_attempts=1)
-        shared = Shared(resolver=Resolver(hangs))
-        crawl = crawl_with(function, range(1, 101), policy=policy, connections=4, shared=shared)
-        names = [thread for thread in threading.enumerate() if thread.name == "resolver"]
-        assert len(names) == 1
-    finally:
-        release.set()
-    assert set(crawl.kinds.values()) == {"dns"}
-    assert crawl.frontier.stopped_by == "circuit"
-    tally = crawl.frontier.tally
-    assert tally.latency_seconds / tally.requests < policy.attempt_seconds + 0.5
-
-
-def test_a_name_with_several_addresses_is_tried_at_each(demo_site):
-    """The first may refuse; the second answers."""
-    port = int(demo_site.base_url.rpartition(":")[2])
-
-    def two(*args, **kwargs):
-        good = socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
-        bad = socket.getaddrinfo("127.0.0.2", 1, type=socket.SOCK_STREAM)
-        return bad + good
-
-    def function(session, song_num, song_urls):
-        headers = {"Authorization": f"Bearer {demo_site.token}"}
-        answer = session.get(f"http://songs.example:{port}/songs/{song_num}", headers=headers)
-        song_urls.append((song_num, answer.status_code))
-
-    crawl = crawl_with(function, shared=Shared(resolver=Resolver(two)))
-    assert crawl.records[SONG].info == 200
-
-
-def test_there_are_at_most_64_lanes():
-    """More threads than that slow each other down."""
-    engine = RequestsEngine(500, user_agent="tests/1", attempt_seconds=1.0)
-    assert engine.lane_count == MAX_LANES == 64
+    crawl = crawl_with(function, range(100), connections=100, policy=Policy(max_attempts=1))
+    assert set(crawl.outcomes.values()) == {"found"}
 
 
 def test_a_run_that_ends_early_says_why(faulty_site):

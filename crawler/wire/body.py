@@ -1,7 +1,6 @@
 """A body as it came over the wire to the bytes that were meant: strictly whole, and bounded."""
 
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 from crawler.errors import PageError
@@ -22,39 +21,39 @@ def decode_body(raw: bytes, content_encoding: str, max_bytes: int = MAX_BODY_BYT
         PageError: `encoding` (not whole, not gzip, not asked for) or `too_large`.
     """
     decoder = BodyDecoder(content_encoding, max_bytes)
-    body = b"".join(decoder.parts(raw, max_bytes + 1))
+    body = decoder.decode(raw)
     decoder.finish()
     return body
 
 
 class BodyDecoder:
-    """Undoes the content encoding part by part, so that a bomb is found before it is unpacked.
+    """Undoes the content encoding piece by piece, so that a bomb is found before it is unpacked.
 
     libcurl, requests and Scrapy all accept gzip that was cut short; here it is an error, since a
-    page that is not whole is not known.
+    page that is not whole is not known. Several members are one body (RFC 1952, section 2.2);
+    bytes behind them that are no member are an error.
     """
 
     def __init__(self, content_encoding: str, max_bytes: int = MAX_BODY_BYTES) -> None:
         """Begin; the arguments and errors are those of `decode_body`."""
         self._gzip: Any = None
         if content_encoding in ("gzip", "x-gzip"):
-            self._gzip = zlib.decompressobj(31)  # 31: a gzip header and trailer, nothing else
+            self._gzip = _begin_member()
         elif content_encoding not in ("", "identity"):
             raise PageError("encoding", "an encoding that was not asked for")
         self._left = max_bytes
 
-    def parts(self, raw: bytes, part_bytes: int) -> Iterator[bytes]:
-        """Decode the next piece as received; gzip in parts of so many bytes at most."""
+    def decode(self, raw: bytes) -> bytes:
+        """Return what the next piece holds."""
         if self._gzip is None:
-            yield self._count(raw)
-            return
-        is_all = False
-        while not is_all:
-            most = min(part_bytes, self._left + 1)
-            part = self._unpack(raw, most)
-            yield self._count(part)
-            is_all = len(part) < most  # else zlib may hold more, even where it took in all
-            raw = self._gzip.unconsumed_tail
+            return self._count(raw)
+        parts = []
+        while raw:
+            if self._gzip.eof:
+                self._gzip = _begin_member()
+            parts.append(self._count(self._unpack(raw)))
+            raw = self._gzip.unconsumed_tail or self._gzip.unused_data
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def finish(self) -> None:
         """Check that the end of the encoding has come."""
@@ -67,11 +66,14 @@ class BodyDecoder:
             raise PageError("too_large", "larger than any page may be")
         return part
 
-    def _unpack(self, raw: bytes, most: int) -> bytes:
+    def _unpack(self, raw: bytes) -> bytes:
         try:
-            part: bytes = self._gzip.decompress(raw, most)
+            # One byte more than is left: then it is too large, and zlib may keep the rest.
+            part: bytes = self._gzip.decompress(raw, self._left + 1)
         except (zlib.error, EOFError):
             raise PageError("encoding", "not gzip, or damaged") from None
-        if self._gzip.unused_data:
-            raise PageError("encoding", "bytes after the end of gzip")
         return part
+
+
+def _begin_member() -> Any:
+    return zlib.decompressobj(31)  # 31: a gzip header and trailer, nothing else

@@ -1,1 +1,0 @@
-"""Engines: how lanes do HTTP, strictly and within bounds; all policy stays in the frontier."""

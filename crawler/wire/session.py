@@ -1,0 +1,337 @@
+"""The `requests.Session` that step 1 gets: its requests go over the wire, and are remembered.
+
+It is a genuine one: what requests documents holds, at the attempt's deadline and the limits of the
+wire. Bodies are always read whole before a response is handed over, with `stream=True` as well.
+"""
+
+import io
+import time
+from collections.abc import Callable
+from http.client import HTTPMessage
+from types import SimpleNamespace
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import BaseAdapter
+from requests.cookies import extract_cookies_to_jar
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers, urldefragauth
+
+from crawler.wire.answers import Answer, detail_of, header_fields
+from crawler.wire.transfer import CONNECT_SECONDS, WireRequest, exact_lines, is_let_out
+from crawler.wire.wire import Wire
+
+MAX_UPLOAD_BYTES = 8 << 20
+"""What a request may send; a stream or generator is read, in its own thread, before it goes out."""
+
+_IGNORED = {
+    "verify": "verify= is ignored: certificates are always verified (CRAWLER_CA_FILE names others)",
+    "proxies": "proxies= is ignored: requests go to the site directly",
+    "timeout": "a timeout= longer than an attempt's %g s is cut to that",
+}
+
+
+class HeldBackError(Exception):
+    """A shared pause began before the request was sent, or there was no room for what it brought.
+
+    The attempt is put back, and counts against nobody.
+    """
+
+
+class WireSession(requests.Session):
+    """A session for one lane; not safe in threads, as no `requests.Session` is.
+
+    No proxies and no netrc, no adapters but its own, certificates always verified.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        """Open a session whose requests go over this wire."""
+        super().__init__()
+        self.trust_env = False
+        self.headers["User-Agent"] = wire.user_agent
+        self.headers["Accept-Encoding"] = "gzip"
+        self._returned: dict[tuple[str | None, str | None], Answer] = {}
+        self._depth = 0
+        self._adapter = WireAdapter(wire)
+        self.mount("https://", self._adapter)
+        self.mount("http://", self._adapter)
+        self.begin(time.monotonic() + wire.attempt_seconds, is_let_out)
+
+    def mount(self, prefix: str | bytes, adapter: BaseAdapter) -> None:
+        """Refuse any other adapter: it would keep no deadline, no pause and no count.
+
+        Raises:
+            ValueError: Always, once the session is open.
+        """
+        if getattr(self, "_adapter", adapter) is not adapter:
+            raise ValueError(
+                "leave out session.mount(...): retries, pace and deadline are the crawl's own"
+            )
+        super().mount(prefix, adapter)
+
+    def begin(
+        self, deadline: float, may_send: Callable[[], bool], *, is_canary: bool = False
+    ) -> None:
+        """Begin an attempt that ends at `deadline`, monotonic seconds.
+
+        `may_send` is asked just before the bytes of each request go out. A canary is asked of the
+        site itself, not of a cache before it.
+        """
+        self._adapter.begin(deadline, may_send, is_canary=is_canary)
+        self._returned.clear()
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send a request, and remember what its caller gets: redirects and challenges left out.
+
+        requests calls this again for each hop of a redirect, and a hook such as that of digest
+        authentication asks again beneath it. Neither hop is what the function sees.
+        """
+        asked, told = (request.method, request.url), len(self._adapter.answers)
+        self._depth += 1
+        try:
+            response = super().send(request, **options)
+        except requests.RequestException:
+            if self._depth == 1 and len(self._adapter.answers) > told:
+                self._returned[asked] = self._adapter.answers[-1]
+            raise
+        else:
+            if self._depth == 1:
+                self._returned[asked] = _answer_of(response)
+            return response
+        finally:
+            self._depth -= 1
+
+    def end(self) -> None:
+        """End an attempt: step 1 has what it wanted. May be called from another thread."""
+        self._adapter.let_go()
+
+    @property
+    def returned(self) -> list[Answer]:
+        """What the attempt's requests came to, in order: of each method and address the last.
+
+        Where the function went beneath `session`, what its adapter saw.
+        """
+        return list(self._returned.values()) or list(self._adapter.answers)
+
+    @property
+    def was_held_back(self) -> bool:
+        """Whether a request of the attempt was not sent, because a pause began."""
+        return self._adapter.was_held_back
+
+    @property
+    def sent(self) -> int:
+        """Requests that the attempt sent."""
+        return self._adapter.sent
+
+
+class WireAdapter(BaseAdapter):
+    """Hands the requests of one session to the wire, and makes responses of the answers.
+
+    Attributes:
+        answers: What each request of the attempt came to, in order.
+        sent: Requests that went out in the attempt.
+        was_held_back: Whether one was not let out, or its answer not taken.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self.answers: list[Answer] = []
+        self.sent, self.was_held_back = 0, False
+        self._wire = wire
+        self._held_bytes = 0
+
+    def begin(self, deadline: float, may_send: Callable[[], bool], *, is_canary: bool) -> None:
+        """Begin an attempt."""
+        self._deadline, self._may_send, self._is_canary = deadline, may_send, is_canary
+        self.sent, self.was_held_back = 0, False
+        self.answers.clear()
+
+    def close(self) -> None:
+        """Nothing: the connections are the wire's."""
+
+    def let_go(self) -> None:
+        """Give others the room of the body that came last: nobody reads it any more."""
+        held, self._held_bytes = self._held_bytes, 0
+        self._wire.let_go(held)
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Send one request and read its whole answer.
+
+        Raises:
+            HeldBackError: A shared pause began before it went out, or there was no room for its
+                body.
+            requests.RequestException: No whole, right answer came within the deadline.
+            ValueError: A client certificate is wanted, which is not offered.
+        """
+        if cert is not None:
+            raise ValueError("leave out cert=...: client certificates are not offered")
+        if verify is not True:
+            self._wire.tell_once(_IGNORED["verify"])
+        if proxies:
+            self._wire.tell_once(_IGNORED["proxies"])
+        self.let_go()  # who asks again waits for room, and must have none that others wait for
+        answer = self._ask(request, timeout)
+        self.sent += answer.sent
+        if answer.is_held:
+            self.was_held_back = True
+            raise HeldBackError
+        answer.request = request
+        self.answers.append(answer)
+        if answer.raises is not None:
+            answer.detail = detail_of(answer.detail, answer.secrets)
+            raise answer.raises(answer.detail, request=request)
+        self._held_bytes = len(answer.body)
+        return _response(request, answer, self, is_streamed=stream)
+
+    def _ask(self, request: requests.PreparedRequest, timeout: Any) -> Answer:
+        connect_seconds, read_seconds = _seconds_asked(timeout)
+        if max(connect_seconds or 0, read_seconds or 0) > self._wire.attempt_seconds:
+            self._wire.tell_once(_IGNORED["timeout"] % self._wire.attempt_seconds)
+        headers = request.headers
+        if self._is_canary:
+            headers = CaseInsensitiveDict(headers, **{"Cache-Control": "no-cache"})
+        try:
+            lines = exact_lines(headers.items())
+        except ValueError as error:
+            raise requests.exceptions.InvalidHeader(str(error), request=request) from None
+        url = str(request.url)
+        wire_request = WireRequest(
+            str(request.method),
+            urldefragauth(url) if "@" in url else url,
+            lines,
+            self._deadline,
+            self._may_send,
+            None if request.body is None else _whole_upload(request.body),
+            connect_seconds or CONNECT_SECONDS,
+            read_seconds,
+        )
+        return self._wire.exchange(wire_request)
+
+
+def _seconds_asked(timeout: Any) -> tuple[float | None, float | None]:
+    """Read `timeout=` as requests does: one number, or one for connecting and one for reading.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if timeout is None or isinstance(timeout, int | float):
+        return timeout, timeout
+    if isinstance(timeout, urllib3.Timeout):
+        timeout = timeout.connect_timeout, timeout.read_timeout
+    try:
+        connect_seconds, read_seconds = timeout
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Invalid timeout {timeout}. Pass a (connect, read) timeout tuple, or a single float "
+            "to set both timeouts to the same value."
+        ) from None
+    return connect_seconds, read_seconds
+
+
+def _whole_upload(body: Any) -> bytes:
+    """Read what is to be sent, here in the thread whose code may bring it piece by piece.
+
+    Raises:
+        ValueError: It is longer than may be sent.
+    """
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    pieces: list[bytes] = []
+    left = MAX_UPLOAD_BYTES
+    read = getattr(body, "read", None)
+    for piece in body if read is None else iter(lambda: read(1 << 16) or b"", b""):
+        pieces.append(piece.encode("utf-8") if isinstance(piece, str) else bytes(piece))
+        left -= len(pieces[-1])
+        if left < 0:
+            raise ValueError(f"an upload may be {MAX_UPLOAD_BYTES} bytes long at most")
+    return b"".join(pieces)
+
+
+def _response(
+    request: requests.PreparedRequest, answer: Answer, adapter: WireAdapter, *, is_streamed: bool
+) -> requests.Response:
+    response = requests.Response()
+    response.status_code = answer.status  # type: ignore[assignment]
+    fields = header_fields(answer.head)
+    response.headers = CaseInsensitiveDict(_joined(fields))
+    response.encoding = get_encoding_from_headers(response.headers)
+    response.reason = answer.reason
+    response.url = str(request.url)
+    response.request = request
+    response.connection = adapter  # type: ignore[assignment]
+    body, answer.body = answer.body, b""  # what the session remembers is the rest
+    response.raw = raw = _RawBody(answer, fields, body if is_streamed else b"")
+    if raw._original_response is not None:  # noqa: SLF001 - as requests does
+        extract_cookies_to_jar(response.cookies, request, raw)  # type: ignore[no-untyped-call]
+    response._content = body  # noqa: SLF001 - requests has no other way to hand one over
+    response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001
+    return response
+
+
+def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
+    """Join the values of repeated headers, as urllib3 does."""
+    joined = dict(fields)
+    if len(joined) < len(fields):
+        joined = dict(urllib3.HTTPHeaderDict(fields).items())
+    return joined
+
+
+def _original(fields: list[tuple[str, str]]) -> Any:
+    """Make what `http.client.HTTPResponse` is asked for its cookies; each stands for itself."""
+    message = HTTPMessage()
+    for name, value in fields:
+        message[name] = value
+    return SimpleNamespace(msg=message, close=lambda: None, isclosed=lambda: True)
+
+
+class _RawBody:
+    """`response.raw`: a `urllib3.HTTPResponse` over the body, made when somebody wants one."""
+
+    def __init__(self, answer: Answer, fields: list[tuple[str, str]], body: bytes) -> None:
+        has_cookies = b"\nset-cookie:" in answer.text
+        self._original_response = _original(fields) if has_cookies else None
+        self.answer, self._fields, self._body = answer, fields, body
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_made" in self.__dict__:
+            return getattr(self.__dict__["_made"], name)
+        told = urllib3.HTTPHeaderDict(self._fields)
+        if "content-encoding" in told:  # it is undone
+            for header in ("Content-Encoding", "Content-Length", "Transfer-Encoding"):
+                told.discard(header)
+        self._made = urllib3.HTTPResponse(
+            io.BytesIO(self._body),
+            told,
+            self.answer.status or 0,
+            version=self.answer.version,
+            reason=self.answer.reason,
+            preload_content=False,
+            original_response=self._original_response,
+        )
+        return getattr(self._made, name)
+
+    def close(self) -> None:
+        """Nothing: the connection is the wire's."""
+
+    def release_conn(self) -> None:
+        """Nothing, likewise."""
+
+
+def _answer_of(response: requests.Response) -> Answer:
+    """Return the answer that a response was made of; a hook may have put another in its place."""
+    raw = response.raw
+    if isinstance(raw, _RawBody):
+        return raw.answer
+    head = [f"{name}: {value}".encode("latin-1") for name, value in response.headers.items()]
+    return Answer(response.status_code, head, request=response.request)
