@@ -20,6 +20,7 @@ from crawler.cli.crawl import exit_code
 from crawler.cli.demo import MAIN
 from crawler.cli.main import build_parser
 from crawler.cli.options import answer_lines, count, size
+from crawler.demo.songs import expected_info
 from crawler.request.crawl_request import songs
 from crawler.store.block import decode_block
 from crawler.store.folder import FolderStore
@@ -366,9 +367,12 @@ def test_F2_the_first_signal_stores_what_is_there(number, demo_site, tmp_path):
     assert "Stopping: what is under way is finished and stored." in err
     assert STOPS["signal"].meaning in out
     assert out.splitlines()[-1].startswith("To go on: python -m crawler crawl 1 100001")
-    stored = numbers_in(tmp_path / "s")
-    assert stored == list(range(1, len(stored) + 1))
-    assert len(stored) == demo_site.stats()["requests"]
+    stored = set(numbers_in(tmp_path / "s"))
+    asked = range(1, demo_site.stats()["requests"] + 1)
+    assert stored <= set(asked)
+    # what says missing at the very end has no proof yet: it is asked again
+    assert [num for num in asked if num not in stored and expected_info(num)] == []
+    assert len(asked) - len(stored) < 10
 
 
 def test_F2_the_second_signal_ends_at_once_and_the_run_can_go_on(tmp_path):
@@ -575,7 +579,8 @@ def test_H6_a_closed_terminal_ends_a_crawl_as_sigterm_does(demo_site, tmp_path):
         process.send_signal(signal.SIGHUP)
         process.communicate(timeout=30)
     assert process.returncode == 3
-    assert len(numbers_in(tmp_path / "s")) == demo_site.stats()["requests"]
+    left_out = demo_site.stats()["requests"] - len(numbers_in(tmp_path / "s"))
+    assert 0 <= left_out < 10  # what says missing at the very end has no proof yet
 
 
 def test_a_command_is_printed_with_the_python_that_runs_it(tmp_path):
@@ -652,3 +657,37 @@ def test_a_longest_range_holds_on_the_command_line_where_it_is_set(tmp_path):
     code, _, err = run(tmp_path, "crawl", 1, 100, environ=environ)
     assert code == 2
     assert "CRAWLER_MAX_RANGE=10 are done by one request; --fan-out hands a longer one" in err
+
+
+def test_a_pilot_asks_a_sample_and_says_what_the_whole_would_be(demo_site, tmp_path):
+    """Its numbers are spread over the range and stored as any run's; exit 0 though much is left."""
+    environ = environment(demo_site)
+    arguments = ["crawl", 1, 2_000_001, "--sample", 100, "--rate", 0, "--store", "s"]
+    code, out, err = run(tmp_path, *arguments, environ=environ)
+    assert (code, err) == (0, "")
+    assert demo_site.stats()["requests"] == 100
+    stored = numbers_in(tmp_path / "s")
+    assert len(stored) == 100
+    assert max(stored) - min(stored) > 1_900_000
+    first, *rest = out.splitlines()
+    assert re.match(r"A pilot of 100 of 2,000,000 songs: \d\d\.\d % found \(give or take", first)
+    words = [
+        "  filled: title 100 %",
+        "  an answer takes",
+        "  the whole at",
+        "  its blocks",
+        "  deployed",
+    ]
+    assert [line.startswith(word) for line, word in zip(rest, words, strict=True)] == [True] * 5
+    code, out, _ = run(tmp_path, *arguments, environ=environ)
+    assert (code, demo_site.stats()["requests"]) == (0, 100)
+    assert "settled before" in out
+
+
+@pytest.mark.parametrize("how", [["--mode", "next"], ["1", "5", "--fan-out"]])
+def test_a_pilot_goes_with_a_range_of_ones_own(tmp_path, how):
+    """A mode and a fan-out refuse it in words."""
+    environ = environment(GENIUS_TOKEN="t", CRAWLER_CONTACT="a@b.example")
+    code, _, err = run(tmp_path, "crawl", *how, "--sample", 5, environ=environ)
+    assert code == 2
+    assert "--sample" in err

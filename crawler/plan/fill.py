@@ -26,6 +26,18 @@ logger = logging.getLogger("crawler")
 READ_AHEAD = 8  # blocks, so that reading one from a bucket delays nobody
 
 
+def spread(numbers: range, start: int, step: int) -> list[int]:
+    """Choose those of `numbers` that a sample holds: one of each `step` numbers from `start` on.
+
+    Which one is scattered, lest it be always the same digit, and is the same each time.
+    """
+    if not numbers:
+        return []
+    strata = range((numbers[0] - start) // step, (numbers[-1] - start) // step + 1)
+    chosen = (start + k * step + k * 2_654_435_761 % step for k in strata)  # Knuth's multiplier
+    return [num for num in chosen if num in numbers]
+
+
 class FillSupply:
     """Supplies the numbers of `[start, stop)` that are not settled, ascending.
 
@@ -43,6 +55,7 @@ class FillSupply:
         read: Callable[[int], dict[int, Record]],
         on_block: Callable[[PlannedBlock], None],
         limit: int | None = None,
+        sample: int | None = None,
         met: AbstractSet[int] = frozenset(),
         relist: Callable[[], None] = lambda: None,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -58,6 +71,7 @@ class FillSupply:
             read: Reads the records of the block that begins with a number; may be slow.
             on_block: Told of each block before its first number is supplied.
             limit: Numbers to supply at most.
+            sample: Plan only so many numbers, spread over the range; None: all.
             met: Blocks in which another run was met; may grow at any time.
             relist: Brings the listing up to date; may be slow.
             uniform: Chance, by which runs that meet go different ways.
@@ -66,6 +80,7 @@ class FillSupply:
         self.exhausted, self._is_alone = False, True
         self.supplied = self.settled = self.postponed = self.unreadable = 0
         self._start, self._stop = start, stop
+        self._step = 1 if sample is None else max(1, (stop - start) // sample)
         self._listing, self._criteria, self._read = listing, criteria, read
         self._on_block, self._limit = on_block, limit
         self._met, self._relist, self._uniform = met, relist, uniform
@@ -202,7 +217,8 @@ class FillSupply:
         """List the numbers of a block that have not been entered."""
         if first in self._left_over:
             return self._left_over[first]
-        return range(max(first, self._start), min(first + BLOCK_SIZE, self._stop))
+        numbers = range(max(first, self._start), min(first + BLOCK_SIZE, self._stop))
+        return numbers if self._step == 1 else spread(numbers, self._start, self._step)
 
     def _from_counts(self, first: int) -> PlannedBlock | None:
         info = self._listing.get(first)

@@ -43,7 +43,7 @@ class Scope:
             relist: Brings the listing up to date.
             pool: Where blocks are read; by default threads of its own.
         """
-        self.mode = request.mode
+        self.mode, self._sample = request.mode, request.sample
         lasts = [info.last_found for info in listing.values() if info.last_found is not None]
         self.last_found = max(lasts, default=-1)
         self._tail: TailSupply | None = None
@@ -60,6 +60,7 @@ class Scope:
                 read=read,
                 on_block=on_block,
                 limit=request.limit,
+                sample=request.sample,
                 met=met,
                 relist=relist,
                 pool=pool,
@@ -94,7 +95,9 @@ class Scope:
 
     @property
     def total(self) -> int | None:
-        """Numbers of the range, None where the end is not known before the run."""
+        """Numbers that are planned, None where the end is not known before the run."""
+        if self._sample is not None:
+            return min(self._sample, self._fill_stop - self.start)
         return None if self._tail else self._fill_stop - self.start
 
     @property

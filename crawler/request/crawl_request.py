@@ -37,6 +37,7 @@ class CrawlRequest(msgspec.Struct, frozen=True, kw_only=True):
         refresh_older_than_days: Records older than this many days count as not settled.
         recheck: `missing`: missing ones count as not settled.
         max_rate: Requests per second for this run, above 0; None: the deployed rate.
+        sample: Only so many numbers, spread over the range: a pilot; None: all of them.
         order: With fan_out: the order to go on with; None: a new one.
         ordered_at: When the order was given of which this is a part, aware; no caller's to set.
     """
@@ -49,6 +50,7 @@ class CrawlRequest(msgspec.Struct, frozen=True, kw_only=True):
     refresh_older_than_days: float | None = None
     recheck: Literal["missing"] | None = None
     max_rate: float | None = None
+    sample: int | None = None
     order: int | None = None
     ordered_at: datetime | None = None
 
