@@ -95,6 +95,7 @@ FAULT_ROWS = {
     "F6": "it works wherever it is called, and leaves nothing behind",
     "F7": "a queue may deliver twice, late and out of order",
     # Where it runs.
+    "H1": "terminals of any encoding and width, and closed ones, change no exit code",
     "H2": "a pod beside a service named crawler starts",
     "H4": "a site with a certificate authority of the user's own is crawled",
     "H6": "a terminal that is closed ends a crawl as SIGTERM does",

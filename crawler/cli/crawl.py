@@ -22,6 +22,7 @@ from crawler.cli.options import (
     checked_range,
     checked_request,
     command,
+    print_json,
     setting_options,
     settings_of,
     site_options,
@@ -236,7 +237,7 @@ def _is_wanted(request: CrawlRequest, settings: Settings) -> bool:
 
 def _tell(answer: Answer, args: argparse.Namespace, pilot: Iterable[str] | None) -> None:
     if args.json:
-        print(msgspec.json.encode(answer).decode())
+        print_json(answer)
         return
     for line in answer_lines(answer, command(args.argv)) if pilot is None else pilot:
         print(line)
@@ -275,7 +276,7 @@ def order_fan_out(args: argparse.Namespace) -> int:
 
     order = fan_out(request, settings, TaskQueue(settings), now=datetime.now(UTC))
     if args.json:
-        print(msgspec.json.encode(order).decode())
+        print_json(order)
     else:
         print("\n".join(_lines(order)))
     return 3 if order.left else 0

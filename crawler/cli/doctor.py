@@ -3,13 +3,12 @@
 import argparse
 import os
 
-import msgspec
-
 from crawler.cli.options import (
     ENV_FILE,
     VERBATIM,
     checked_range,
     overrides_of,
+    print_json,
     site_options,
     store_options,
 )
@@ -68,7 +67,7 @@ def doctor(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"{_MARKS[finding.verdict]}  {finding.part:<8}  {finding.words}", flush=True)
     if args.json:
-        print(msgspec.json.encode(findings).decode())
+        print_json(findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
 
 
@@ -91,7 +90,7 @@ def list_sources(args: argparse.Namespace) -> int:
     declared = [load_declaration(name) for name in built_in_names()]
     if args.json:
         rows = [{"name": d.name, "base_url": d.base_url, "token": d.token} for d in declared]
-        print(msgspec.json.encode(rows).decode())
+        print_json(rows)
         return 0
     for each in declared:
         token = f"needs {each.token}" if each.token else "no token"

@@ -9,6 +9,7 @@ from crawler.cli.options import (
     checked_range,
     command,
     count,
+    print_json,
     size,
     store_options,
     store_settings_of,
@@ -76,7 +77,7 @@ def export(args: argparse.Namespace) -> int:
     except OSError as error:
         raise CrawlerError(f"{args.out} cannot be written: {error}") from error
     if args.json:
-        print(msgspec.json.encode(report).decode())
+        print_json(report)
         return 0
     print(f"{args.out}: {count(report.records, 'record')}, {size(report.bytes)}.")
     for name, number in report.misfits.items():
@@ -186,7 +187,7 @@ def rebuild(args: argparse.Namespace) -> int:
     report = make_anew(open_store(settings.store), open_store(into), source, start, stop)
     left = report.without_raw + report.refused
     if args.json:
-        print(msgspec.json.encode(report).decode())
+        print_json(report)
         return 3 if left else 0
     print(
         f"{into}: {count(report.rebuilt, 'song')} rebuilt, "

@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import difflib
 import errno
+import io
 import logging
 import os
 import sys
@@ -90,13 +92,39 @@ def _run(argv: list[str]) -> int:
         return EXIT_AT_ONCE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a misspelt option what it may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        start, _, unknown = message.partition("unrecognized arguments: ")
+        if not start and unknown.startswith("--"):
+            near = difflib.get_close_matches(
+                unknown.split()[0].partition("=")[0], _options(self), n=1
+            )
+            message += f"; did you mean {near[0]}?" if near else ""
+        super().error(message)
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """Collect the options of a parser and of all its commands."""
+    names: set[str] = set()
+    for action in parser._actions:  # noqa: SLF001 - there is no other way to list them
+        names.update(name for name in action.option_strings if name.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for command in action.choices.values():
+                names |= _options(command)
+    return names
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the whole command line; each command brings its own part."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=program(), description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=VERBATIM
     )
     parser.add_argument("--version", action="version", version=f"song-crawler {VERSION}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
+    )
     for add in (
         add_crawl,
         add_status,
@@ -123,7 +151,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def open_closed_streams() -> None:
-    """Let the streams that are closed, as by `>&-` or a supervisor, lead nowhere.
+    """Let closed streams, as by `>&-` or a supervisor, lead nowhere, and the others escape letters.
 
     Python has None in their place, which nothing can be printed to. Worse, the next file that is
     opened, a block or a connection, would get the number of the stream, and what C code or a signal
@@ -132,6 +160,9 @@ def open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the lowest free number is the one that is missing
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - it is no path of anybody's, and stays open
+    for stream in (sys.stdout, sys.stderr):  # a title, or a folder's name, may hold any letter
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def discard_output() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import getpass
+import json
 import logging
 import os
 import re
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from crawler.answer import Answer, why_not_complete
+import msgspec
+
+from crawler.answer import STOPS, Answer, why_not_complete
 from crawler.errors import CrawlerError, RequestError
 from crawler.logs import configure_logging
 from crawler.page.runs import failure_sentence, is_worth_repeating
@@ -67,6 +70,11 @@ def caller() -> str:
     return f"{user} on {socket.gethostname()}"
 
 
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON, in ASCII, which every terminal and pipe can carry."""
+    print(json.dumps(msgspec.to_builtins(value), separators=(",", ":")))
+
+
 def count(number: int, noun: str) -> str:
     """Write a number of things: "1 request", "2,000 requests"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -97,10 +105,26 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
         return [*lines, "Complete: every number is settled."]
     left = f"{answer.remaining:,} not asked, {answer.failed:,} failed"
     failures: dict[str, int] = answer.__dict__.get("failures", {})
-    lines += [f"Not complete: {left}. {why_not_complete(answer)}", *_failure_lines(failures)]
+    why = " ".join(filter(None, [why_not_complete(answer), _ADVICE.get(answer.stopped_by)]))
+    lines += [f"Not complete: {left}. {why}", *_failure_lines(failures)]
+    if STOPS[answer.stopped_by].status == 502:
+        kinds: dict[str, int] = answer.__dict__.get("kinds", {})
+        lines += [
+            f"  attempts: {n:,} {kind}: {failure_sentence(kind)}" for kind, n in kinds.items()
+        ]
     if failures and not answer.remaining and not any(map(is_worth_repeating, failures)):
         return [*lines, "Repeating the command will not help: see to what failed first."]
     return [*lines, f"To go on: {repeat}"]
+
+
+_ADVICE = {
+    "unauthorized": "Set GENIUS_TOKEN, or what the source names, to a token that is valid; "
+    "genius.com/api-clients makes new ones.",
+    "barred": "Wait some hours, choose a lower --rate, and see whether the site allows crawling.",
+    "circuit": "Look at the site, and at one page of it with the command doctor.",
+    "store": "See to the store, then repeat the command: what was stored is whole.",
+}
+"""What to do about an end that nothing but somebody's doing changes."""
 
 
 def _failure_lines(failures: Mapping[str, int]) -> list[str]:
@@ -198,7 +222,11 @@ def set_up_logs(args: argparse.Namespace, *, secrets: Sequence[str] = ()) -> Non
     """Send what is logged to stderr: warnings, with -v what happens, with -vv everything."""
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     configure_logging(os.environ, sys.stderr, secrets=secrets)
-    logging.getLogger().setLevel(levels[min(getattr(args, "verbose", 0), 2)])
+    verbose = getattr(args, "verbose", 0)
+    logging.getLogger().setLevel(levels[min(verbose, 2)])
+    if not verbose:  # the command itself says how its run ended
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(lambda record: getattr(record, "event", None) != "run_finished")
 
 
 def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -249,5 +277,7 @@ def _in_words_of_the_command_line(error: RequestError) -> RequestError:
     field = error.field or ""
     option = field.upper() if field in ("start", "stop") else f"--{field.replace('_', '-')}"
     message = str(error).partition(": ask for")[0].replace(field, option, 1)
+    if field in ("start", "stop"):
+        message = re.sub(r"\b(start|stop)\b(?!=)", lambda match: match[0].upper(), message)
     message = message.replace("set fan_out to hand", "--fan-out hands")
     return RequestError(error.status, error.code, error.field, message)

@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from crawler.answer import GENIUS, noun_of
 from crawler.cli.options import (
     VERBATIM,
@@ -15,6 +13,7 @@ from crawler.cli.options import (
     checked_range,
     command,
     count,
+    print_json,
     store_options,
     store_settings_of,
 )
@@ -93,7 +92,7 @@ def status(args: argparse.Namespace) -> int:
         write_page(store, blocks, settings, now, Path(args.html))
     held = coverage_of(blocks, now=now)
     if args.json:
-        print(msgspec.json.encode(held).decode())
+        print_json(held)
         return 0
     for line in _status_lines(held, settings, _noun(store)):
         print(line)
@@ -115,7 +114,7 @@ def verify(args: argparse.Namespace) -> int:
     store = _open(settings.store)
     report = prove(store, start, stop_num, timeout=READ_SECONDS)
     if args.json:
-        print(msgspec.json.encode(report).decode())
+        print_json(report)
     else:
         print(_verdict(report, _noun(store)))
         for line in _unproven_lines(report.unproven, settings):
@@ -134,7 +133,7 @@ def stop(args: argparse.Namespace) -> int:
     settings = store_settings_of(args)
     order = order_stop(_open(settings.store), now=datetime.now(UTC), by=caller())
     if args.json:
-        print(msgspec.json.encode(order).decode())
+        print_json(order)
     else:
         print(f"Ordered: every run on {settings.store} stores what it has and ends within 10 s.")
     return 0

@@ -278,6 +278,7 @@ def run(
     )
     tally = made.frontier.tally
     answer.__dict__["latency_seconds"] = tally.latency_seconds / max(1, tally.requests)
+    answer.__dict__["kinds"] = dict(tally.kinds.most_common(3))
     answer.__dict__["failures"] = dict(made.writer.failures.most_common())
     answer.__dict__["source"] = mine.source
     answer.__dict__["draw_map"] = lambda: map_strip(index.listing.values())

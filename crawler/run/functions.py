@@ -1,10 +1,12 @@
 """Finding the user's own step 1 function or source by the name `module:name`."""
 
+import difflib
 import functools
 import importlib
 import inspect
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
@@ -31,15 +33,17 @@ def load_function(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    module = None
     try:
-        target = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
+        target = getattr(module, attribute)
         if isinstance(target, type):
             target = target()
     except Exception as error:
         raise SettingsError(
             "function_unloadable",
             "CRAWLER_FUNCTION",
-            f"{name} cannot be loaded: {type(error).__name__}: {error}{_place(module_name, error)}",
+            f"{name} cannot be loaded: {type(error).__name__}: {error}{_place(module_name, error)}{_nearest(module, attribute)}",
         ) from error
     return fit(target, name)
 
@@ -145,6 +149,14 @@ def claim(
     mine = identify(target, base_url)
     doubtful = None if isinstance(target, Source) else _host(DEFAULT_BASE_URL)
     return mine, claim_store(store, mine, timeout=timeout, doubtful_host=doubtful)
+
+
+def _nearest(module: ModuleType | None, attribute: str) -> str:
+    """Return what a misspelt name of a module may have meant, in words; empty where it has it."""
+    if module is None or hasattr(module, attribute):
+        return ""
+    names = difflib.get_close_matches(attribute, dir(module), n=1)
+    return f"; did you mean {module.__name__}:{names[0]}?" if names else ""
 
 
 def _place(module_name: str, error: Exception) -> str:
