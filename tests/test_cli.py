@@ -146,7 +146,7 @@ def test_a_refused_token_is_an_error(demo_site, tmp_path):
     [
         (["crawl"], "give START and STOP, or a --mode"),
         (["crawl", "5"], "STOP is missing"),
-        (["crawl", "9", "5"], "STOP must not be less than start, got start=9 stop=5"),
+        (["crawl", "9", "5"], "STOP must not be less than START, got start=9 stop=5"),
         (["crawl", "-1", "5"], "START must be a whole number from 0"),
         (["crawl", "1_0", "50"], "START must be a whole number from 0"),
         (["crawl", "1", "5", "--limit", "3"], "--limit goes with a mode"),
@@ -157,7 +157,7 @@ def test_a_refused_token_is_an_error(demo_site, tmp_path):
         (["crawl", "1", "5", "--store", "s3://bucket"], "--store must be"),
         (["crawl", "1", "5", "--function", "nothing"], "--function must be"),
         (["crawl", "1", "5", "--refresh-older-than-days", "x"], "--refresh-older-than-days must"),
-        (["verify", "9", "5"], "STOP must not be less than start"),
+        (["verify", "9", "5"], "STOP must not be less than START"),
         (["verify", "9"], "required: STOP"),
         (["sing"], "invalid choice: 'sing'"),
         ([], "required: COMMAND"),
