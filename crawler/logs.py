@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
+from urllib.parse import quote
 
 NOTICE = 25
 """Between INFO and WARNING, as Cloud Logging has it: worth a look, nothing wrong."""
@@ -101,9 +102,9 @@ def request_labels(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Replace each secret by `***`, as it is and as JSON and Python write it, once or twice over."""
+    """Replace each secret by `***`, as it is, as JSON and Python write it, and as a query does."""
     for secret in secrets:
-        forms = {secret}
+        forms = {secret, quote(secret, safe="", errors="surrogatepass")}
         for _ in range(2):
             forms |= {write(form)[1:-1] for form in forms for write in (json.dumps, repr)}
         for form in sorted(forms, key=len, reverse=True):

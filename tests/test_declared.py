@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import Missing, PageError, SettingsError
@@ -95,6 +95,7 @@ def test_a_template_gives_the_address_of_a_number(template, address):
     assert address_of(template, "https://x.example", "a&b/")(42) == address
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12), st.integers(1, 12))
 def test_padding_loses_no_digit(num, width):
     """Whatever the width, another number has another address."""
@@ -181,6 +182,7 @@ def test_a_field_is_taken_from_its_path(fields, page, expected):
     assert json_page(page, fields=fields) == expected
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none()
@@ -460,28 +462,28 @@ GIVEN = {"CRAWLER_CONTACT": "me@example.org", "GENIUS_TOKEN": "another-token"}
 def test_a_source_brings_its_address_its_store_and_its_token(words):
     """Where nothing else is said; the token of another source is never sent."""
     environ = GIVEN | {"CRAWLER_SOURCE": words, "WORDS_KEY": "key-1"}
-    settings = read_settings(environ)
-    assert (settings.base_url, settings.store) == ("https://words.example/api", "data/words")
-    assert settings.token == Secret("key-1")
+    made = read_settings(environ)
+    assert (made.base_url, made.store) == ("https://words.example/api", "data/words")
+    assert made.token == Secret("key-1")
     with pytest.raises(SettingsError, match="WORDS_KEY is missing or empty"):
         read_settings(environ | {"WORDS_KEY": ""})
-    settings = read_settings(environ, base_url="http://127.0.0.1", store="here", token="other")
-    assert (settings.base_url, settings.store) == ("http://127.0.0.1", "here")
-    assert settings.token == Secret("other")
+    made = read_settings(environ, base_url="http://127.0.0.1", store="here", token="other")
+    assert (made.base_url, made.store) == ("http://127.0.0.1", "here")
+    assert made.token == Secret("other")
 
 
 def test_a_token_stands_in_the_file_of_settings_too(words, tmp_path):
     """`crawler.env` may hold the variable that a source names."""
     (tmp_path / "crawler.env").write_text("WORDS_KEY=key-2\n")
-    settings = read_settings(GIVEN, env_file=tmp_path / "crawler.env", source=words)
-    assert settings.token == Secret("key-2")
+    made = read_settings(GIVEN, env_file=tmp_path / "crawler.env", source=words)
+    assert made.token == Secret("key-2")
 
 
 def test_a_source_without_a_token_gets_none(tmp_path):
     """Not even where the environment holds one."""
     (tmp_path / "plain.toml").write_text(PLAIN)
-    settings = read_settings(GIVEN | {"CRAWLER_SOURCE": str(tmp_path / "plain.toml")})
-    assert settings.token is None
+    made = read_settings(GIVEN | {"CRAWLER_SOURCE": str(tmp_path / "plain.toml")})
+    assert made.token is None
 
 
 def test_a_mistake_in_a_file_is_told_like_one_in_a_setting(tmp_path):
@@ -500,9 +502,9 @@ def test_a_source_and_a_function_exclude_each_other(words):
 
 def test_defaults_of_the_settings_are_those_of_genius():
     """The table shows what the file says."""
-    settings, declaration = read_settings(GIVEN), load_declaration("genius")
-    assert settings.base_url == declaration.base_url
-    assert settings.store == f"data/{declaration.name}"
+    made, declaration = read_settings(GIVEN), load_declaration("genius")
+    assert made.base_url == declaration.base_url
+    assert made.store == f"data/{declaration.name}"
 
 
 def test_fields_chosen_by_name_keep_their_declared_type():

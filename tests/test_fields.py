@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler import to_pandas
@@ -140,6 +140,7 @@ def test_a_column_has_a_name_that_every_tool_takes(key, taken, name):
     assert column_name(key, taken) == name
 
 
+@settings(deadline=None)
 @given(st.lists(infos | st.none() | st.integers(), max_size=8))
 def test_any_infos_become_a_table(values):
     """No info of anybody's makes an error, and no value that has a place is lost."""
@@ -155,6 +156,37 @@ def test_any_infos_become_a_table(values):
             if column.key is not None and isinstance(info, dict):
                 is_null = info.get(column.key) is None
                 assert (row[column.name] is None) == is_null
+
+
+@pytest.mark.parametrize(
+    ("value", "column_type", "made", "misfits"),
+    [
+        ([1, "x"], ListOf("mixed"), ["1", "x"], 0),
+        ({"a": [1], "b": "x"}, Parts({"a": "json", "b": "mixed"}), {"a": "[1]", "b": "x"}, 0),
+        ({"a": "\ud800"}, "json", '{"a":"\\ud800"}', 0),
+        (["\ud800"], ListOf("text"), ["\\ud800"], 0),
+        ({"a": ["\ud800", 5]}, Parts({"a": ListOf("text")}), {"a": ["\\ud800", None]}, 1),
+        ([2**70], ListOf("integer"), [None], 1),
+        ("x", "number", None, 1),
+        (5, ListOf("json"), None, 1),
+        ("x", Parts({"a": "json"}), None, 1),
+    ],
+)
+def test_a_value_has_its_place_or_is_counted(value, column_type, made, misfits):
+    """Packed where it is packed, wherever it is nested; what does not fit is null."""
+    batches = Batches([Column("info_x", column_type, "x")])
+    record = Record(1, "found", 200, {"x": value}, None, 1, NOON)
+    assert batches.batch([record]).to_pylist() == [{"info_x": made}]
+    assert batches.misfits.total() == misfits
+
+
+def test_names_beyond_a_hundred_are_looked_at_no_more():
+    """The place of an object is JSON then, however many more come."""
+    finder = Finder()
+    for start in (0, 80, 160):
+        finder.see([{f"w{n}": n for n in range(start, start + 80)}])
+    assert finder.found() == "json"
+    assert len(finder.parts) <= MAX_PARTS + 1
 
 
 def as_objects(frame: pd.DataFrame) -> list[list[object]]:

@@ -253,6 +253,11 @@ def test_no_redacted_text_holds_the_secret(text, secret):
     assert secret not in redact(text + secret + text, [secret])
 
 
+def test_G1_a_secret_in_a_query_is_redacted():
+    """It stands there percent-encoded, since no address can hold it as it is."""
+    assert redact("GET /w/7?key=a%2Fb%2Bc", ["a/b+c"]) == "GET /w/7?key=***"
+
+
 def test_configuring_again_replaces_our_own_handler_only():
     """No line is written twice, and handlers of others stay."""
     other = logging.NullHandler()
