@@ -10,7 +10,7 @@ import pytest
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.run.control_watcher import ControlWatcher
-from crawler.store.control import order_pause, order_stop, read_control
+from crawler.store.control import order_pause, order_stop, publish_canary, read_control
 from crawler.store.folder import FolderStore
 from tests.clock import utc_now, wait_until
 
@@ -102,3 +102,26 @@ def test_D7_a_pause_told_by_this_run_is_not_read_as_another(
         order_stop(store, now=utc_now(), by="ann")
         assert wait_until(lambda: frontier.stopped_by == "stop_order")
     assert frontier.resume_at < time.monotonic()
+
+
+def test_the_first_song_of_any_run_is_there_for_all(frontier: Frontier, store: FolderStore) -> None:
+    """C9: shards and fresh stores know a song to ask when the site denies everything."""
+    mine: list[int] = []
+    theirs: list[int] = []
+    with (
+        ControlWatcher(frontier, store, seen_stop_id=None, canaries=mine, every_seconds=0.05),
+        ControlWatcher(
+            frontier, store, seen_stop_id=None, canaries=theirs, every_seconds=9
+        ) as they,
+    ):
+        they.publish_canary(17)
+        assert wait_until(lambda: mine == [17])
+        assert wait_until(lambda: theirs == [17])
+        they.publish_canary(18)
+    assert read_control(store, timeout=5).canary == 17
+
+
+def test_a_song_that_is_named_stays(store: FolderStore) -> None:
+    """Later ones are no better, and each would be a write."""
+    publish_canary(store, 5)
+    assert publish_canary(store, 6).canary == 5

@@ -15,7 +15,7 @@ from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatc
 from crawler.record import Record
 from crawler.store.block import block_name, decode_block
 from crawler.store.contract import save_block
-from crawler.store.control import order_stop
+from crawler.store.control import order_stop, read_control
 from crawler.store.folder import FolderStore
 from crawler.store.run_objects import read_runs
 from crawler.store.verify import verify
@@ -380,3 +380,15 @@ def test_E4_two_runs_of_one_range_at_once_keep_each_number_once(where: dict[str,
         thread.join()
     assert [answer.complete for answer in answers] == [True, True]
     assert verify(FolderStore(where["store"]), 1, 1501, timeout=10).problem is None
+
+
+def test_missing_numbers_are_stored_with_the_song_that_proves_them(tmp_path: Path) -> None:
+    """A gap is recorded with its proof, and the song is named for runs beside this one."""
+    with DemoSite(last_song=300) as site:
+        where = {"store": str(tmp_path), "base_url": site.base_url, "token": site.token, "rate": 0}
+        assert crawl(1, 601, **where).complete
+    store = FolderStore(tmp_path)
+    (info,) = store.list_blocks(timeout=5)
+    assert info.proof
+    assert info.unproven == []
+    assert read_control(store, timeout=5).canary is not None

@@ -391,3 +391,17 @@ def test_E13_a_record_takes_the_place_of_one_from_the_future(clock):
     times = {num: record.fetched_at for num, record in shelf.records.items()}
     assert times == {1: ahead + timedelta(microseconds=1), 2: times[1], 3: NOON}
     assert shelf.records[2].next_try_at == NOON + timedelta(hours=1)
+
+
+def test_a_missing_number_carries_its_proof(clock):
+    """The canary is told before the records, and is none of a song's or a failed number's."""
+    shelf = Shelf()
+    writer = writer_to(shelf, clock)
+    expect(writer, [1, 2, 3, 4])
+    writer.prove([1, 2, 3], 99, NOON)
+    for record in (missing(1), found(2), failed(3), missing(4)):
+        writer.add(record)
+    settled(writer, shelf)
+    assert {num: record.proof for num, record in shelf.records.items()} == {
+        1: 99, 2: None, 3: None, 4: None
+    }  # fmt: skip

@@ -33,6 +33,7 @@ class ControlWatcher:
         *,
         seen_stop_id: str | None,
         every_seconds: float = CONTROL_SECONDS,
+        canaries: list[int] | None = None,
     ) -> None:
         """Prepare.
 
@@ -41,14 +42,16 @@ class ControlWatcher:
             store: Where `control.json` lies.
             seen_stop_id: The stop order that stood before the run began.
             every_seconds: How often it is looked at.
+            canaries: Gets the song that other runs publish there.
         """
         self._every_seconds = every_seconds
         self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id
         self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._published_until = 0.0
-        self._unpublished: float | None = (
-            None  # the end of a pause that the store does not have yet
-        )
+        self._unpublished: float | None = None  # end of a pause that the store does not have yet
+        self._canaries = [] if canaries is None else canaries
+        self._found: int | None = None  # a song that the store does not name yet
+        self._has_canary = False
         self._kept_until: datetime | None = None
         self._ended = threading.Event()
         run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
@@ -62,6 +65,12 @@ class ControlWatcher:
         self._ended.set()
         self._pauses.put(None)
         self._thread.join(2.0)
+
+    def publish_canary(self, song_num: int) -> None:
+        """Name a song that is there for the runs beside this one; never waits."""
+        if not self._has_canary:
+            self._found = song_num
+            self._pauses.put(None)
 
     def publish_pause(self, seconds: float) -> None:
         """Pass a pause the site asked for on to the other instances; never waits.
@@ -92,6 +101,13 @@ class ControlWatcher:
         if left:
             self._frontier.hold(left.total_seconds())
 
+    def keep_canary(self, order: control.Control) -> None:
+        """Learn of the song that a run has published."""
+        if order.canary is not None:
+            self._has_canary = True
+            if order.canary not in self._canaries:
+                self._canaries.append(order.canary)
+
     def _run(self) -> None:
         look_at = time.monotonic() + self._every_seconds
         while not self._ended.is_set():
@@ -105,7 +121,7 @@ class ControlWatcher:
                 if seconds is not None:
                     until = time.monotonic() + seconds
                     self._unpublished = max(until, self._unpublished or until)
-                    self._guarded(self._pass_on)
+                self._guarded(self._pass_on)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -114,6 +130,9 @@ class ControlWatcher:
             logger.warning("control.json cannot be used at present: %s", error)
 
     def _pass_on(self) -> None:
+        if self._found is not None:
+            self.keep_canary(control.publish_canary(self._store, self._found))
+            self._found = None
         if self._unpublished is None:
             return
         now = datetime.now(UTC)
@@ -127,3 +146,4 @@ class ControlWatcher:
         if order.stop_id is not None and order.stop_id != self._seen_stop_id:
             self._frontier.stop("stop_order")
         self.keep_pause(order)
+        self.keep_canary(order)

@@ -113,6 +113,7 @@ class Run:
             met=index.met,
             relist=index.relist,
         )
+        self.canaries: list[int] = []
         self.robots = RobotsPolicy(target, settings)
         budget = settings.time_budget_seconds
         self.frontier = Frontier(
@@ -125,7 +126,11 @@ class Run:
             on_record=self._book if self.scope.has_tail else self.writer.add,
             on_pause=lambda seconds: self.watcher.publish_pause(seconds),  # noqa: PLW0108 - made later
             has_room=lambda: self.writer.has_room() and self.raw.has_room(),
-            known=KnownSongs(nearest=index.songs_near, spread=self.scope.numbers),
+            known=KnownSongs(
+                nearest=index.songs_near, published=self.canaries, spread=self.scope.numbers
+            ),
+            on_proof=self.writer.prove,
+            on_first_found=lambda song_num: self.watcher.publish_canary(song_num),  # noqa: PLW0108 - made later
         )
         self.keeper: Housekeeper
         self.watcher: ControlWatcher
@@ -144,6 +149,7 @@ class Run:
             self.index.store,
             seen_stop_id=order.stop_id,
             every_seconds=self.limits.control_seconds,
+            canaries=self.canaries,
         )
         self.keeper = Housekeeper(
             self.frontier,
@@ -157,6 +163,7 @@ class Run:
         )
         self._log_start()
         self.watcher.keep_pause(order)
+        self.watcher.keep_canary(order)
         stop = control.standing_stop(
             order, ordered_at=self.ordered_at, is_unattended=self.is_unattended
         )

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import count
@@ -115,6 +115,7 @@ class Writer:
         self._give_up_seconds, self._give_up_at = give_up_seconds, float("inf")
         self._max_pending_blocks = max_pending_blocks
         self._clock, self._sleep = clock, sleep or self._pause
+        self._proofs: dict[int, int] = {}
         self._awaited: dict[int, OpenBlock] = {}
         self._open: dict[int, OpenBlock] = {}
         self._lock = threading.Lock()  # of the blocks that are filled; the rest are on their way
@@ -123,6 +124,11 @@ class Writer:
         self._tickets = count()
         self._changed = threading.Condition()
         self._closing, self._ended = threading.Event(), threading.Event()
+
+    def prove(self, song_nums: Sequence[int], canary: int, _found_at: datetime) -> None:
+        """Note the song that proves missing numbers, before their records come."""
+        with self._lock:
+            self._proofs.update(dict.fromkeys(song_nums, canary))
 
     def expect(self, block: PlannedBlock) -> None:
         """Learn how many numbers of a block will get a record."""
@@ -150,6 +156,7 @@ class Writer:
             if record.outcome == "failed":
                 self.failures[record.error or "unknown"] += 1
                 _postpone(record, block.failed_runs.get(num, 0) + 1)
+            record.proof = self._proofs.pop(num, None) if record.outcome == "missing" else None
             if num in block.newest:  # else the merge would keep the record from the future
                 record.fetched_at = max(record.fetched_at, block.newest[num] + _MICROSECOND)
             block.records[num] = record

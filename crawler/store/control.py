@@ -34,6 +34,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         pause_reason: Why, for people.
         held_at: Since when scheduled runs ask for nothing; None where they may.
         held_by: Why: a word of `crawler.answer.STOPS`.
+        canary: A song that is there: the first that any run on this store found.
     """
 
     stop_id: str | None = None
@@ -44,6 +45,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     pause_reason: str = ""
     held_at: datetime | None = None
     held_by: str = ""
+    canary: int | None = None
 
 
 def read_control(store: Store, *, timeout: float) -> Control:
@@ -115,6 +117,17 @@ def order_hold(store: Store, reason: str, *, now: datetime, timeout: float = 10.
         return msgspec.structs.replace(control, held_at=now, held_by=reason)
 
     return _change(store, add_hold, timeout)
+
+
+def publish_canary(store: Store, song_num: int, *, timeout: float = 10.0) -> Control:
+    """Name a song that is there for runs that know of none; one that is named stays."""
+
+    def add_canary(control: Control) -> Control:
+        if control.canary is not None:
+            return control
+        return msgspec.structs.replace(control, canary=song_num)
+
+    return _change(store, add_canary, timeout)
 
 
 def standing_stop(
