@@ -115,6 +115,7 @@ class Plan:
         connections: Requests under way at once, each run.
         latency: The network's, seconds at most.
         site_faults: Asked in order; the first that answers counts.
+        site_headers: What answers carry beside what the faults say.
         store_faults: Likewise for the store.
         kills: When the runs of the first round are killed, seconds from 0 on.
         runs: How many runs are under way at once in the first round.
@@ -133,6 +134,7 @@ class Plan:
     connections: int = 16
     latency: float = 0.1
     site_faults: list[SiteFault] = field(default_factory=list)
+    site_headers: list[Callable[[Request], dict[str, str]]] = field(default_factory=list)
     store_faults: list[StoreFault] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
     runs: int = 1
@@ -332,19 +334,22 @@ class Site:
         at = self._world.now + there - START
         request = Request(num, at, self._asked[num], attempt.is_canary, run)
         self._asked[num] += 1
+        carried: dict[str, str] = {}
         served = next((s for fault in plan.site_faults if (s := fault(request))), None)
         if served is None and num in plan.dead:
             served = Served(500)
+        for headers_of in plan.site_headers:
+            carried |= headers_of(request)
         if served is None and num in plan.songs:
             self.served.add(num)
-            headers = {} if attempt.is_canary else None
+            headers = carried if attempt.is_canary or carried else None
             return Reply(attempt, True, {"n": num}, 200, headers=headers), there + back, False
         served = served or Served(404)
         reply = Reply(
             attempt,
             status=served.status,
             error=served.error,
-            headers=served.headers or {},
+            headers=carried | (served.headers or {}),
             is_reused=served.is_reused,
         )
         if served.status == 200 and served.error is None:

@@ -8,7 +8,11 @@ a hand in it, or one says that it need not: `plan.is_harsh`. What a generator ma
 good) it must say: `plan.dead`.
 """
 
+from datetime import timedelta
+from email.utils import format_datetime
+
 from tests.simulate import HORIZON, Generator, Plan, Request, Served
+from tests.simulation import NOON
 
 
 def spell_of_404s(plan: Plan) -> None:
@@ -129,6 +133,74 @@ def short_budget(plan: Plan) -> None:
     plan.budget = plan.chance.uniform(0.3, 1.0) * plan.seconds + 5.0
 
 
+def quota(plan: Plan) -> None:
+    """D3b: so many requests in a window, more are 429; announced in one way or another, or not."""
+    most, window = plan.chance.choice([(60, 60.0), (20, 10.0), (10, 1.0)])
+    way = plan.chance.choice(["reset", "epoch", "ietf", "silent"])
+    plan.is_harsh = True
+    used: dict[int, int] = {}
+
+    def answer(request: Request) -> Served | None:
+        begun = int(request.at // window)
+        used[begun] = used.get(begun, 0) + 1
+        return Served(429) if used[begun] > most and request.at < HORIZON else None
+
+    def headers(request: Request) -> dict[str, str]:
+        begun = int(request.at // window)
+        left = max(0, most - used.get(begun, 0))
+        reset = (begun + 1) * window - request.at
+        if way == "silent" or request.at >= HORIZON:
+            return {}
+        if way == "ietf":
+            return {
+                "ratelimit": f'"q";r={left};t={int(reset) + 1}',
+                "ratelimit-policy": f'"q";q={most};w={window:.0f}',
+            }
+        date = {"date": format_datetime(NOON + timedelta(seconds=request.at), usegmt=True)}
+        told = int(reset) + 1 if way == "reset" else int(NOON.timestamp() + (begun + 1) * window)
+        return date | {
+            "x-ratelimit-limit": str(most),
+            "x-ratelimit-remaining": str(left),
+            "x-ratelimit-reset": str(told),
+        }
+
+    plan.site_faults.append(answer)
+    plan.site_headers.append(headers)
+
+
+def challenge(plan: Plan) -> None:
+    """C7b: a page that wants to see a browser, for a while."""
+    begin = plan.moment()
+    seconds = plan.chance.choice([3.0, 120.0, HORIZON])
+    plan.is_harsh = seconds > 120.0
+    status = plan.chance.choice([403, 503])
+
+    def answer(request: Request) -> Served | None:
+        is_shut = begin <= request.at < min(begin + seconds, HORIZON)
+        return Served(status, headers={"cf-mitigated": "challenge"}) if is_shut else None
+
+    plan.site_faults.append(answer)
+
+
+def put_off(plan: Plan) -> None:
+    """D7b: one number always answers 429."""
+    num = plan.chance.randrange(plan.start, plan.stop)
+    plan.dead.add(num)
+    plan.site_faults.append(lambda request: Served(429) if request.num == num else None)
+
+
+def moved(plan: Plan) -> None:
+    """B7: some numbers point elsewhere: a slash, a login; they fail, and are well afterwards."""
+    nums = {num for num in plan.songs if plan.chance.random() < 0.05}
+    plan.is_harsh = True
+
+    def answer(request: Request) -> Served | None:
+        is_sent_on = request.num in nums and request.at < HORIZON
+        return Served(301, headers={"location": "/login"}) if is_sent_on else None
+
+    plan.site_faults.append(answer)
+
+
 GENERATORS: list[Generator] = [
     spell_of_404s,
     lies_from_the_first_request_on,
@@ -141,4 +213,8 @@ GENERATORS: list[Generator] = [
     clocks_apart,
     store_away,
     short_budget,
+    quota,
+    challenge,
+    put_off,
+    moved,
 ]

