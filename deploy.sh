@@ -100,7 +100,7 @@ find_address() {
 check_identity() {
   [ -z "$DEPLOYER" ] || cloud iam service-accounts add-iam-policy-binding "$INVOKER" \
     --member="$DEPLOYER" --role=roles/iam.serviceAccountOpenIdTokenCreator --format=none
-  step identity "$ADDRESS" "$INVOKER"
+  step identity "$ADDRESS" "$INVOKER" --deployer="$DEPLOYER"
 }
 
 make_bucket() {
@@ -202,7 +202,8 @@ deploy_version() {
 
 # Asks a version for songs that it must fetch afresh, and judges its answer.
 try_version() {
-  step try "$1" "$URL" "$INVOKER" "$FIRST_SONG" "$TRIAL_STOP" "$TRIAL_SECONDS" "${@:2}"
+  step try "$1" "$URL" "$INVOKER" "$FIRST_SONG" "$TRIAL_STOP" "$TRIAL_SECONDS" \
+    --deployer="$DEPLOYER" "${@:2}"
 }
 
 # The revision that serves now keeps the tag `previous`, so that --rollback knows it.

@@ -39,7 +39,9 @@ SERVED = f"http://served.{DOMAIN}"
 TRIAL = f"http://trial---served.{DOMAIN}"
 """Where the service answers, and its version on trial."""
 
-READING = re.compile(r"GET |.*(:getIamPolicy|entries:list|/token|/sts|:generateIdToken|served/)")
+READING = re.compile(
+    r"GET |.*(:getIamPolicy|entries:list|/token|/sts|/introspect|:generateIdToken|served/)"
+)
 """Requests that change nothing, though some of them are POST."""
 
 STATEFUL = re.compile(r"run (?:deploy|services (?:update|delete))|storage rm|meta ")
@@ -67,10 +69,9 @@ class WrongStateError(Exception):
 
 
 class Tape(NamedTuple):
-    """A gcloud command that was run before: its requests with the statuses of the answers, its end."""
+    """A gcloud command that was run before: its requests with the statuses answered, its output."""
 
     requests: list[tuple[Request, int]]
-    code: int
     output: str
 
 
@@ -84,12 +85,14 @@ class RecordingGcp:
         objects: Objects in buckets, by `bucket/name`.
         trial: What a new version answers when it is asked for songs.
         tried: Requests that the new version got: their path, `Authorization` and body.
+        deployer: Who deploys: a sign-in is played only for whom it was run.
         clock: The time that waiting steps go by, in seconds.
         ran: gcloud commands that were run, not played.
         waits: How long steps waited, in order.
     """
 
     tapes: ClassVar[dict[tuple[str, ...], Tape]] = {}
+    stateful: ClassVar[re.Pattern[str]] = STATEFUL
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -99,6 +102,7 @@ class RecordingGcp:
         self.tried: list[tuple[str, str, Json]] = []
         self.regions = ["us-central1", "us-east1", "europe-west1"]
         self.trial: Json = {"found": 9, "missing": 1, "requests": 10, "stopped_by": "done"}
+        self.deployer = "override"
         self.clock, self.waits, self.ran = 0.0, list[float](), list[str]()
         self._lock = threading.RLock()
         self._ticks, self._mark = 0, 0
@@ -108,7 +112,7 @@ class RecordingGcp:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(
@@ -205,22 +209,23 @@ class RecordingGcp:
                 self.clock += body["seconds"]
                 return self.clock
             arguments = tuple(body["arguments"])
+            key = (self.deployer, *arguments) if arguments[0] == "auth" else arguments
             if what == "play":
-                tape = self.tapes.get(arguments)
+                tape = self.tapes.get(key)
                 return None if tape is None else self._play(arguments, tape)
             if what == "begin":
                 self.ran.append(" ".join(arguments))
                 self._mark = len(self.requests)
-            if what == "end" and not STATEFUL.match(" ".join(arguments)):
+            if what == "end" and not self.stateful.match(" ".join(arguments)):
                 made = zip(self.requests[self._mark :], self._statuses[self._mark :], strict=True)
-                tape = Tape(list(made), body["code"], body["output"])
-                if body["code"] == 0:
-                    self.tapes.setdefault(arguments, tape)
+                tape = Tape(list(made), body["output"])
+                if body["code"] == 0 or (tape.requests[-1:] and tape.requests[-1][1] == 404):
+                    self.tapes.setdefault(key, tape)
             return None
 
     def _play(self, arguments: Sequence[str], tape: Tape) -> tuple[int, str, str, list[Any]]:
         """Send the requests of a command again, until one is refused that was not."""
-        exchanges, found = [], Json()
+        exchanges, found, answered = [], Json(), 200
         for request, status in tape.requests:
             if request.path.endswith("/token"):
                 continue
@@ -232,7 +237,9 @@ class RecordingGcp:
             if answered >= 400 > status:
                 return 1, "", f"ERROR: {text}", exchanges
             found = body if isinstance(body, dict) else {}
-        return tape.code, _printed(arguments, found, tape.output), "", exchanges
+        if answered >= 400:
+            return 1, "", "ERROR: as before", exchanges
+        return 0, _printed(arguments, found, tape.output), "", exchanges
 
     # What the routes share.
 
@@ -369,6 +376,10 @@ def _service_account_key(token_uri: str) -> Json:
 
 # The routes: `METHOD host/path`, and what answers. Groups of the pattern come as arguments.
 
+
+POOL = "iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p"
+FEDERATED = f"principal://{POOL}/subject/ci"
+"""Somebody of another provider, as Google knows them."""
 
 PERSON = "32555940559.apps.googleusercontent.com"
 """The audience of a person's identity token: gcloud's own client, which every service takes."""
@@ -733,6 +744,7 @@ def _routes() -> Iterator[tuple[str, Callable[..., Any]]]:
     knative = r"[\w-]+-run/apis/serving\.knative\.dev/v1"
     yield r"POST [\w.]*/token", _token
     yield r"POST [\w.]*/sts", _exchange
+    yield r"POST [\w.]*/introspect", lambda *_: {"active": True, "username": FEDERATED}
     yield r"POST iamcredentials/v1/projects/-/serviceAccounts/([^/:]+):(\w+)", _impersonate
     yield (
         r"GET (?:run|cloudbuild|cloudscheduler|cloudtasks)/v\d/(projects/[^/]+)/locations",

@@ -18,30 +18,24 @@ import pytest
 from crawler.deployment.deployment import example_lines
 from crawler.deployment.monitoring import render, windows_of
 from crawler.store.control import decode_control
+from tests.deploying import (
+    BUILDER,
+    CONTROL,
+    INVOKER,
+    JOB,
+    PLACE,
+    QUEUE,
+    ROOT,
+    RUNTIME,
+    SERVICE,
+    SETTINGS,
+    TOKEN,
+    Cloud,
+    clone,
+)
+from tests.discovery import problems
 from tests.recording_gcp import RecordingGcp, Request, gcloud_is_here
 from tests.warm_gcloud import warm_gcloud, warm_steps
-
-ROOT = Path(__file__).parent.parent
-TOKEN = "tok-marked-0815"
-SETTINGS = {
-    "PROJECT_ID": "my-project",
-    "REGION": "us-central1",
-    "BUCKET": "my-songs",
-    "CONTACT": "me@example.org",
-    "RATE": "20",
-    "QUEUE": "shards",
-    "LAST_SONG": "1000000",
-}
-KEPT = r"(HOME|LANG|TMPDIR)$|SSL_CERT|PIP_|UV_"
-"""Variables that a deployment of the tests is left: what its installers need, no gcloud's."""
-RUNTIME, BUILDER, INVOKER = (
-    f"serviceAccount:song-crawler-{what}@my-project.iam.gserviceaccount.com"
-    for what in ("run", "build", "call")
-)
-PLACE = "projects/my-project/locations/us-central1"
-SERVICE = "run/namespaces/my-project/services/song-crawler"
-JOB = f"cloudscheduler/{PLACE}/jobs/song-crawler-next"
-CONTROL = "my-songs/genius/control.json"
 
 pytestmark = [
     pytest.mark.timeout(600),  # a deployment is fifty commands, and each takes its time
@@ -53,67 +47,19 @@ needs_gcloud = pytest.mark.skipif(
 )
 
 
-class Cloud:
-    """A clone of the project, a gcloud and a recording server: what `deploy.sh` runs with."""
-
-    def __init__(self, gcp: RecordingGcp, tree: Path, gcloud: Path, folder: Path) -> None:
-        self.gcp, self.tree, self.gcloud, self.folder = gcp, tree, gcloud, folder
-
-    def deploy(
-        self, *options: str, stdin: str = TOKEN + "\n", expect: int = 0, **settings: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `deploy.sh` and check how it ends."""
-        kept = {k: v for k, v in os.environ.items() if re.match(KEPT, k)}
-        path = f"{self.gcloud}{os.pathsep}{os.environ['PATH']}"
-        environ = kept | {"PATH": path, "PYTHON": str(self.gcloud / "python")} | SETTINGS
-        environ |= self.gcp.environment(self.folder) | settings
-        done = subprocess.run(
-            [self.tree / "deploy.sh", *options],
-            env=environ,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == expect, done.stderr
-        return done
-
-    def traffic(self) -> dict[str, str]:
-        """Say which revision has the traffic, and which one each tag."""
-        targets = self.gcp.resources[SERVICE]["status"]["traffic"]
-        return {t.get("tag") or str(t["percent"]): t["revisionName"] for t in targets}
-
-    def variables(self, name: str = SERVICE) -> dict[str, object]:
-        """Read the environment of the newest version."""
-        spec = self.gcp.resources[name]["spec"]
-        spec = spec.get("template", {}).get("spec", spec)
-        variables = spec["containers"][0]["env"]
-        return {v["name"]: v.get("value") or v["valueFrom"]["secretKeyRef"] for v in variables}
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A `python` for steps that starts at once."""
+    with warm_steps(tmp_path_factory.mktemp("steps")) as python:
+        yield python
 
 
 @pytest.fixture(scope="module")
-def gcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a gcloud and a `python` for steps that start at once."""
-    folder = tmp_path_factory.mktemp("gcloud") / "bin"
-    with warm_gcloud(folder), warm_steps(folder):
+def gcloud(steps: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a gcloud that starts at once, and that `python`."""
+    with warm_gcloud(tmp_path_factory.mktemp("gcloud") / "bin") as folder:
+        (folder / "python").symlink_to(steps)
         yield folder
-
-
-def clone(folder: Path) -> Path:
-    """Copy what is in the repository, and what lies about in a used clone."""
-    for name in ("main.py", "requirements.txt", "deploy.sh", ".gcloudignore", "README.md"):
-        shutil.copy(ROOT / name, folder / name)
-    for name in ("crawler", "deploy"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (
-        "crawler.env",
-        "data/demo/songs/0.gz",
-        "tests/test_x.py",
-        "crawler/__pycache__/x.pyc",
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("not to be uploaded")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +68,18 @@ def deployed(gcloud: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     tree, folder = clone(tmp_path_factory.mktemp("tree")), tmp_path_factory.mktemp("config")
     with RecordingGcp() as gcp:
         cloud = Cloud(gcp, tree, gcloud, folder)
-        cloud.output = cloud.deploy()  # type: ignore[attr-defined]
+        cloud.output = cloud.deploy()
         yield cloud
 
 
 @contextlib.contextmanager
 def copy_of(cloud: Cloud, folder: Path) -> Iterator[Cloud]:
-    """Make a clone and a server at which the same stands."""
+    """Make a clone and a server at which the same stands; whatever is asked of it Google must know."""
     tree = folder / "tree"
     shutil.copytree(cloud.tree, tree, ignore=shutil.ignore_patterns("build"))
     with cloud.gcp.copy() as gcp:
         yield Cloud(gcp, tree, cloud.gcloud, folder / "config")
+        assert {text for request in gcp.requests for text in problems(request)} == set()
 
 
 @pytest.fixture
@@ -160,6 +107,14 @@ def position(requests: Sequence[Request], pattern: str, text: str = "") -> int:
 
 
 @needs_gcloud
+def test_google_knows_every_request(deployed, updated):
+    """Those of a first deployment and of a changed one; all other tests look at theirs, too."""
+    for cloud in (deployed, updated):
+        assert len(cloud.gcp.requests) > 30
+        assert {text for request in cloud.gcp.requests for text in problems(request)} == set()
+
+
+@needs_gcloud
 def test_the_service_is_private(deployed):
     """Nobody but the invoker may call the function; the bucket is closed to the public."""
     path = f"run/{PLACE}/services/song-crawler"
@@ -184,7 +139,7 @@ def test_each_account_has_the_least_roles(deployed):
         "secretmanager/projects/my-project/secrets/genius-token": {
             "roles/secretmanager.secretAccessor": [RUNTIME]
         },
-        f"cloudtasks/{PLACE}/queues/shards": {"roles/cloudtasks.enqueuer": [RUNTIME]},
+        QUEUE: {"roles/cloudtasks.enqueuer": [RUNTIME]},
         f"iam/projects/my-project/serviceAccounts/{invoker}": {
             "roles/iam.serviceAccountUser": [RUNTIME]
         },
@@ -252,7 +207,7 @@ def test_the_schedule_says_next_as_the_invoker(deployed):
 @needs_gcloud
 def test_the_queue_lets_through_as_many_as_there_are_instances(deployed):
     """Its concurrency is the number of instances, so that the rate is never exceeded."""
-    queue = deployed.gcp.resources[f"cloudtasks/{PLACE}/queues/shards"]
+    queue = deployed.gcp.resources[QUEUE]
     assert queue["rateLimits"]["maxConcurrentDispatches"] == 1
     assert queue["retryConfig"]["maxAttempts"] == 20
 
@@ -358,17 +313,16 @@ def test_a_version_that_fails_its_trial_gets_no_traffic(cloud):
 def test_a_schedule_that_somebody_stopped_stays_stopped(cloud):
     """Stop pauses schedule and queue and orders running crawls to end; a deployment respects it."""
     cloud.deploy("--stop")
-    queue = f"cloudtasks/{PLACE}/queues/shards"
     assert cloud.gcp.resources[JOB]["state"] == "PAUSED"
-    assert cloud.gcp.resources[queue]["state"] == "PAUSED"
+    assert cloud.gcp.resources[QUEUE]["state"] == "PAUSED"
     assert decode_control(cloud.gcp.objects[CONTROL]).stop_id is not None
     cloud.deploy(RATE="30")
     assert cloud.gcp.resources[JOB]["state"] == "PAUSED"
-    assert cloud.gcp.resources[queue]["state"] == "PAUSED"
+    assert cloud.gcp.resources[QUEUE]["state"] == "PAUSED"
     assert decode_control(cloud.gcp.objects[CONTROL]).stop_ordered_at is not None
     cloud.deploy("--resume")
     assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
-    assert cloud.gcp.resources[queue]["state"] == "RUNNING"
+    assert cloud.gcp.resources[QUEUE]["state"] == "RUNNING"
     assert decode_control(cloud.gcp.objects[CONTROL]).stop_ordered_at is None
 
 
@@ -387,7 +341,7 @@ def test_a_stop_is_ordered_whatever_else_fails(cloud):
 @needs_gcloud
 def test_what_waits_in_the_queue_outlives_a_deployment(updated):
     """The queue rests while the crawls are told to stop; afterwards the stop is lifted."""
-    assert updated.gcp.resources[f"cloudtasks/{PLACE}/queues/shards"]["state"] == "RUNNING"
+    assert updated.gcp.resources[QUEUE]["state"] == "RUNNING"
     control = decode_control(updated.gcp.objects[CONTROL])
     assert control.stop_id is not None
     assert control.stop_ordered_at is None
@@ -452,9 +406,9 @@ def test_delete_takes_everything_but_the_songs(cloud):
         "storage/b/my-songs",
         "storage/b/run-sources-my-project-us-central1",
         f"artifactregistry/{PLACE}/repositories/cloud-run-source-deploy",
-        f"cloudtasks/{PLACE}/queues/shards",
+        QUEUE,
     }
-    assert cloud.gcp.resources[f"cloudtasks/{PLACE}/queues/shards"]["state"] == "PAUSED"
+    assert cloud.gcp.resources[QUEUE]["state"] == "PAUSED"
     assert cloud.gcp.policies["cloudresourcemanager/projects/my-project"] == {}
     for word in ("gs://my-songs", "queue shards", "cloud-run-source-deploy", "run-sources-"):
         assert word in done.stderr
@@ -536,9 +490,11 @@ def test_a_token_file_that_is_gone_is_not_missed_where_the_token_is_kept(cloud):
     assert "left alone" in cloud.deploy(TOKEN_FILE="gone").stderr
 
 
-def dry_run(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def dry_run(
+    tree: Path, python: Path, *options: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Print the commands, with no gcloud on the path."""
-    environ = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "HOME": "/nonexistent"}
+    environ = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "HOME": "/nonexistent"}
     (tree / "bin").mkdir(exist_ok=True)
     gcloud = tree / "bin" / "gcloud"
     gcloud.write_text("#!/bin/sh\necho called >&2\nexit 99\n")
@@ -546,7 +502,7 @@ def dry_run(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environ["PATH"] = f"{tree / 'bin'}:{environ['PATH']}"
     done = subprocess.run(
         [tree / "deploy.sh", "--dry-run", *options],
-        env=environ | SETTINGS,
+        env=environ | SETTINGS | settings,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -557,6 +513,7 @@ def dry_run(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+KEY = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
 COMMANDS = ("--status", "--stop", "--resume", "--rotate-token", "--rollback", "--delete")
 
 
@@ -580,30 +537,32 @@ def test_a_machine_without_gcloud_is_told_so(tmp_path, option):
     assert (done.returncode, missing in done.stderr) == (not is_dry, not is_dry)
 
 
-@pytest.fixture
-def commands(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def commands(steps: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Every command of every dry run."""
-    tree = clone(tmp_path)
+    tree = clone(tmp_path_factory.mktemp("dry"))
     runs = [(), ("--again",), *((command,) for command in COMMANDS), ("--delete", "--with-data")]
-    return sorted(
-        {line for options in runs for line in dry_run(tree, *options).stdout.splitlines()}
-    )
+    printed = [dry_run(tree, steps, *options).stdout.splitlines() for options in runs]
+    every = {"SECRET_REPLICATION": "region", "NETWORK": "n", "SUBNET": "s", "KMS_KEY": KEY}
+    printed.append(dry_run(tree, steps, **every, DEPLOYER=RUNTIME).stdout.splitlines())
+    return sorted({line for lines in printed for line in lines})
 
 
-def test_a_dry_run_prints_every_command_and_runs_none(commands):
+def test_a_dry_run_prints_every_command_and_runs_none(commands, steps):
     """Each line is a gcloud command for the one project, and gcloud itself was never called."""
-    steps = [line for line in commands if not line.startswith("gcloud ")]
-    assert all(line.startswith(f"{sys.executable} -m crawler deployment ") for line in steps)
-    assert all("--project=my-project" in line for line in commands if line not in steps)
-    assert len(commands) - len(steps) > 40
+    asked = [line for line in commands if not line.startswith("gcloud ")]
+    assert all(line.startswith(f"{steps} -m crawler deployment ") for line in asked)
+    assert all("--project=my-project" in line for line in commands if line not in asked)
+    assert len(commands) - len(asked) > 40
 
 
-@pytest.mark.parametrize("options", [(), ("--again",), ("--stop",), ("--delete",)])
-def test_a_dry_run_says_that_it_was_one(tmp_path, options):
+@pytest.mark.parametrize("options", [(), ("--again",), ("--stop",), ("--rollback",), ("--delete",)])
+def test_a_dry_run_says_that_it_was_one(steps, tmp_path, options):
     """Its last words are that nothing was run; nobody reads "Done" for what was not done."""
-    told = dry_run(clone(tmp_path), *options).stderr
+    told = dry_run(clone(tmp_path), steps, *options).stderr
     assert told.splitlines()[-1] == "A dry run: the commands were printed, and none was run."
-    assert "Done" not in told
+    for claim in ("Done", "remains", "serves again", "end within"):
+        assert claim not in told
 
 
 @needs_gcloud
@@ -675,10 +634,11 @@ def test_the_example_is_written_from_the_code():
     assert (ROOT / "deploy.env.example").read_text() == "\n".join(example_lines()) + "\n"
 
 
-def test_an_unknown_option_is_refused():
-    """Usage goes to stderr, and the exit code is 2."""
+@pytest.mark.parametrize("options", [["--destroy"], ["--stop", "--delete"]], ids="-".join)
+def test_wrong_usage_is_refused(options):
+    """An unknown option, and two commands at once: usage goes to stderr, and the exit code is 2."""
     done = subprocess.run(
-        [ROOT / "deploy.sh", "--destroy"], capture_output=True, text=True, check=False
+        [ROOT / "deploy.sh", *options], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "--rollback" in done.stderr

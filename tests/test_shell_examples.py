@@ -23,11 +23,11 @@ import pytest
 from crawler.demo.site import DemoSite
 from crawler.store.folder import FolderStore
 from crawler.store.opening import open_store
+from tests.deploying import clone
 from tests.function_process import FunctionProcess
 from tests.recording_gcp import RecordingGcp, gcloud_is_here
 from tests.storage_server import StorageServer
 from tests.stores import every_outcome, fill
-from tests.test_deploy import clone
 from tests.test_example import EXAMPLE, LAST, Pages, outcome_of
 from tests.warm_gcloud import warm_gcloud
 

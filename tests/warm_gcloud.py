@@ -9,6 +9,7 @@ import, the warm process imports before it forks again. A script called `python`
 The server for gcloud runs under gcloud's Python, not ours: `python warm_gcloud.py SOCKET SDK`.
 """
 
+import ast
 import contextlib
 import importlib
 import json
@@ -23,15 +24,18 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-CLIENT = """#!{python} -SE
-import json, os, socket, sys
-with socket.socket(socket.AF_UNIX) as server:
-    server.connect({path!r})
-    call = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
-    socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
-    server.sendall(call)
-    sys.exit(int(server.recv(8) or b"1"))
+CLIENT = """#!{python} -SEI
+import _socket, os, sys
+server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+server.connect({path!r})
+call = repr([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
+files = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
+rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)
+server.sendmsg([len(call).to_bytes(4, "big")], [rights])
+server.sendall(call)
+os._exit(int(server.recv(8) or b"1"))
 """
+"""It imports next to nothing: a deployment calls it fifty times."""
 
 
 @contextlib.contextmanager
@@ -97,7 +101,7 @@ def serve(path: str, sdk: str) -> None:
         while True:
             connection, _ = listener.accept()
             head, files, _, _ = socket.recv_fds(connection, 4, 3)
-            call = json.loads(_read(connection, int.from_bytes(head, "big")))
+            call = ast.literal_eval(_read(connection, int.from_bytes(head, "big")).decode())
             _import(news)
             reading, writing = os.pipe()
             child = os.fork()

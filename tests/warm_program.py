@@ -6,12 +6,12 @@ on instead. A gcloud command that this server has seen before is played by it; o
 
 import argparse
 import functools
+import http.client
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import requests
 
 import crawler.deployment.deployment
 import crawler.deployment.monitoring
@@ -26,9 +26,7 @@ from crawler.errors import CrawlerError, SettingsError
 def main() -> None:
     """Run one step; the arguments are those of `python -m crawler deployment …`."""
     assert sys.argv[1:4] == ["-m", "crawler", "deployment"], sys.argv
-    parser = argparse.ArgumentParser()
-    add_deployment(parser.add_subparsers(), functools.partial(open_cloud, os.environ))
-    args = parser.parse_args(sys.argv[3:])
+    args = PARSER.parse_args(sys.argv[3:])
     try:
         code = args.run(args)
     except CrawlerError as error:
@@ -42,11 +40,11 @@ def open_cloud(environ: Mapping[str, str], project: str) -> Cloud:
     recorder = environ.get("RECORDER")
     if recorder is None:
         return Cloud(environ, project)
-    harness = requests.Session()
-    harness.trust_env = False
+    harness = http.client.HTTPConnection(recorder.removeprefix("http://"), timeout=300)
 
     def ask(what: str, **body: Any) -> Any:
-        return harness.post(f"{recorder}/harness/{what}", json=body, timeout=300).json()
+        harness.request("POST", f"/harness/{what}", json.dumps(body))
+        return json.loads(harness.getresponse().read())
 
     def run(arguments: Sequence[str], environ: Mapping[str, str]) -> Done:
         words = list(arguments)
@@ -66,3 +64,9 @@ def open_cloud(environ: Mapping[str, str], project: str) -> Cloud:
         sleep=lambda seconds: ask("clock", seconds=seconds),
         run=run,
     )
+
+
+PARSER = argparse.ArgumentParser()
+"""Made once, before the forks."""
+
+add_deployment(PARSER.add_subparsers(), functools.partial(open_cloud, os.environ))

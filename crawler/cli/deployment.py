@@ -50,6 +50,10 @@ def add_deployment(
         step.set_defaults(run=run)
         return step
 
+    def add_caller(step: argparse.ArgumentParser) -> None:
+        step.add_argument("invoker")
+        step.add_argument("--deployer", default="")
+
     step = add(
         "settings", print_settings, "purpose", about="check deploy.env, print it for a shell"
     )
@@ -68,11 +72,12 @@ def add_deployment(
     step.add_argument("--queue", default="")
     step = add("token", keep_token, "what", "project", "secret", about="take, read or keep a token")
     step.add_argument("--file", default="")
-    add("identity", check_identity, "audience", "invoker", about="check that the trial can be made")
+    add_caller(add("identity", check_identity, "audience", about="check that a trial can be made"))
     add("service", read_service, about="read a service's description from stdin")
     add("pinned", read_revision, "variable", about="print the version of the token of a revision")
     add("usable", check_version, "project", "secret", "version", about="check a token's version")
-    step = add("try", run_trial, "url", "audience", "invoker", about="try a new version")
+    step = add("try", run_trial, "url", "audience", about="try a new version")
+    add_caller(step)
     for number in ("start", "stop", "seconds"):
         step.add_argument(number, type=int)
     step.add_argument("--kept", action="store_true", help="an older version serves on")
@@ -184,7 +189,7 @@ def check_identity(args: argparse.Namespace) -> int:
     """Mint a token for the trial, before anything is built that could not be tried."""
     from crawler.deployment.service import identity_token
 
-    identity_token(args.open_cloud(""), args.audience, args.invoker)
+    identity_token(args.open_cloud(""), args.audience, args.invoker, args.deployer)
     return 0
 
 
@@ -223,7 +228,7 @@ def run_trial(args: argparse.Namespace) -> int:
     try_version(
         cloud,
         args.url,
-        token=identity_token(cloud, args.audience, args.invoker),
+        token=identity_token(cloud, args.audience, args.invoker, args.deployer),
         songs=range(args.start, args.stop),
         seconds=args.seconds,
         is_kept=args.kept,

@@ -8,7 +8,7 @@ told by the HTTP status of the call that failed, which gcloud gives with `log_ht
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import requests
 
@@ -31,10 +31,25 @@ TRANSIENT = frozenset({0, 408, 429, 500, 502, 503, 504})
 T = TypeVar("T")
 
 
+Paragraph = Literal[
+    "Google refuses whoever deploys",
+    "Google refuses a value",
+    "Google does not come round",
+    "The bucket is taken",
+    "The secret cannot be made",
+    "The region lacks a service",
+    "No identity token can be had",
+    "The trial of a new version failed",
+    "There is no version to go back to",
+    "Your own function cannot be used",
+]
+"""The paragraphs of `RUNBOOK.md` on how a deployment can end; `deploy.sh` itself names some more."""
+
+
 class DeploymentError(CrawlerError):
     """The deployment ends: what is wrong, what to do, and the paragraph of `RUNBOOK.md` on it."""
 
-    def __init__(self, message: str, paragraph: str) -> None:
+    def __init__(self, message: str, paragraph: Paragraph) -> None:
         super().__init__(f'{message}\nSee RUNBOOK.md, "{paragraph}".')
 
 
@@ -78,7 +93,7 @@ def passing(refusal: Refusal) -> str | None:
         return _CONDITIONS.get(refusal.code)
     if status in TRANSIENT:
         return "Google, which answers " + (str(status) if status else "nothing")
-    if status == 409 and refusal.code != "ALREADY_EXISTS":
+    if status == 409 and refusal.code != "ALREADY_EXISTS" and not _is_bucket(refusal.call):
         return "an operation that is under way"
     if status == 403 and "SERVICE_DISABLED" in refusal.reasons:
         return "an API that was enabled a moment ago"
@@ -90,23 +105,31 @@ def passing(refusal: Refusal) -> str | None:
     return None
 
 
-def _advice(refusal: Refusal, waited_for: str | None) -> tuple[str, str]:
+def _is_bucket(call: str) -> bool:
+    """Whether a call looks for a bucket or makes one, whose name may be somebody else's."""
+    return re.fullmatch(r"GET .*/b/[^/]+|POST .*/b", call) is not None
+
+
+def _advice(refusal: Refusal, waited_for: str | None) -> tuple[str, Paragraph]:
     """Return what is to be done, with the command that goes on, and the runbook's paragraph."""
     again = "then run the same command again: what is made already stays."
     call, status = refusal.call, refusal.status
-    if status in (401, 403):
-        who = "whoever deploys (gcloud auth list) may not do this: have the right granted"
-        return f"{who}, {again}", "Google refuses whoever deploys"
     if waited_for is not None:
-        return "Run the same command again: it goes on from here.", "Waited in vain"
-    if re.fullmatch(r"POST .*/secrets", call):
-        hint = "If an organisation's policy bars what is kept in every region: SECRET_REPLICATION=region"
-        return f"{hint} in deploy.env, {again}", "The secret cannot be made"
-    if re.fullmatch(r"POST .*/b", call) and status == 409:
-        return (
-            f"Another project owns that bucket: set another BUCKET, {again}",
-            "The bucket is taken",
+        hint = "Run the same command again: it goes on from here."
+        return hint, "Google does not come round"
+    if _is_bucket(call) and status in (403, 409):
+        hint = f"The bucket may be another project's: set another BUCKET, {again}"
+        return hint, "The bucket is taken"
+    if status in (401, 403):
+        hint = (
+            f"Whoever deploys (gcloud auth list) may not do this: have the right granted, {again}"
         )
+        return hint, "Google refuses whoever deploys"
+    if re.fullmatch(r"POST .*/secrets", call):
+        hint = (
+            "Where an organisation bars keeping it in every region, set SECRET_REPLICATION=region"
+        )
+        return f"{hint} in deploy.env, {again}", "The secret cannot be made"
     if re.fullmatch(r"(POST|PUT) .*/services(/[^/]+)?", call):
         hint = "If it is about instances: a new project may have 10 of a size; lower MAX_INSTANCES"
         return f"{hint} or ask for more, {again}", "Google refuses a value"
@@ -137,7 +160,7 @@ class Cloud:
         self._environ, self._clock, self._sleep = dict(environ), clock, sleep
         self._run = run or run_gcloud
         self.waits = True  # False: only for what says nothing about the call
-        self._session = requests.Session()
+        self.session = requests.Session()
         self._is_signed = False
 
     def persist(self, what: str, attempt: Callable[[], T]) -> T:
@@ -223,13 +246,13 @@ class Cloud:
     ) -> Any:
         if not self._is_signed:
             token = self.gcloud("auth", "print-access-token").strip()
-            self._session.headers["Authorization"] = f"Bearer {token}"
+            self.session.headers["Authorization"] = f"Bearer {token}"
             if self.project:
-                self._session.headers["X-Goog-User-Project"] = self.project
+                self.session.headers["X-Goog-User-Project"] = self.project
             self._is_signed = True
         url = f"{self._endpoint(api)}{path}"
         try:
-            reply = self._session.request(
+            reply = self.session.request(
                 method, url, params=params, json=body, data=data, timeout=REQUEST_SECONDS
             )
         except requests.RequestException as error:

@@ -118,7 +118,7 @@ class HttpLog:
         if self.error:
             self.error += f"\n{line}"
             return False
-        return True
+        return line != "-" * 22
 
     def _take(self, line: str) -> None:
         word, _, rest = line.partition(": ")

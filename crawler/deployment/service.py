@@ -10,6 +10,9 @@ import requests
 from crawler.deployment.cloud import TRANSIENT, Cloud, CloudError, DeploymentError
 from crawler.deployment.gcloud import Refusal, tell
 
+BORROWER = "roles/iam.serviceAccountOpenIdTokenCreator"
+"""With this role on an account one may mint tokens that say to be it, and nothing else."""
+
 PLACES = {
     "Cloud Run": ("run", "v1"),
     "Cloud Build": ("cloudbuild", "v2"),
@@ -100,36 +103,42 @@ def check_region(cloud: Cloud, region: str, *, with_queue: bool) -> None:
         raise DeploymentError(message, "The region lacks a service")
 
 
-def identity_token(cloud: Cloud, audience: str, invoker: str) -> str:
+def identity_token(cloud: Cloud, audience: str, invoker: str, deployer: str = "") -> str:
     """Mint a token with which whoever deploys may call the function.
 
     Which way fits depends on who that is, so each is tried: a service account names the service it
     is for (a key, an override of the credentials' file and a machine's own account alike); a person
     does not and need not; workload identity federation can only borrow the caller's account.
 
+    Args:
+        cloud: Google.
+        audience: The function's address.
+        invoker: The account that calls it otherwise.
+        deployer: Who was let borrow that account, a moment ago; empty: nobody was.
+
     Raises:
         DeploymentError: No way fits; says what to have granted.
     """
-    ways = (
-        (f"--audiences={audience}",),
-        (),
-        (f"--audiences={audience}", f"--impersonate-service-account={invoker}", "--include-email"),
-    )
-    errors = []
-    for options in ways:
+    for options in ((f"--audiences={audience}",), ()):
         try:
-            token = cloud.gcloud("auth", "print-identity-token", *options).strip()
-        except CloudError as error:
-            errors.append(error.refusal.message)
-        else:
-            if token:
+            if token := cloud.gcloud("auth", "print-identity-token", *options).strip():
                 return token
-    message = (
-        f"nobody can call the function for its trial: {errors[-1] if errors else 'no token came'}\n"
-        "With workload identity federation set DEPLOYER to the member that deploys, then run the "
-        f"same command again; it is granted roles/iam.serviceAccountOpenIdTokenCreator on {invoker}."
-    )
-    raise DeploymentError(message, "No identity token can be had")
+        except CloudError:
+            continue  # not the way of whoever deploys
+    path = f"v1/projects/-/serviceAccounts/{invoker}:generateIdToken"
+    cloud.waits = bool(deployer)
+    try:
+        body = {"audience": audience, "includeEmail": True}
+        return str(cloud.call("iamcredentials", "POST", path, body=body)["token"])
+    except CloudError as error:
+        message = (
+            f"nobody can call the function for its trial: {error.refusal.message}\n"
+            "With workload identity federation set DEPLOYER to the member that deploys, then run "
+            f"the same command again; it is granted {BORROWER} on {invoker}."
+        )
+        raise DeploymentError(message, "No identity token can be had") from None
+    finally:
+        cloud.waits = True
 
 
 def try_version(

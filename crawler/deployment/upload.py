@@ -110,7 +110,7 @@ def _clean_python(build: Path, requirements: Path) -> Path:
         shutil.rmtree(other)
     subprocess.run([sys.executable, "-m", "venv", clean], check=True)
     quiet = ["install", "--quiet", "-r", str(requirements)]
-    uv = shutil.which("uv")
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     is_done = (
         uv is not None
         and not subprocess.run(
