@@ -61,7 +61,7 @@ def main() -> int:
         return 2
     _draw(out)
     if out == RESULTS:
-        write_readme(ROOT / "README.md", results)
+        write_readme(ROOT, results)
     print("\n".join(targets.targets_table(_summaries(results))))
     print(f"results in {out}")
     return 1 if _ours_failed(results) else 0

@@ -1,4 +1,4 @@
-"""The part of the project's README that is measured: written between two marks, by nobody else."""
+"""The parts of README and figures that are measured: written between two marks, by nobody else."""
 
 import re
 from pathlib import Path
@@ -20,18 +20,54 @@ _SIZES = (
 _ALL = "[All contestants, cases and targets](benchmarks/results/latest.md)"
 
 
-def write_readme(readme: Path, results: dict[str, Any]) -> bool:
-    """Put the race over HTTP, what was not reached, and the sizes between the marks.
+_SHORT = (
+    "bare pycurl loop",
+    "aiohttp, uvloop",
+    "requests, one session",
+    "tutorial's pattern",
+    "Scrapy",
+)
+"""Contestants that stand in the README beside ours; all are on the page of figures."""
 
-    Returns False where there are no marks. All the rest stands in `results/latest.md`.
+_COLUMNS = (0, 2, 4, 5)  # who, pages per second, CPU and memory
+
+
+def write_readme(root: Path, results: dict[str, Any]) -> bool:
+    """Put the race over HTTP into README and page of figures, and there the sizes, too.
+
+    Returns False where one of them has no marks. All the rest stands in `results/latest.md`.
     """
-    text = readme.read_text() if readme.exists() else ""
-    if BEGIN not in text or END not in text or "http" not in results:
+    if "http" not in results:
+        return False
+    page = [line.replace("](", "](../") for line in _lines(results)]
+    return _write(root / "README.md", _short_lines(results)) and _write(
+        root / "docs" / "figures.md", page
+    )
+
+
+def _write(path: Path, lines: list[str]) -> bool:
+    text = path.read_text() if path.exists() else ""
+    if BEGIN not in text or END not in text:
         return False
     between = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    part = "\n".join([BEGIN, *_lines(results), END])
-    readme.write_text(between.sub(lambda _: part, text, count=1))
+    part = "\n".join([BEGIN, *lines, END])
+    path.write_text(between.sub(lambda _: part, text, count=1))
     return True
+
+
+def _short_lines(results: dict[str, Any]) -> list[str]:
+    rows = [
+        entry
+        for entry in results["http"]["summary"]
+        if entry["contestant"] in _SHORT or entry["contestant"].startswith("ours")
+    ]
+    race = case_table("http", results["http"] | {"summary": rows})[2:]
+    return ["", *(_some_columns(line) if line.startswith("|") else line for line in race)]
+
+
+def _some_columns(line: str) -> str:
+    cells = line.strip("|").split("|")
+    return f"| {' | '.join(cells[column].strip() for column in _COLUMNS)} |"
 
 
 def _lines(results: dict[str, Any]) -> list[str]:

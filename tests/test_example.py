@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "museum"
 TARGETS = ("museum:MuseumPages", "museum:request_object")
 LAST = 120
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+STEP_1 = (ROOT / "docs" / "step1.md").read_text(encoding="utf-8")
 
 
 def page_of(num: int) -> tuple[int, str]:
@@ -210,10 +210,10 @@ def test_what_fails_says_why_in_its_record(example, museum: str, caller):
     assert set(crawled.outcomes.values()) == {"failed"}
 
 
-def test_the_readme_shows_the_example_s_step_1_and_how_to_run_it(example):
+def test_the_page_on_step_1_shows_the_example_s_and_how_to_run_it(example):
     """The function is the file's; the commands are the example's own, with its name in them."""
-    assert f"```python\n{inspect.getsource(example.request_object)}```" in README
+    assert f"```python\n{inspect.getsource(example.request_object)}```" in STEP_1
     page = (EXAMPLE / "README.md").read_text(encoding="utf-8").replace(*TARGETS)
-    [commands] = re.findall(r"```sh\n([^`]*museum:request_object[^`]*)```", README)
+    [commands] = re.findall(r"```sh\n([^`]*museum:request_object[^`]*)```", STEP_1)
     assert commands.splitlines()[-1].startswith("python -m crawler crawl ")
     assert set(commands.splitlines()) <= set(page.splitlines())

@@ -20,8 +20,6 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
 BIGQUERY = json.loads((ROOT / "docs" / "bigquery_schema.json").read_text(encoding="utf-8"))
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
 
 def blocks_of(language: str) -> list[str]:
     """The page's code of one language."""
@@ -64,8 +62,7 @@ def test_the_table_of_columns_is_that_of_an_export(demo: FolderStore):
 
 
 def test_duckdb_reads_the_blocks_in_place(demo: FolderStore):
-    """The statement of page and README gives what the records say, whatever the titles."""
-    assert f"```sql\n{blocks_of('sql')[0]}```" in README
+    """The statement of the page gives what the records say, whatever the titles."""
     fill(demo, [*every_outcome(), *hostile_songs(2000), song(3001, artist="Other", pageviews=9)])
     rows = duckdb.sql(blocks_of("sql")[0]).fetchall()
     readable = [r for r in hostile_songs() if not re.search("[\ud800-\udfff]", r.info["title"])]
@@ -83,12 +80,6 @@ def test_duckdb_sees_every_record_and_type(demo: FolderStore):
     assert sorted(rows) == [
         (record.song_num, record.outcome, NOON.timestamp()) for record in every_outcome()
     ]
-
-
-def test_the_readme_has_the_page_s_commands_of_bigquery():
-    """Word for word."""
-    [commands] = [code for code in blocks_of("sh") if "bq " in code]
-    assert f"```sh\n{commands}```" in README
 
 
 def fits(field: dict[str, Any], value: Any) -> bool:
