@@ -8,7 +8,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import requests
 
@@ -23,6 +23,8 @@ from crawler.source.source import Source, user_agent
 from crawler.wire.wire import Wire
 
 _NO_ITEMS: tuple[Any, ...] = ()
+
+R = TypeVar("R", bound=Results)
 
 Step1 = Callable[[Any, Any, list[Any]], Any]
 
@@ -60,6 +62,7 @@ def request_song_info(
 async def get_data_asynchronous(
     song_nums: Iterable[Any] | Supply = _NO_ITEMS,
     song_urls: Results | None = None,
+    max_workers: int | None = None,
     *,
     function: Step1 | Source = request_song_info,
     jobs: Sequence[tuple[Step1 | Source, Iterable[Any], Results]] = (),
@@ -77,6 +80,7 @@ async def get_data_asynchronous(
     Args:
         song_nums: Numbers, or any other items the function takes; any iterable.
         song_urls: Anything with `append`; gets `(song_num, info)` in the order pages arrive.
+        max_workers: The tutorial's word for `connections`, which it is where it is given.
         function: Step 1, or a source.
         jobs: More work for the same gather: `(function, items, results)` each.
         connections: Requests under way at once.
@@ -98,7 +102,7 @@ async def get_data_asynchronous(
     for job in made:
         frontier.add_job(job)
     wire = Wire(
-        connections,
+        connections if max_workers is None else max_workers,
         user_agent=user_agent(contact),
         attempt_seconds=frontier.policy.attempt_seconds,
         ca_file=ca_file,
@@ -108,9 +112,28 @@ async def get_data_asynchronous(
         _report(frontier)
 
 
+@overload
+def execute_async_event_loop(
+    song_nums: Iterable[Any] | Supply = ...,
+    song_urls: None = None,
+    max_workers: int | None = None,
+    **options: Any,
+) -> list[Any]: ...
+
+
+@overload
+def execute_async_event_loop(
+    song_nums: Iterable[Any] | Supply,
+    song_urls: R,
+    max_workers: int | None = None,
+    **options: Any,
+) -> R: ...
+
+
 def execute_async_event_loop(
     song_nums: Iterable[Any] | Supply = _NO_ITEMS,
     song_urls: Results | None = None,
+    max_workers: int | None = None,
     **options: Any,
 ) -> Any:
     """Step 3: run step 2 to its end, in a script, a worker thread, a notebook or under uvloop.
@@ -118,6 +141,7 @@ def execute_async_event_loop(
     Args:
         song_nums: As in `get_data_asynchronous`.
         song_urls: As there; a new list where none is given.
+        max_workers: As there.
         options: All other arguments of `get_data_asynchronous`.
 
     Returns:
@@ -125,7 +149,7 @@ def execute_async_event_loop(
     """
     if song_urls is None:
         song_urls = []
-    run_anywhere(lambda: get_data_asynchronous(song_nums, song_urls, **options))
+    run_anywhere(lambda: get_data_asynchronous(song_nums, song_urls, max_workers, **options))
     return song_urls
 
 

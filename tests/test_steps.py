@@ -1,6 +1,7 @@
 """The three steps as a user calls them: one request, lanes gathered, a loop anywhere."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -233,3 +234,24 @@ def test_what_cannot_be_called_is_no_step_1(function):
     """The error names what came."""
     with pytest.raises(TypeError, match="step 1 must be a function or a source"):
         execute_async_event_loop([1], function=function)
+
+
+def test_the_tutorial_s_third_argument_is_how_many_run_at_once():
+    """`max_workers` bounds the calls under way, in step 2 as in step 3."""
+    under_way = most = 0
+    lock = threading.Lock()
+
+    def step1(session, num, results):
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.005)
+        with lock:
+            under_way -= 1
+        results.append((num, num))
+
+    found = execute_async_event_loop(range(60), [], 3, function=step1, rate=0)
+    asyncio.run(get_data_asynchronous(range(60), found, 3, function=step1, rate=0))
+    assert len(found) == 120
+    assert 1 < most <= 3
