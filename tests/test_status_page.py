@@ -173,6 +173,15 @@ def test_the_page_needs_no_network():
     assert "sourceMappingURL" not in text
 
 
+def test_C10_values_that_were_odd_are_told_of_their_run():
+    """C10: they cost no song, but somebody may have declared a field wrongly."""
+    odd = a_run()
+    odd.answer.notes["odd"] = 1234
+    said = "1,234 values were not what their field is declared to be"
+    assert said in Text(page([a_block(0)], [odd, a_run(hours=-1)])).shown
+    assert "declared to be" not in Text(page([a_block(0)], [a_run()])).shown
+
+
 def test_hostile_text_stays_text():
     """Names of stores, sources, reasons and runs' words are shown, never obeyed."""
     block = a_block(0, found=899, failed=1, reasons={HOSTILE[:-1]: 1})
