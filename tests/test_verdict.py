@@ -4,6 +4,8 @@ import pytest
 
 from crawler.frontier.verdict import FAILURE_KINDS, Reply, judge
 
+WALL = {"cf-mitigated": "challenge", "content-type": "text/html"}
+
 
 @pytest.mark.parametrize(
     ("fields", "action", "kind"),
@@ -16,6 +18,9 @@ from crawler.frontier.verdict import FAILURE_KINDS, Reply, judge
         ({"status": 404, "error": "connection"}, "missing", None),
         ({"status": 401}, "refused", "http_401"),
         ({"status": 403}, "refused", "http_403"),
+        ({"status": 403, "headers": {"retry-after": "2"}}, "retry", "http_403"),
+        ({"status": 403, "headers": WALL}, "challenged", "http_403"),
+        ({"status": 403, "headers": WALL | {"retry-after": "2"}}, "retry", "http_403"),
         ({"status": 408}, "retry", "http_408"),
         ({"status": 429}, "retry", "http_429"),
         ({"status": 500}, "retry", "http_500"),

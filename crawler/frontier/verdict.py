@@ -101,11 +101,11 @@ def judge(reply: Reply) -> Verdict:
         return Verdict("found")
     if error == "missing" or status in _MISSING_STATUS:
         return _MISSING
-    if status in (403, 503) and _is_challenge(reply):
-        return Verdict("challenged", f"http_{status}", is_counted=False)
     asks_to_wait = reply.header("retry-after") is not None
     if status == 429 or (status in (403, 503) and asks_to_wait):
         return Verdict("retry", f"http_{status}", is_counted=status == 503, is_overload=True)
+    if status in (403, 503) and _is_challenge(reply):
+        return Verdict("challenged", f"http_{status}", is_counted=False)
     if status in (401, 403):
         return Verdict("refused", f"http_{status}")
     if error is None and status is None:
