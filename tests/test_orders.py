@@ -178,13 +178,23 @@ def test_an_order_that_the_queue_cut_short_can_be_gone_on_with(
 
 def test_a_shard_posts_what_the_order_asked_for(server: QueueServer, settings: Settings) -> None:
     """Numbers only: range, age, recheck, pace; host, store and token are the deployment's."""
-    order(server, settings, 0, 10, refresh_older_than_days=30.0, recheck="missing", max_rate=5.0)
+    order(
+        server,
+        settings,
+        0,
+        10,
+        refresh_older_than_days=30.0,
+        recheck="missing",
+        canary=7,
+        max_rate=5.0,
+    )
     assert bodies(server) == [
         {
             "start": 0,
             "stop": 10,
             "refresh_older_than_days": 30.0,
             "recheck": "missing",
+            "canary": 7,
             "max_rate": 5.0,
         }
     ]
@@ -360,6 +370,7 @@ def test_an_order_is_in_the_store_before_its_first_task(settings: Settings) -> N
         ({"start": 3000, "stop": 9001}, False),
         ({"start": 3000, "stop": 9000, "recheck": "missing"}, False),
         ({"start": 3000, "stop": 9000, "max_rate": 5.0}, False),
+        ({"start": 3000, "stop": 9000, "canary": 5}, False),
         ({"start": 3000, "stop": 9000, "refresh_older_than_days": 0.0}, False),
         ({"mode": "next"}, False),
     ],

@@ -392,3 +392,14 @@ def test_missing_numbers_are_stored_with_the_song_that_proves_them(tmp_path: Pat
     assert info.proof
     assert info.unproven == []
     assert read_control(store, timeout=5).canary is not None
+
+
+def test_C9_a_canary_that_is_named_proves_what_is_missing(tmp_path: Path) -> None:
+    """Where no song was ever found, nothing is believed without one; with one all is recorded."""
+    with DemoSite(last_song=300) as site:
+        where = {"store": str(tmp_path), "base_url": site.base_url, "token": site.token, "rate": 0}
+        without = crawl(400, 500, **where)
+        assert (without.stopped_by, without.missing) == ("circuit", 0)
+        answer = crawl(400, 500, canary=5, **where)
+    assert (answer.complete, answer.missing) == (True, 100)
+    assert {record.proof for record in records_of(tmp_path).values()} == {5}

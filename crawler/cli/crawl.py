@@ -78,6 +78,7 @@ def add_crawl(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("--limit", metavar="N", help="with a mode: look at so many numbers at most")
     add("--refresh-older-than-days", metavar="DAYS", help="ask again what is older than this")
     add("--recheck", choices=("missing",), help="ask again what was missing")
+    add("--canary", metavar="N", help="a number known to be there, for when many are missing")
     add(
         "--sample",
         metavar="N",
@@ -205,7 +206,7 @@ def exit_code(answer: Answer) -> int:
 
 
 def _asked(args: argparse.Namespace) -> dict[str, str]:
-    names = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck")
+    names = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck", "canary")
     fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if not fields.keys() & {"start", "mode"}:
         raise RequestError(400, "range_missing", "start", "give START and STOP, or a --mode")
@@ -247,7 +248,7 @@ def _tell(answer: Answer, args: argparse.Namespace, pilot: Iterable[str] | None)
 if TYPE_CHECKING:
     from crawler.fleet.orders import OrderAnswer
 
-_NAMES = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck", "order")
+_NAMES = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck", "canary", "order")
 
 
 def add_fan_out_options(parser: argparse.ArgumentParser) -> None:

@@ -47,6 +47,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: int | None = None
     refresh_older_than_days: float | None = None
     recheck: str | None = None
+    canary: int | None = None
     max_rate: float | None = None
 
     def covers(self, part: "Order") -> bool:
@@ -56,7 +57,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             is_within = start <= (part.start or 0) <= (part.stop or 0) <= stop
         else:
             is_within = self.limit is None or (part.limit or math.inf) <= self.limit
-        same = ("mode", "refresh_older_than_days", "recheck", "max_rate")
+        same = ("mode", "refresh_older_than_days", "recheck", "canary", "max_rate")
         return is_within and all(getattr(self, name) == getattr(part, name) for name in same)
 
 

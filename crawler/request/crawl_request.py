@@ -36,6 +36,7 @@ class CrawlRequest(msgspec.Struct, frozen=True, kw_only=True):
         fan_out: Whether the range is handed to the task queue in shards.
         refresh_older_than_days: Records older than this many days count as not settled.
         recheck: `missing`: missing ones count as not settled.
+        canary: A number known to be there, asked when the site denies many; None: none is named.
         max_rate: Requests per second for this run, above 0; None: the deployed rate.
         sample: Only so many numbers, spread over the range: a pilot; None: all of them.
         order: With fan_out: the order to go on with; None: a new one.
@@ -49,6 +50,7 @@ class CrawlRequest(msgspec.Struct, frozen=True, kw_only=True):
     fan_out: bool = False
     refresh_older_than_days: float | None = None
     recheck: Literal["missing"] | None = None
+    canary: int | None = None
     max_rate: float | None = None
     sample: int | None = None
     order: int | None = None
@@ -82,6 +84,10 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     recheck: Annotated[
         Literal["missing"] | UnsetType, Meta(description="Ask again for missing numbers.")
     ] = UNSET
+    canary: Annotated[
+        SongNum | UnsetType,
+        Meta(description="A number known to be there, asked when the site denies many."),
+    ] = UNSET
     max_rate: Annotated[
         Annotated[float, Meta(gt=0, le=10_000)] | UnsetType,
         Meta(description="Requests per second of each instance, at most the deployed rate."),
@@ -100,6 +106,7 @@ _WANTED = {
     "fan_out": "true or false",
     "refresh_older_than_days": "a number of days from 0 to 36500",
     "recheck": '"missing"',
+    "canary": f"a whole number from 0 to {MAX_SONG_NUM}, written in plain digits",
     "max_rate": "a number above 0, at most the deployed rate",
     "order": f"a whole number from 1 to {MAX_ORDER}",
 }

@@ -106,7 +106,7 @@ class ControlWatcher:
         if order.canary is not None:
             self._has_canary = True
             if order.canary not in self._canaries:
-                self._canaries.append(order.canary)
+                self._canaries.insert(0, order.canary)  # before what the user named
 
     def _run(self) -> None:
         look_at = time.monotonic() + self._every_seconds

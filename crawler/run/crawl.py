@@ -34,7 +34,7 @@ from crawler.store.opening import open_store
 
 logger = logging.getLogger("crawler")
 
-_REQUEST_NAMES = ("limit", "refresh_older_than_days", "recheck")
+_REQUEST_NAMES = ("limit", "refresh_older_than_days", "recheck", "canary")
 
 
 class CrawlArguments(SettingsArguments, total=False):
@@ -46,6 +46,7 @@ class CrawlArguments(SettingsArguments, total=False):
     song_urls: Results | None
     refresh_older_than_days: float | None
     recheck: Literal["missing"] | None
+    canary: SupportsIndex | None
     on_progress: Callable[[Progress], None] | None
     stop_event: threading.Event | None
     limits: Limits | None
@@ -71,6 +72,8 @@ def crawl(
         song_urls: Anything with `append`; gets `(song_num, info)` as pages arrive.
         refresh_older_than_days: Settled records older than this are asked again.
         recheck: `"missing"` asks missing numbers again.
+        canary: A number known to be there: asked when many are missing, to tell a gap from a site
+            in trouble. Needed only where no song was found before, and the source names none.
         on_progress: Called several times a second with where the run stands, in a thread of its
             own. By default a bar in a Jupyter notebook, and nothing elsewhere.
         stop_event: Set it to end the run early, from any thread or signal handler.
