@@ -60,7 +60,10 @@ STOPS: dict[StoppedBy, Stop] = {
     ),
     "unauthorized": Stop(502, "ERROR", False, "The site refused the token (401 or 403)."),
     "circuit": Stop(
-        502, "ERROR", False, "The site failed, or denied its songs, too many times in a row."
+        502,
+        "ERROR",
+        False,
+        "The site failed, or denied its songs, too many times in a row; or step 1 made one mistake.",
     ),
     "store": Stop(503, "ERROR", True, "The store could not be reached in time."),
 }

@@ -1,7 +1,10 @@
 """One call of a step 1 function, and what it did and its session saw, turned into a reply."""
 
+import functools
 import inspect
+import sysconfig
 from collections.abc import Callable, Container, Sequence
+from pathlib import Path
 from typing import Any
 
 from crawler.errors import Missing, PageError
@@ -29,37 +32,78 @@ def call_step1(attempt: Attempt, session: WireSession) -> Reply | None:
     """
     appended: list[Any] = []
     try:
-        raised = _call(attempt, session, appended)
+        raised, place = _call(attempt, session, appended)
     finally:
         session.end()
     if session.was_held_back:
         return None
-    return read_outcome(attempt, session.returned, appended, raised)
+    reply = read_outcome(attempt, session.returned, appended, raised)
+    if reply.error == "function" and reply.detail != _NOTHING_TAKEN:
+        if raised is None or isinstance(raised, _UnrunError):
+            place = _place_of(attempt.job.function)
+        reply.fault = None if place is None else (*place, reply.detail)
+    return reply
 
 
-def _call(attempt: Attempt, session: WireSession, appended: list[Any]) -> BaseException | None:
-    """Return what step 1 raised. sys.exit() is no more than that in a lane's thread."""
+class _UnrunError(TypeError):
+    """Step 1 is of a kind that calling does not run."""
+
+
+def _call(
+    attempt: Attempt, session: WireSession, appended: list[Any]
+) -> tuple[BaseException | None, tuple[str, int] | None]:
+    """Return what step 1 raised, and where, if in its own code.
+
+    sys.exit() is no more than an error in a lane's thread.
+    """
     try:
         _refuse_unrun(attempt.job.function(session, attempt.song_num, appended))
     except HeldBackError:
-        return None
+        return None, None
     except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code
+        place = _place_of_error(error)
         _forget_frames(error)
-        return error
-    return None
+        return error, place
+    return None, None
+
+
+def _place_of_error(error: BaseException) -> tuple[str, int] | None:
+    """Return file and line where an error was raised, None where that is no code of the user's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return None
+    file = trace.tb_frame.f_code.co_filename
+    return None if file.startswith(_libraries()) else (file, trace.tb_lineno)
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Return where the code lies that is not the user's."""
+    paths = sysconfig.get_paths()
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return ("<frozen", str(Path(__file__).parent), *(paths[name] for name in names))
+
+
+def _place_of(function: Any) -> tuple[str, int] | None:
+    """Return file and line of a function, None where it has none."""
+    function = inspect.unwrap(getattr(function, "func", function))  # of a functools.partial
+    code = getattr(function, "__code__", getattr(type(function).__call__, "__code__", None))
+    return None if code is None else (code.co_filename, code.co_firstlineno)
 
 
 def _refuse_unrun(returned: Any) -> None:
     """Refuse what would run the function, and has not.
 
     Raises:
-        TypeError: Step 1 is asynchronous, or a generator.
+        _UnrunError: Step 1 is asynchronous, or a generator.
     """
     if inspect.iscoroutine(returned):
         returned.close()  # else Python warns that nobody awaited it
     elif not (inspect.isgenerator(returned) or inspect.isasyncgen(returned)):
         return
-    raise TypeError("step 1 must be a plain function: without async, await and yield")
+    raise _UnrunError("step 1 must be a plain function: without async, await and yield")
 
 
 def _forget_frames(error: BaseException) -> None:

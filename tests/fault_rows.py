@@ -94,6 +94,7 @@ FAULT_ROWS = {
     "F5": "a step 1 function that misbehaves costs its own number",
     "F5b": "a step 1 function that swallows errors makes nothing missing",
     "F5c": "a step 1 function that appends whatever came stores nothing but songs",
+    "F5d": "a mistake of step 1 itself ends the run at once, with the place and what to write",
     "F6": "it works wherever it is called, and leaves nothing behind",
     "F7": "a queue may deliver twice, late and out of order",
     # Where it runs.

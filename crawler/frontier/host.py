@@ -10,7 +10,7 @@ from crawler.frontier.ledger import Ledger
 from crawler.frontier.proof import MOST_HELD, Held, Proof
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.retries import retry_at
-from crawler.frontier.site_health import SiteHealth
+from crawler.frontier.site_health import SAME_FAULTS, SiteHealth
 from crawler.frontier.verdict import Reply, Verdict, judge
 from crawler.frontier.work import Attempt, Job, Policy
 
@@ -69,13 +69,14 @@ class Host:
         self._known, self._proofs = known, dict[Job, Proof]()
         self._on_proof = on_proof
         self._on_first_found = on_first_found or (lambda _song_num: None)
-        self._canaries = CanaryQueue()
+        self._canaries, self._runs_functions = CanaryQueue(), False
         self.ask = self._canaries.ask
         self._clock, self._wall, self._uniform = clock, wall, uniform
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list."""
         self._backlog.add_job(job)
+        self._runs_functions = self._runs_functions or job.source is None
         if self._ledger.is_recording:  # so all its items are numbers
             self._proofs[job] = Proof(
                 self,
@@ -146,6 +147,10 @@ class Host:
                     return 0, proof.wake(now)
                 if wanted <= 0:
                     return 0, IDLE_SECONDS
+        if self._runs_functions and not self._health.has_succeeded:
+            wanted = min(wanted, SAME_FAULTS - self.in_flight)
+            if wanted <= 0:
+                return 0, IDLE_SECONDS
         if self._health.is_in_doubt:
             return self._health.allowance(wanted, self.in_flight, now)
         return wanted, 0.0
@@ -339,6 +344,8 @@ class Host:
     ) -> None:
         kind = verdict.kind or "protocol"
         self._ledger.failed_attempt(attempt, reply, kind)
+        if reply.fault is not None:
+            self._health.note_fault(attempt, reply.fault)
         if verdict.is_overload or verdict.action == "challenged":
             self._health.note_overload(attempt, reply, verdict, moment, now)
         if verdict.action == "challenged":

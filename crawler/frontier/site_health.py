@@ -11,6 +11,10 @@ from crawler.frontier.retries import http_date, retry_after_seconds
 from crawler.frontier.verdict import Reply, Verdict
 from crawler.frontier.work import Attempt, Policy
 
+SAME_FAULTS = 5
+"""So often running step 1 makes the same mistake before the run ends; so many calls are under way
+until the first one has gone well."""
+
 OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS = 1.0, 60.0
 """Pauses where the site says that we are too fast, but not for how long to wait."""
 
@@ -60,6 +64,7 @@ class SiteHealth:
         self._on_pace, self._window, self._told_pace = on_pace, 0.0, math.inf
         self._max_pause_seconds = policy.max_pause_seconds
         self._good = 0
+        self._fault_place, self._faulty = ("", 0), list[Attempt]()
         self._breaker, self._refusals = CircuitBreaker(policy.probe_seconds), Refusals()
         self._overload = SharedBackoff(OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS)
         self._challenge = SharedBackoff(CHALLENGE_SECONDS, CHALLENGE_SECONDS * 2**CHALLENGES)
@@ -120,6 +125,7 @@ class SiteHealth:
             now: Monotonic seconds.
         """
         self._good += count
+        self._faulty.clear()
         self._limiter.recover(now)
         self.held_seconds += self._breaker.seconds_open(now)
         self._breaker.note_good()
@@ -179,6 +185,20 @@ class SiteHealth:
         self.is_in_doubt = True
         if self._refusals.note(attempt, reply):
             self._stop("unauthorized", f"the site answered {reply.status}")
+
+    def note_fault(self, attempt: Attempt, fault: tuple[str, int, str]) -> None:
+        """Count a mistake in step 1 itself; the same one five times running ends the run.
+
+        Once something went well a number counts once: a page that the function cannot read costs
+        that page alone.
+        """
+        file, line, text = fault
+        if self._fault_place != (file, line):
+            self._fault_place, self._faulty = (file, line), []
+        if not (self.has_succeeded and attempt in self._faulty):
+            self._faulty.append(attempt)
+        if len(self._faulty) >= SAME_FAULTS:
+            self._stop("circuit", f"step 1 is wrong in {file}, line {line}: {text}")
 
     def note_headers(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
         """Go no faster than the site announces; where nothing is left all wait for the reset."""
