@@ -17,10 +17,12 @@ import uvloop
 
 from crawler import RequestError, SettingsError, crawl, crawl_async, read
 from crawler.demo.site import DemoSite
+from crawler.doctor.examination import examine
 from crawler.run.functions import fit, qualified_name
 from crawler.settings.reading import SETTINGS, SettingsArguments
 from crawler.source.declared import open_source
 from tests.crawls import ROOT
+from tests.faulty_site import FaultySite
 
 
 @pytest.fixture
@@ -248,3 +250,19 @@ def test_cancelling_twice_does_not_wait(where: dict[str, Any]):
             return time.monotonic() - began
 
     assert asyncio.run(main()) < 0.5
+
+
+@pytest.mark.parametrize("name", ["CRAWLER_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_H4_an_authority_of_the_user_s_own_is_trusted(
+    name: str, tmp_path: Path, faulty_site_tls: FaultySite, monkeypatch: pytest.MonkeyPatch
+):
+    """A crawl and the doctor trust what the variable names; without it there is no answer."""
+    for variable in ("CRAWLER_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
+    where = {"base_url": faulty_site_tls.url("right"), "token": "demo-token", "rate": 0}
+    refused = crawl(1, 3, store=tmp_path / "refused", **where)
+    assert (refused.found, refused.stopped_by) == (0, "circuit")
+    monkeypatch.setenv(name, str(faulty_site_tls.ca_path))
+    assert crawl(1, 3, store=tmp_path / "trusted", **where).found == 2
+    findings = examine(os.environ, song_num=1, store=str(tmp_path / "trusted"), **where)
+    assert [finding.part for finding in findings if finding.verdict == "wrong"] == []

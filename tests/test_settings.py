@@ -1,5 +1,6 @@
 """Settings: read once from environment, file and options, typed, and refused in clear words."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from crawler.settings.reading import (
     environment_of,
     is_loopback,
     read_settings,
+    repeat_options,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -413,3 +415,46 @@ def test_the_page_of_settings_is_current():
     )
     assert printed.stdout.decode() == settings_page()
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_page()
+
+
+def test_every_setting_is_read_somewhere():
+    """One that nothing outside of the settings looks at has no effect, and goes."""
+    read: set[str] = set()
+    files = [*(ROOT / "crawler").rglob("*.py"), ROOT / "main.py"]
+    for path in files:
+        if path.parent.name != "settings":
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+            read |= {node.attr for node in nodes if ast.unparse(node.value).endswith("settings")}
+    assert set(SETTINGS) - read == set()
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({}, []),
+        ({"base_url": "http://127.0.0.1:8000"}, ["--base-url", "http://127.0.0.1:8000"]),
+        ({"function": "mine:step"}, ["--function", "mine:step"]),
+        (
+            {"function": "mine:step", "base_url": "https://a.example"},
+            ["--function", "mine:step", "--base-url", "https://a.example"],
+        ),
+        ({"function": "own:step"}, None),
+        ({"rate": 5, "store": "s"}, []),
+    ],
+    ids=["genius", "its site elsewhere", "function", "function and site", "python's", "others"],
+)
+def test_a_printed_command_carries_what_names_the_site(given, options):
+    """What a store cannot tell, the options do; a function of Python's own no command can name."""
+    assert repeat_options(read_settings({}, for_site=False, **given)) == options
+
+
+def test_a_printed_command_carries_a_source_s_file(tmp_path):
+    """And no address, since the file has it."""
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "m"\nschema = "1"\nbase_url = "https://a.example"\n'
+        'url = "{base_url}/{song_num}"\n[fields]\ntitle = "title"\n'
+    )
+    settings = read_settings({}, for_site=False, source=file)
+    assert repeat_options(settings) == ["--source", str(file)]

@@ -386,3 +386,33 @@ def test_trouble_is_only_logged(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "crawler"):
         write_status(FolderStore(tmp_path), {0: a_block(0)}, now=NOW, known_runs={})
     assert "the status could not be written" in caplog.text
+
+
+def test_the_run_shown_first_is_the_last_that_asked_something():
+    """A second run that found everything settled does not hide the first one's course."""
+    asked = a_run()
+    idle = msgspec.structs.replace(
+        asked, answer=msgspec.structs.replace(asked.answer, requests=0, skipped=5000)
+    )
+    shown = status_page([a_block(0)], [idle, asked], now=LATER, location="data/demo")
+    assert re.findall(r'<option value="(\d)" selected>', shown) == ["1"]
+    alone = status_page([a_block(0)], [idle], now=LATER, location="data/demo")
+    assert re.findall(r'<option value="(\d)" selected>', alone) == ["0"]
+
+
+def test_the_page_s_commands_name_source_and_site():
+    """They can be pasted, or are not there: a function of Python's own has no command."""
+    blocks = [a_block(0, failed=1, found=899, reasons={"timeout": 1})]
+    run = msgspec.structs.replace(a_run(), options=["--source", "museum.toml"])
+    shown = status_page(blocks, [run], now=LATER, location="s")
+    assert "crawl 0 1000 --source museum.toml --store s" in shown
+    run = msgspec.structs.replace(run, options=None)
+    assert "python -m crawler crawl" not in status_page(blocks, [run], now=LATER, location="s")
+
+
+def test_numbers_of_another_source_are_called_numbers():
+    """Only Genius has songs."""
+    blocks = [msgspec.structs.replace(a_block(0), source="museum")]
+    shown = status_page(blocks, [a_run()], now=LATER, location="s")
+    assert "Numbers 0 to" in shown
+    assert not re.search(r"[Ss]ongs? \d", shown)
