@@ -266,3 +266,28 @@ def test_H4_an_authority_of_the_user_s_own_is_trusted(
     assert crawl(1, 3, store=tmp_path / "trusted", **where).found == 2
     findings = examine(os.environ, song_num=1, store=str(tmp_path / "trusted"), **where)
     assert [finding.part for finding in findings if finding.verdict == "wrong"] == []
+
+
+def test_a_sample_and_a_known_number_are_arguments_too(where: dict[str, Any], demo_site: DemoSite):
+    """A pilot from Python asks so many numbers and no more."""
+    answer = crawl(1, 100_001, sample=Whole(20), canary=Whole(1), **where)  # type: ignore[arg-type]
+    assert (answer.requests, answer.stopped_by, answer.complete) == (20, "done", False)
+    assert answer.remaining == 100_000 - 20
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({"sample": 0}, "sample"), ({"sample": 1.5}, "sample"), ({"canary": -1}, "canary")],
+    ids=str,
+)
+def test_a_sample_is_a_whole_number(where: dict[str, Any], options: dict[str, Any], field: str):
+    """What is none is refused by name."""
+    with pytest.raises(RequestError) as caught:
+        crawl(1, 10, **where, **options)
+    assert caught.value.field == field
+
+
+def test_a_sample_has_a_range(where: dict[str, Any]):
+    """A mode finds its own numbers."""
+    with pytest.raises(RequestError, match="sample goes with a range"):
+        crawl(mode="next", sample=5, **where)

@@ -71,6 +71,9 @@ EFFECTS = {
     "--recheck": Effect(
         "--recheck missing", lambda a, _c, _s: a["missing"] == MISSING and a["found"] == 0, "1 31"
     ),
+    "--canary": Effect(
+        "3000001 3000031 --canary 1", lambda a, _c, _s: (a["missing"], a["complete"]) == (30, True)
+    ),
     "--sample": Effect("--sample 10", lambda a, _c, _s: a["requests"] == 10),
 }
 
@@ -145,7 +148,7 @@ def test_an_option_of_crawl_has_its_effect(option, crawl, demo_site: DemoSite, t
     if effect.before:
         crawl(effect.before)
     given = effect.given.format(url=demo_site.base_url)
-    answer = crawl(given if "--mode" in given else f"1 31 {given}")
+    answer = crawl(given if given.startswith(("--mode", "3")) else f"1 31 {given}")
     assert effect.shows(answer, demo_site.stats(), tmp_path / "s")
 
 

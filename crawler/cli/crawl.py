@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,13 +14,10 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from crawler.answer import STOPS, Answer, noun_of, why_not_complete
 from crawler.cli.options import (
     VERBATIM,
     answer_lines,
-    checked_range,
     checked_request,
     command,
     print_json,
@@ -104,12 +102,13 @@ def crawl(args: argparse.Namespace) -> int:
     from crawler.run.crawl import prepare, run
 
     prepared = prepare(
-        lambda max_range: checked_request(_asked(args), max_range=max_range),
+        lambda max_range: checked_request(
+            _asked(args), max_range=max_range, sample=_sample_of(args)
+        ),
         lambda *, for_site: settings_of(args, for_site=for_site, time_budget_seconds=None),
     )
     request, settings, target = prepared
-    sample = _sample_of(args, request)
-    request = msgspec.structs.replace(request, sample=sample)
+    sample = request.sample
     if not (args.yes or sample or _is_wanted(request, settings)):
         return 3
     songs_found: list[tuple[int, Any]] = []
@@ -126,15 +125,6 @@ def crawl(args: argparse.Namespace) -> int:
         )
     _tell(answer, args, pilot_lines(answer, songs_found, settings) if sample else None)
     return 0 if sample and answer.stopped_by == "done" else exit_code(answer)
-
-
-def _sample_of(args: argparse.Namespace, request: CrawlRequest) -> int | None:
-    if args.sample is None:
-        return None
-    if request.start is None or request.stop is None:
-        message = "--sample goes with a range: give START and STOP, no --mode"
-        raise RequestError(400, "sample_unfit", "sample", message)
-    return checked_range("1", args.sample)[1]
 
 
 def pilot_lines(
@@ -203,6 +193,17 @@ def exit_code(answer: Answer) -> int:
     if answer.complete:
         return 0
     return 1 if STOPS[answer.stopped_by].status >= 500 else 3
+
+
+def _sample_of(args: argparse.Namespace) -> int | None:
+    """Return the number of --sample, written as the function's callers write theirs."""
+    text = args.sample
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,12}", text, re.ASCII):
+        message = f"--sample must be a whole number, written in plain digits, got {text:.30}"
+        raise RequestError(400, "sample_malformed", "sample", message)
+    return int(text)
 
 
 def _asked(args: argparse.Namespace) -> dict[str, str]:
@@ -285,7 +286,15 @@ def order_fan_out(args: argparse.Namespace) -> int:
 
 def _refuse_ineffective(args: argparse.Namespace) -> None:
     """Refuse options that the deployed function would not hear of."""
-    for option in ("source", "base_url", "function", "ca_file", "rate", "connections", "sample"):
+    for option in (
+        "source",
+        "base_url",
+        "function",
+        "ca_file",
+        "rate",
+        "connections",
+        "sample",
+    ):
         if getattr(args, option) is not None:
             name = f"--{option.replace('_', '-')}"
             message = f"{name} has no effect with --fan-out: the deployed function has its own"

@@ -22,7 +22,7 @@ from crawler.answer import STOPS, Answer, why_not_complete
 from crawler.errors import CrawlerError, RequestError
 from crawler.logs import configure_logging
 from crawler.page.runs import failure_sentence, is_worth_repeating
-from crawler.request.crawl_request import CrawlRequest, parse_request, songs
+from crawler.request.crawl_request import CrawlRequest, parse_request, songs, with_sample
 from crawler.settings.reading import MAX_SONG_NUM, SETTINGS, Settings, read_settings
 
 
@@ -235,19 +235,25 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def checked_request(fields: Mapping[str, str], *, max_range: int = MAX_SONG_NUM) -> CrawlRequest:
+def checked_request(
+    fields: Mapping[str, str],
+    *,
+    max_range: int = MAX_SONG_NUM,
+    sample: int | None = None,
+) -> CrawlRequest:
     """Check words of the command line as if they were the query of a request to the function.
 
     Args:
         fields: By the names of the function's parameters, such as `start`.
         max_range: Longest range that is done without --fan-out.
+        sample: As `with_sample` takes it.
 
     Raises:
         RequestError: With what is wanted, in words for a command line.
     """
     query = urlencode(fields)
     try:
-        return parse_request(
+        request = parse_request(
             "GET",
             None,
             None,
@@ -257,6 +263,7 @@ def checked_request(fields: Mapping[str, str], *, max_range: int = MAX_SONG_NUM)
             max_range=max_range,
             deployed_rate=0,
         )
+        return with_sample(request, sample)
     except RequestError as error:
         raise _in_words_of_the_command_line(error) from None
 

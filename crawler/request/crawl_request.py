@@ -170,6 +170,22 @@ def check_request(
     return _checked(_convert(fields), max_range, deployed_rate)
 
 
+def with_sample(request: CrawlRequest, sample: Any) -> CrawlRequest:
+    """Return the request for so many of its numbers, spread over the range; None: for all.
+
+    Raises:
+        RequestError: 400: the sample is no whole number, or has no range.
+    """
+    if sample is None:
+        return request
+    if type(sample) is not int or not 1 <= sample <= MAX_SONG_NUM:
+        wanted = f"a whole number from 1 to {MAX_SONG_NUM}"
+        _refuse("sample", "malformed", f"sample must be {wanted}, got {short(sample)}")
+    if request.start is None:
+        _refuse("sample", "conflict", "sample goes with a range: give start and stop, no mode")
+    return msgspec.structs.replace(request, sample=sample)
+
+
 def _convert(fields: dict[str, Any]) -> RequestFields:
     for name in fields:
         if name not in _WANTED:
@@ -231,7 +247,7 @@ def _check_mode(given: RequestFields) -> None:
 def _refuse(field: str, problem: str, message: str) -> NoReturn:
     """Raise the error for one field; its code is the problem in a word, with the field's name."""
     code = problem if problem == "range_too_long" else f"{field}_{problem}"
-    if field not in _WANTED:
+    if field not in _WANTED and field != "sample":
         field, code = field[:100], f"parameter_{problem}"
     raise RequestError(400, code, field, message)
 

@@ -18,7 +18,7 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Results
 from crawler.loops import LaneExecutor
 from crawler.page.map import map_strip
-from crawler.request.crawl_request import CrawlRequest, check_request, label
+from crawler.request.crawl_request import CrawlRequest, check_request, label, with_sample
 from crawler.run.functions import claim, fit, qualified_name, target_of
 from crawler.run.monitor import Progress, in_notebook, progress_bar
 from crawler.run.run import Limits, Run
@@ -46,6 +46,7 @@ class CrawlArguments(SettingsArguments, total=False):
     song_urls: Results | None
     refresh_older_than_days: float | None
     recheck: Literal["missing"] | None
+    sample: SupportsIndex | None
     canary: SupportsIndex | None
     on_progress: Callable[[Progress], None] | None
     stop_event: threading.Event | None
@@ -72,6 +73,7 @@ def crawl(
         song_urls: Anything with `append`; gets `(song_num, info)` as pages arrive.
         refresh_older_than_days: Settled records older than this are asked again.
         recheck: `"missing"` asks missing numbers again.
+        sample: Only so many numbers, spread over the range: a pilot.
         canary: A number known to be there: asked when many are missing, to tell a gap from a site
             in trouble. Needed only where no song was found before, and the source names none.
         on_progress: Called several times a second with where the run stands, in a thread of its
@@ -88,9 +90,10 @@ def crawl(
             the message of either, too.
         StoreError: The store cannot be used; nothing was asked of the site.
     """
+    sample = _plain(options.pop("sample", None))
     asked, given, function = _sorted_out(start, stop, dict(options))
     prepared = prepare(
-        lambda max_range: check_request(asked, max_range=max_range),
+        lambda max_range: with_sample(check_request(asked, max_range=max_range), sample),
         lambda *, for_site: read_settings(os.environ, for_site=for_site, **given),
         function=function,
     )

@@ -113,7 +113,7 @@ class Run:
             met=index.met,
             relist=index.relist,
         )
-        self.canaries = [] if request.canary is None else [request.canary]
+        self.canaries: list[int] = [] if request.canary is None else [request.canary]
         self.robots = RobotsPolicy(target, settings)
         budget = settings.time_budget_seconds
         self.frontier = Frontier(
