@@ -103,7 +103,8 @@ class ThreadLane:
             sent = self._session.sent
         granted = 0 if reply is None else 1
         if sent > granted:  # a function may ask several times, and libcurl repeats by itself
-            frontier.charge(sent - granted)
+            is_source = attempt.job.source is not None
+            frontier.charge(sent - granted, repeated=is_source)
         return reply
 
     def _fetch(

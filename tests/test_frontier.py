@@ -611,6 +611,7 @@ def test_repeats_of_a_transport_are_counted_and_paid_for():
     crawl.frontier.take(1)
     crawl.frontier.charge(10)
     assert (crawl.frontier.tally.requests, crawl.frontier.tally.retries) == (11, 10)
+
     crawl.clock.now += 0.9
     assert crawl.frontier.take(1)[0] == []
 
@@ -721,3 +722,11 @@ def test_an_iterable_supply_gives_what_there_is():
     assert not supply.exhausted
     assert supply.take(2) == ["c"]
     assert supply.exhausted
+
+
+def test_further_requests_of_a_function_are_no_retries():
+    """A redirect, or a cover beside a song, is paid for and counted as a request."""
+    crawl = Crawl(range(100), rate=10)
+    crawl.frontier.take(1)
+    crawl.frontier.charge(3, repeated=False)
+    assert (crawl.frontier.tally.requests, crawl.frontier.tally.retries) == (4, 0)

@@ -205,11 +205,18 @@ class Frontier:
                 self._host.give_up(attempt)
                 self._due.notify()
 
-    def charge(self, requests: int) -> None:
-        """Count requests that a transport repeated on its own, and pay for them."""
+    def charge(self, requests: int, *, repeated: bool = True) -> None:
+        """Count requests beyond one for each attempt, and pay for them.
+
+        Args:
+            requests: How many.
+            repeated: Whether a transport sent the same ones again on its own; redirects and further
+                pages of a step 1 function are no retries.
+        """
         with self._lock:
             self.tally.requests += requests
-            self.tally.retries += requests
+            if repeated:
+                self.tally.retries += requests
             self._host.limiter.charge(requests)
 
     # Under the lock.
