@@ -154,7 +154,7 @@ make_queue() {
 take_fingerprint() {
   FINGERPRINT=0123456789abcdef
   [ "$DRY_RUN" = yes ] || FINGERPRINT=$(crawler fingerprint "$BUILD/upload" "$ENVIRONMENT" \
-    "$TOKEN_VERSION" "$MAX_INSTANCES" "$RUNTIME $NETWORK $SUBNET $KMS_KEY") || exit $?
+    "$TOKEN_VERSION" "$MAX_INSTANCES" "$RUNTIME $NETWORK $SUBNET") || exit $?
 }
 
 # The first version gets the traffic at once, since nothing calls it before there is a schedule. A
@@ -195,7 +195,7 @@ deploy_version() {
     --labels="fingerprint=$FINGERPRINT" --set-env-vars="^;^$ENVIRONMENT" \
     ${TOKEN_VERSION:+"--set-secrets=$TOKEN_VARIABLE=$SECRET:$TOKEN_VERSION"} \
     ${NETWORK:+"--network=$NETWORK" "--subnet=$SUBNET" --vpc-egress=all-traffic} \
-    ${KMS_KEY:+"--key=$KMS_KEY"} "$@"
+    "$@"
   cloud run services add-iam-policy-binding "$SERVICE" --region="$REGION" \
     --member="serviceAccount:$INVOKER" --role=roles/run.invoker --format=none
 }

@@ -58,19 +58,21 @@ class HostileGcp(RecordingGcp):
     Attributes:
         lags: How long things take; may be changed between two runs.
         refuses: Requests (`METHOD host/path`, a pattern) that are answered with an error for ever.
+        names: The accounts that run the function and build it, without their domain.
         late: Roles that take effect later than others, by so many seconds.
     """
 
     stateful: ClassVar[re.Pattern[str]] = re.compile(
-        r"run deploy .*--no-traffic|run services (?:update|delete)|storage rm"
+        r"run deploy .*--no-traffic|run services (?:update|delete)|storage rm|.*--format=table"
     )
 
     def __init__(self, lags: Lags, seed: int = 0) -> None:
         super().__init__()
         self.lags, self.refuses = lags, dict[str, tuple[int, Json]]()
         self.late = dict[str, float]()
+        self.names = {"run": "song-crawler-run", "build": "song-crawler-build"}
         self._chance = random.Random(seed)
-        self._enabled_at: float | None = None
+        self.enabled_at: float | None = None
         self.made = dict[str, float]()
         self.bound = dict[tuple[str, str], float]()
 
@@ -97,7 +99,7 @@ class HostileGcp(RecordingGcp):
         if request.host.endswith("served"):
             return self._unserved(headers)
         if not re.match(r"\w+ (serviceusage|storage)", key) and not self.is_known(
-            self._enabled_at, self.lags.api
+            self.enabled_at, self.lags.api
         ):
             return refused(403, "PERMISSION_DENIED", "API is disabled", "SERVICE_DISABLED")
         if self.clock < self.lags.busy and self._chance.random() < 0.15:
@@ -119,7 +121,7 @@ class HostileGcp(RecordingGcp):
 
     def _remember(self, key: str, request: Request) -> None:
         if key.endswith(":batchEnable"):
-            self._enabled_at = self.clock if self._enabled_at is None else self._enabled_at
+            self.enabled_at = self.clock if self.enabled_at is None else self.enabled_at
         if re.fullmatch(r"POST iam/v1/projects/[^/]+/serviceAccounts", key):
             self.made.setdefault(request.body["accountId"], self.clock)
         if key.startswith("PUT logging/"):
@@ -142,7 +144,7 @@ class HostileGcp(RecordingGcp):
         ):
             return {}
         is_service = re.match(r"\w+ [\w-]+-run/apis/.*/services", key) and "spec" in body
-        if is_service and self._wants_token(body) and not self.has_role(*_READER):
+        if is_service and self._wants_token(body) and not self.has_role(self.names["run"], _READER):
             reason = "SecretsAccessCheckFailed"
             unready = [{"type": "Ready", "status": "False", "reason": reason, "message": "denied"}]
             return {**body, "status": {**body["status"], "conditions": unready}}
@@ -157,7 +159,7 @@ class HostileGcp(RecordingGcp):
         if not self.is_known(self.made.get("service"), self.lags.address):
             return 404, b"<html>404 Not Found</html>"
         token = headers.get("Authorization", "").partition(" ")[2]
-        if audience_of(token) == SERVED and not self.has_role(*_WRITER):
+        if audience_of(token) == SERVED and not self.has_role(self.names["run"], _WRITER):
             error = {"code": "store_unavailable", "field": None, "message": "403 denied"}
             return 503, {"error": error}
         return None
@@ -173,8 +175,8 @@ class HostileGcp(RecordingGcp):
         return code, output, error, exchanges
 
 
-_READER = ("song-crawler-run", "roles/secretmanager.secretAccessor")
-_WRITER = ("song-crawler-run", "roles/storage.objectUser")
+_READER = "roles/secretmanager.secretAccessor"
+_WRITER = "roles/storage.objectUser"
 
 
 def _unknown_account(gcp: HostileGcp, request: Request) -> tuple[int, Json] | None:
@@ -188,9 +190,17 @@ def _unknown_account(gcp: HostileGcp, request: Request) -> tuple[int, Json] | No
     return None
 
 
+def _unseen_account(gcp: HostileGcp, request: Request) -> tuple[int, Json] | None:
+    """A new account is not even there for a while, also for who made it."""
+    made = gcp.made.get(request.path.rpartition("/")[2].partition("@")[0])
+    if made is None or gcp.is_known(made, gcp.lags.account):
+        return None
+    return refused(404, "NOT_FOUND", "Unknown service account")
+
+
 def _unreadable_source(gcp: HostileGcp, request: Request) -> tuple[int, Json] | None:
     """The account that builds reads the source only once its role takes effect."""
-    if gcp.has_role("song-crawler-build", "roles/run.builder"):
+    if gcp.has_role(gcp.names["build"], "roles/run.builder"):
         return None
     message = "could not resolve source: does not have storage.objects.get access"
     return refused(400, "INVALID_ARGUMENT", message)
@@ -215,6 +225,7 @@ _BORROWER = "roles/iam.serviceAccountOpenIdTokenCreator"
 
 _CHECKS: dict[str, Callable[[HostileGcp, Request], tuple[int, Json] | None]] = {
     r"POST .*:setIamPolicy|PUT storage/.*/iam": _unknown_account,
+    r"GET iam/.*/serviceAccounts/[^/:]+": _unseen_account,
     r"POST .*/builds:submit": _unreadable_source,
     r"POST iamcredentials/.*:generateIdToken": _unborrowed,
     r"(?:POST|PATCH) monitoring/v3/.*alertPolicies.*": _unseen_metric,

@@ -44,7 +44,9 @@ READING = re.compile(
 )
 """Requests that change nothing, though some of them are POST."""
 
-STATEFUL = re.compile(r"run (?:deploy|services (?:update|delete))|storage rm|meta ")
+STATEFUL = re.compile(
+    r"run (?:deploy|services (?:update|delete))|storage rm|meta |.*--format=table"
+)
 """Commands whose requests follow from what stands, so that they are run each time."""
 
 Json = dict[str, Any]
@@ -316,7 +318,8 @@ def audience_of(token: str) -> str:
         return ""
 
 
-def _identity(audience: str) -> str:
+def identity(audience: str) -> str:
+    """Make an identity token for somebody's use of one service."""
     claims = {"aud": audience, "exp": 9_999_999_999, "email": "somebody@example.org"}
     return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}.e30"
 
@@ -394,7 +397,7 @@ def _token(_: RecordingGcp, request: Request) -> Json:
         "access_token": "access",
         "expires_in": 3600,
         "token_type": "Bearer",
-        "id_token": _identity(audience),
+        "id_token": identity(audience),
     }
 
 
@@ -417,7 +420,7 @@ def _exchange(_: RecordingGcp, request: Request) -> Json:
 
 def _impersonate(_: RecordingGcp, request: Request, account: str, what: str) -> Json:
     if what == "generateIdToken":
-        return {"token": _identity(request.body["audience"])}
+        return {"token": identity(request.body["audience"])}
     return {"accessToken": "impersonated", "expireTime": "2030-01-01T00:00:00Z"}
 
 
@@ -457,9 +460,11 @@ def _api(request: Request) -> str:
     return request.host.rpartition("-")[2]
 
 
-def _make_account(gcp: RecordingGcp, request: Request, project: str) -> Json:
+def _make_account(gcp: RecordingGcp, request: Request, project: str) -> Any:
     email = f"{request.body['accountId']}@{project}.iam.gserviceaccount.com"
     path = f"iam/projects/{project}/serviceAccounts/{email}"
+    if path in gcp.resources:
+        return refused(409, "ALREADY_EXISTS", f"{email} already exists")
     account = {"name": path[4:], "email": email, "projectId": project}
     return gcp.make(path, account | request.body.get("serviceAccount", {}))
 

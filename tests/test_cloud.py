@@ -38,6 +38,7 @@ class Clock:
         (Refusal("POST /v1/x", 409, "ABORTED"), "under way"),
         (Refusal("POST /v1/x", 409, "ALREADY_EXISTS"), None),
         (Refusal("POST /storage/v1/b", 409), None),
+        (Refusal("POST /storage/v1/b", 409, "ABORTED"), "under way"),
         (Refusal("GET /v1/x", 403, "PERMISSION_DENIED", ("SERVICE_DISABLED",)), "API"),
         (Refusal("GET /v1/x", 403, "PERMISSION_DENIED"), None),
         (Refusal("GET /v1/x", 404), None),
@@ -46,6 +47,7 @@ class Clock:
         (Refusal("POST /v1/projects/p:setIamPolicy", 400), "account"),
         (Refusal("PUT /storage/v1/b/x/iam", 400), "account"),
         (Refusal("POST /v1/projects/p:setIamPolicy", 403), None),
+        (Refusal("GET /v1/projects/-/serviceAccounts/a@b", 404), "account"),
         (Refusal("POST /v2/projects/p/locations/l/builds:submit", 400), "builds"),
         (
             Refusal("POST /v2/p/builds:submit", 403, "", ("IAM_PERMISSION_DENIED",)),

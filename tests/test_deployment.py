@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pytest
 
 from crawler.cli.main import main
 from crawler.deployment.cloud import DeploymentError
+from crawler.deployment.cost import MONTHLY, PRICES, TIER_2_FACTOR
 from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
 from crawler.deployment.monitoring import (
     ABSENCE_SECONDS,
@@ -20,10 +22,10 @@ from crawler.deployment.monitoring import (
     windows_of,
 )
 from crawler.deployment.service import pinned_token, service_lines
-from crawler.deployment.settings import function_environment
-from crawler.deployment.upload import check_own_function
+from crawler.deployment.settings import VARIABLES, function_environment
+from crawler.deployment.upload import check_own_function, stage
 from crawler.errors import SettingsError
-from crawler.settings.reading import read_settings
+from crawler.settings.reading import SETTINGS, read_settings
 from crawler.store.control import Control, order_hold, with_stop, without_hold
 from crawler.store.folder import FolderStore
 
@@ -381,3 +383,140 @@ def test_an_own_function_is_checked_with_the_environment_it_will_have(tmp_path, 
     else:
         with pytest.raises(DeploymentError, match=named):
             check_own_function(folder, environment, python)
+
+
+def test_E15_a_file_of_version_1_is_read_and_what_is_gone_is_told(capsys):
+    """Every setting of it goes on; the choice of an engine is ignored, and said so."""
+    deployment = read_deployment({}, ROOT / "tests/fixtures/v1/deploy.env")
+    assert (deployment.project_id, deployment.rate) == ("my-project-123", 20)
+    assert deployment.site.max_requests_per_day == 500_000
+    assert "ENGINE" not in "".join(function_environment(deployment))
+    assert "ENGINE in " in capsys.readouterr().err
+
+
+def test_every_setting_that_is_deployed_is_one_of_the_file():
+    """The list of settings is the one list: what the function can be told, deploy.env can say."""
+    words = {row.deploy_name for row in SETTINGS.values() if row.deploy_name}
+    assert words <= set(VARIABLES)
+    assert "SOURCE" in words
+    assert not {"STORE", "TOKEN", "URL", "INVOKER", "CA_FILE"} & set(VARIABLES)
+
+
+SOURCE = """
+name = "museum"
+base_url = "https://museum.example"
+url = "{base_url}/{song_num}"
+token = "MUSEUM_TOKEN"
+[headers]
+Authorization = "Bearer {token}"
+[fields]
+title = "title"
+"""
+
+
+def test_a_source_says_which_variable_holds_its_token(tmp_path, monkeypatch):
+    """The secret is bound to the name that the file declares; without one there is no secret."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "museum.toml").write_text(SOURCE)
+    (tmp_path / "open.toml").write_text(
+        SOURCE.split("token", maxsplit=1)[0] + '[fields]\ntitle = "title"\n'
+    )
+    given = REQUIRED | {"SOURCE": "museum.toml"}
+    values = assigned(shell_lines(read_deployment(given), NOW))
+    assert (values["TOKEN_VARIABLE"], values["SECRET"]) == ("MUSEUM_TOKEN", "genius-token")
+    assert "CRAWLER_SOURCE=museum.toml" in values["ENVIRONMENT"]
+    values = assigned(shell_lines(read_deployment(given | {"SOURCE": "open.toml"}), NOW))
+    assert (values["TOKEN_VARIABLE"], values["SECRET"]) == ("", "none")
+    assert read_deployment(REQUIRED).token_variable == "GENIUS_TOKEN"
+    assert read_deployment(REQUIRED | {"SECRET": "none"}).token_variable is None
+
+
+def test_a_declared_source_is_uploaded_under_its_own_name(tmp_path):
+    """Where its pages are web pages, the parser goes up with it; a file elsewhere is refused."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "requirements.txt").write_text("requests==1 \\\n    --hash=sha256:0\n")
+    html = 'format = "html"\n[fields]\ntitle = { css = "h1" }\n'
+    (tmp_path / "own/museum.toml").write_text(
+        SOURCE.split("[fields]", maxsplit=1)[0] + "[page]\n" + html
+    )
+    stage(["requirements.txt"], tmp_path, tmp_path / "out", source="own/museum.toml")
+    assert (tmp_path / "out/own/museum.toml").read_text() == (
+        tmp_path / "own/museum.toml"
+    ).read_text()
+    assert "selectolax" in (tmp_path / "out/requirements.txt").read_text()
+    for elsewhere in ("/etc/museum.toml", "../museum.toml", "gone.toml"):
+        with pytest.raises(SettingsError, match="no file of this folder"):
+            stage(["requirements.txt"], tmp_path, tmp_path / "out", source=elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("settings", "songs", "seconds"),
+    [
+        ({"RATE": "100"}, 10, 300),
+        ({"RATE": "1"}, 10, 320),
+        ({"RATE": "0.1"}, 10, 500),
+        ({"RATE": "0.01"}, 4, 900),
+        ({"RATE": "0.02", "MAX_INSTANCES": "2"}, 4, 900),
+    ],
+)
+def test_a_trial_asks_for_no_more_than_its_time_allows(settings, songs, seconds):
+    """Ten songs, or as many as a slow rate fetches within the time."""
+    deployment = read_deployment(REQUIRED | settings)
+    assert deployment.trial == (songs, seconds)
+    assert songs / deployment.rate_per_instance < seconds
+
+
+def test_a_rate_at_which_no_trial_ends_is_refused():
+    """It is known before anything is touched."""
+    with pytest.raises(SettingsError, match=r"RATE=0\.001 is too slow"):
+        read_deployment(REQUIRED | {"RATE": "0.001"})
+
+
+def test_what_it_costs_is_told_whole():
+    """Conditions, token, job, image and status page stand beside the instances; tiers differ."""
+
+    def total(**settings: str) -> tuple[float, str]:
+        told = "\n".join(told_lines(read_deployment(REQUIRED | settings), NOW, 8))
+        return float(re.findall(r"([\d.]+) a month", told)[0]), told
+
+    dear, told = total(REGION="europe-west3", MAX_INSTANCES="4")
+    for part in (
+        "8 alert conditions",
+        "tier 2",
+        "token",
+        "scheduler's job",
+        "image",
+        "status page",
+    ):
+        assert part in told
+    assert dear > total(MAX_INSTANCES="4")[0] > total()[0]
+    assert total()[0] - total(SECRET="none")[0] == pytest.approx(0.06, abs=0.011)
+
+
+def test_more_instances_than_a_new_project_may_have_are_told():
+    """They are not refused: an older project may have asked for more."""
+    told = "\n".join(told_lines(read_deployment(REQUIRED | {"MAX_INSTANCES": "11"}), NOW, 8))
+    assert "MAX_INSTANCES=11: a new project may have 10" in told
+
+
+def test_the_prices_of_the_docs_are_those_of_the_code():
+    """Each number of the table is reckoned with."""
+    page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    table = page[page.index("| what | price | unit |") : page.index("Storage of the songs")]
+    written = {float(number) for number in re.findall(r"\| ([\d.]+) ", table)}
+    assert written == {*PRICES.values(), *MONTHLY.values(), TIER_2_FACTOR}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory", "generation"),
+    [
+        ("0.583", "512", "gen1"),
+        ("1", "256", "gen1"),
+        ("1", "512", "gen2"),
+        ("0.167", "256", "gen1"),
+    ],
+)
+def test_a_small_instance_is_of_the_first_generation(cpu, memory, generation):
+    """The second wants a whole vCPU and 512 MiB."""
+    given = REQUIRED | {"CPU": cpu, "MEMORY_MIB": memory}
+    assert assigned(shell_lines(read_deployment(given), NOW))["GENERATION"] == generation

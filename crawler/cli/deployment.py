@@ -141,15 +141,11 @@ def print_fingerprint(args: argparse.Namespace) -> int:
 
 def run_gcloud(args: argparse.Namespace) -> int:
     """Run a gcloud command; what is not there is exit code 4 where that is no error."""
-    from crawler.deployment.cloud import CloudError
-
     arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
-    try:
-        sys.stdout.write(args.open_cloud("").gcloud(*arguments))
-    except CloudError as error:
-        if args.if_there and error.refusal.status == 404:
-            return EXIT_NOT_THERE
-        raise
+    output = args.open_cloud("").gcloud(*arguments, may_lack=args.if_there)
+    if output is None:
+        return EXIT_NOT_THERE
+    sys.stdout.write(output)
     return 0
 
 

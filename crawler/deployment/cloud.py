@@ -69,6 +69,7 @@ class CloudError(DeploymentError):
 _OWN_RIGHTS = "IAM_PERMISSION_DENIED"  # whoever deploys lacks a right: no wait grants it
 _PASSING = (
     (r".*(:[gs]etIamPolicy|/iam)", (400, 404), "a new account to be known everywhere"),
+    (r"GET .*/serviceAccounts/[^/:]+", (404,), "a new account to be known everywhere"),
     (r"POST .*/builds:submit", (400, 403, 404), "the role of the account that builds"),
     (r"(POST|PUT) .*/services(/[^/]+)?", (403, 404), "the function's account to be known"),
     (r"(POST|PATCH) .*/jobs(/[^/]+)?", (403, 404), "the caller's account to be known"),
@@ -93,7 +94,10 @@ def passing(refusal: Refusal) -> str | None:
         return _CONDITIONS.get(refusal.code)
     if status in TRANSIENT:
         return "Google, which answers " + (str(status) if status else "nothing")
-    if status == 409 and refusal.code != "ALREADY_EXISTS" and not _is_bucket(refusal.call):
+    is_taken = refusal.code == "ALREADY_EXISTS" or (
+        refusal.code != "ABORTED" and _is_bucket(refusal.call)
+    )
+    if status == 409 and not is_taken:
         return "an operation that is under way"
     if status == 403 and "SERVICE_DISABLED" in refusal.reasons:
         return "an API that was enabled a moment ago"
@@ -184,17 +188,21 @@ class Cloud:
             self._sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def gcloud(self, *arguments: str) -> str:
+    def gcloud(self, *arguments: str, may_lack: bool = False) -> str | None:
         """Run a gcloud command and return what it printed; its progress goes to stderr.
 
         What a `create` finds there already counts as made: an earlier try made it.
+
+        Args:
+            arguments: Without the first word.
+            may_lack: Return None where what it is about is not there.
 
         Raises:
             CloudError: It failed for good.
         """
         what, tries = "gcloud " + " ".join(_verb(arguments)), 0
 
-        def attempt() -> str:
+        def attempt() -> str | None:
             nonlocal tries
             tries += 1
             done = self._run(arguments, self._environ)
@@ -204,6 +212,8 @@ class Cloud:
             is_made = refusal.code == "ALREADY_EXISTS" or (tries > 1 and refusal.status == 409)
             if is_made and "create" in arguments:
                 return ""
+            if refusal.status == 404 and may_lack:
+                return None
             raise CloudError(what, refusal)
 
         return self.persist(what, attempt)
@@ -245,7 +255,7 @@ class Cloud:
         data: bytes | None,
     ) -> Any:
         if not self._is_signed:
-            token = self.gcloud("auth", "print-access-token").strip()
+            token = (self.gcloud("auth", "print-access-token") or "").strip()
             self.session.headers["Authorization"] = f"Bearer {token}"
             if self.project:
                 self.session.headers["X-Goog-User-Project"] = self.project

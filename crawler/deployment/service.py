@@ -121,8 +121,9 @@ def identity_token(cloud: Cloud, audience: str, invoker: str, deployer: str = ""
     """
     for options in ((f"--audiences={audience}",), ()):
         try:
-            if token := cloud.gcloud("auth", "print-identity-token", *options).strip():
-                return token
+            token = cloud.gcloud("auth", "print-identity-token", *options)
+            if token and token.strip():
+                return token.strip()
         except CloudError:
             continue  # not the way of whoever deploys
     path = f"v1/projects/-/serviceAccounts/{invoker}:generateIdToken"

@@ -172,7 +172,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     kms_key: Annotated[
         Annotated[str, Meta(pattern=r"\Aprojects/[^/]+/locations/[^/]+/keyRings/\S+\Z")] | None,
         _about(
-            "Key that encrypts bucket and image; unset: Google's own.",
+            "Key that encrypts the bucket; unset: Google's own.",
             "projects/P/locations/L/keyRings/R/cryptoKeys/K",
         ),
     ] = None
