@@ -463,6 +463,15 @@ def test_the_demo_fills_songs_1_to_2000_and_the_second_time_asks_nothing(tmp_pat
     assert "  (1, {" in out
     assert "data/demo/songs" in out
     assert numbers_in(tmp_path / "data/demo") == list(range(1, 2001))
+    page = out.partition("The coverage page, for a browser: ")[2].splitlines()[0]
+    assert (tmp_path / page).read_text(encoding="utf-8").startswith("<!")
+    more = out.partition("More:\n")[2].splitlines()
+    assert len(more) == 3
+    for command in more:  # what is printed can be pasted
+        subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment(), check=True, capture_output=True
+        )
+    assert (tmp_path / "songs.jsonl").exists()
     code, out, _ = run(tmp_path, "demo", "--json")
     answer = json.loads(out)
     assert code == 0
