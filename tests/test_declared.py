@@ -122,6 +122,7 @@ def test_padding_loses_no_digit(num, width):
         ('[page]\nid = "of.id"', {"of": {"id": 7}, "word": "a"}, {"word": "a"}),
         ('[[page.missing]]\nbody = "null"', b" null\n", "missing"),
         ('[[page.missing]]\nbody = "null"', {"word": "a"}, {"word": "a"}),
+        ('[[page.missing]]\nbody = "{}"', b" {} ", "missing"),
         ("[[page.missing]]\nempty = true", b" \n", "missing"),
         ('[[page.missing]]\npath = "words"\nempty = true', {"words": []}, "missing"),
         ('[[page.missing]]\npath = "words"\nempty = true', {"words": [1]}, {"word": None}),
@@ -180,6 +181,18 @@ def test_a_rule_says_what_a_page_is(rules, page, expected):
 def test_a_field_is_taken_from_its_path(fields, page, expected):
     """Types, lists on the way, a part and what lies in it, names of any kind."""
     assert json_page(page, fields=fields) == expected
+
+
+def test_C10_what_is_read_twice_is_judged_as_what_is_read_once():
+    """A part that one field keeps whole and another one looks into: odd values count, types differ."""
+    rules = '[[page.missing]]\npath = "n"\nequals = 1\n'
+    fields = 'whole = { path = "n", type = "json" }\ninner = "n.a"\n'
+    source = declared(f"{HEAD}{rules}[fields]\n{fields}")
+    assert source.info(7, b'{"n":{"a":[1]}}') == {"whole": {"a": [1]}, "inner": None}
+    assert source.odd == {"inner": 1}
+    assert source.info(7, b'{"n":true}') == {"whole": True, "inner": None}
+    with pytest.raises(Missing):
+        source.info(7, b'{"n":1}')
 
 
 @settings(deadline=None)

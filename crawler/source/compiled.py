@@ -80,7 +80,8 @@ def compile_json(shape: Shape, slowly: Info) -> Info:
         try:
             if not body.isascii():
                 str(body, "utf-8")  # msgspec skips unknown fields without looking at their bytes
-            taken = take(decode(body), song_num) if len(body) > longest else None
+            is_page = longest < 0 or len(body.strip()) > longest
+            taken = take(decode(body), song_num) if is_page else None
         except (ValueError, RecursionError, msgspec.MsgspecError):
             taken = None
         return slowly(song_num, body) if taken is None else taken
