@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import subprocess
+import tracemalloc
 import zlib
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -258,11 +259,10 @@ def test_what_is_no_block_is_not_written(records, why):
         encode_block(records, source="s")
 
 
-def test_a_block_that_is_too_large_is_refused(monkeypatch):
+def test_a_block_that_is_too_large_is_refused():
     """A block never grows over what one request can upload with a precondition."""
-    monkeypatch.setattr("crawler.store.block.MAX_BLOCK_BYTES", 2000)
     with pytest.raises(BlockFormatError, match=r"songs/000000007000.*keep less"):
-        encode_block(mixed(range(7000, 8000)).values(), source="s")
+        encode_block(mixed(range(7000, 8000)).values(), source="s", max_bytes=2000)
     assert MAX_BLOCK_BYTES < 8 * 2**20 < MAX_TEXT_BYTES
 
 
@@ -328,11 +328,15 @@ def test_times_of_any_zone_are_read():
     assert decode_block(pack(text), NAME)[7000].fetched_at == NOON.astimezone(UTC)
 
 
-def test_a_bomb_costs_a_bounded_amount(monkeypatch):
+def test_a_bomb_costs_a_bounded_amount():
     """An object that unpacks to more than any block is refused without unpacking it all."""
-    monkeypatch.setattr("crawler.store.block.MAX_TEXT_BYTES", 10**5)
+    bomb = pack(bytes(4 * MAX_TEXT_BYTES))
+    tracemalloc.start()
     with pytest.raises(BlockFormatError, match="too large"):
-        decode_block(pack(b" " * 10**7), NAME)
+        decode_block(bomb, NAME)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * MAX_TEXT_BYTES
 
 
 @pytest.mark.parametrize(

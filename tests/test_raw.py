@@ -243,10 +243,9 @@ def test_a_broken_raw_object_is_named(data):
         decode_pages(data, raw_name(1))
 
 
-def test_bodies_that_wait_have_a_limit(tmp_path: Path, monkeypatch):
+def test_bodies_that_wait_have_a_limit(tmp_path: Path):
     """Beyond it there is no room for more, until their block is stored or they are let go."""
-    monkeypatch.setattr("crawler.run.raw.MAX_HELD_BYTES", 2000)
-    keeper = RawKeeper(FolderStore(tmp_path))
+    keeper = RawKeeper(FolderStore(tmp_path), max_held_bytes=2000)
     assert keeper.has_room()
     body = random.Random(1).randbytes(1000)
     keeper.keep(1, body)

@@ -25,7 +25,7 @@ CREATE_SECONDS = 20.0
 """Time to create one task, repeats included."""
 
 EMULATOR = "CLOUD_TASKS_EMULATOR_HOST"
-"""Names a queue server on this machine, in place of the cloud's; any other address is refused."""
+"""The variable that names a queue server on this machine, in place of the cloud's."""
 
 _LANES = 8
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -178,7 +178,7 @@ def _wait_for_turn(
 
 
 def _client_maker(emulator: str | None) -> Callable[[], Any]:
-    """Say how a client is made: one for each lane, since its HTTP session is not for several."""
+    """Return what makes a client: one for each lane, since its HTTP session is not for several."""
     # Imported here: with it come 0.4 s, which only who fans out should wait for.
     import google.auth
     from google.auth.credentials import AnonymousCredentials

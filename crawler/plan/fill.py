@@ -119,7 +119,7 @@ class FillSupply:
         return sum(self._settled_in(first) for first in firsts)
 
     def close(self) -> None:
-        """Let go of the readers."""
+        """End the threads that read."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 

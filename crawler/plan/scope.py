@@ -140,12 +140,12 @@ class Scope:
         return self._tail is not None
 
     def note(self, record: Record) -> None:
-        """Learn what came of a number: the end of the catalogue depends on it."""
+        """Note what came of a number: the end of the catalogue depends on it."""
         if self._tail is not None:
             self._tail.note(record.song_num, record.outcome == "found")
 
     def close(self) -> None:
-        """Let go of what reads ahead."""
+        """End the threads that read ahead."""
         self._failures.close()
         if self._fill is not None:
             self._fill.close()

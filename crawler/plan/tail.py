@@ -69,7 +69,7 @@ class KnownFailures:
         return None
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """End the thread that reads."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -140,7 +140,7 @@ class TailSupply:
         return len(self._passed_over)
 
     def note(self, song_num: int, is_found: bool) -> None:
-        """Learn what came of a number."""
+        """Note what came of a number."""
         if is_found and song_num > self.last_found:
             self.last_found = song_num
         if self.supplied and song_num >= self._first_num:

@@ -47,7 +47,7 @@ class RawPage(msgspec.Struct, omit_defaults=True, gc=False):
     body_base64: bytes | None = None
 
     def content(self) -> bytes:
-        """Give the body as it came."""
+        """Return the body as it came."""
         return self.body_base64 or b"" if self.body is None else self.body.encode()
 
 
@@ -60,7 +60,7 @@ def raw_page(song_num: int, fetched_at: datetime, body: bytes) -> RawPage:
 
 
 def raw_name(song_num: int) -> str:
-    """Name the object that holds the body of a number, as in `raw/000000378100.jsonl.gz`."""
+    """Return the name of the object that holds the body of a number, such as `raw/000000378100.jsonl.gz`."""
     return f"raw/{song_num - song_num % RAW_SIZE:012}.jsonl.gz"
 
 
@@ -103,9 +103,11 @@ class RawKeeper:
     `keep` is called by lanes, the function that `saving` makes by the writer's threads.
     """
 
-    def __init__(self, store: Store, *, is_on: bool = True) -> None:
+    def __init__(
+        self, store: Store, *, is_on: bool = True, max_held_bytes: int = MAX_HELD_BYTES
+    ) -> None:
         """Prepare for a store; where it is not on, sources and saving stay as they are."""
-        self._store, self._is_on = store, is_on
+        self._store, self._is_on, self._max_held_bytes = store, is_on, max_held_bytes
         self._held: dict[int, bytes] = {}
         self._held_bytes = 0
         self._lock = threading.Lock()
@@ -135,7 +137,7 @@ class RawKeeper:
 
     def has_room(self) -> bool:
         """Whether more bodies may come."""
-        return self._held_bytes < MAX_HELD_BYTES
+        return self._held_bytes < self._max_held_bytes
 
     def saving(self, save: Save) -> Save:
         """Make a `save` that stores the bodies first, so that no record is without its body."""

@@ -131,7 +131,7 @@ class Writer:
             self._proofs.update(dict.fromkeys(song_nums, canary))
 
     def expect(self, block: PlannedBlock) -> None:
-        """Learn how many numbers of a block will get a record."""
+        """Note how many numbers of a block will get a record."""
         count = len(block.numbers)
         with self._lock:
             known = self._open.get(block.first) or self._awaited.get(block.first)

@@ -79,7 +79,9 @@ _FIELD_ID = b"SC"
 _LEVEL = 1
 
 
-def encode_block(records: Iterable[Record], *, source: str) -> tuple[bytes, BlockInfo]:
+def encode_block(
+    records: Iterable[Record], *, source: str, max_bytes: int = MAX_BLOCK_BYTES
+) -> tuple[bytes, BlockInfo]:
     """Write records of one block, in any order, as the bytes of its object, and count them.
 
     Raises:
@@ -91,10 +93,10 @@ def encode_block(records: Iterable[Record], *, source: str) -> tuple[bytes, Bloc
     _check_numbers(ordered, info.first)
     text = encode_records(ordered)
     data = _pack(text, format_block_info(info).encode())
-    if len(text) > MAX_TEXT_BYTES or len(data) > MAX_BLOCK_BYTES:
+    if len(text) > MAX_TEXT_BYTES or len(data) > max_bytes:
         raise BlockFormatError(
             f"{block_name(info.first)} would hold {len(text)} bytes, packed {len(data)}; at most "
-            f"{MAX_TEXT_BYTES}, packed {MAX_BLOCK_BYTES}, can be stored: keep less of each page"
+            f"{MAX_TEXT_BYTES}, packed {max_bytes}, can be stored: keep less of each page"
         )
     return data, info
 

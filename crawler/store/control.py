@@ -109,7 +109,7 @@ def with_stop(control: Control, stop_id: str, now: datetime, by: str) -> Control
 
 
 def order_hold(store: Store, reason: str, *, now: datetime, timeout: float = 10.0) -> Control:
-    """Let scheduled runs ask for nothing until somebody releases them; the first hold stays."""
+    """Hold scheduled runs back until somebody releases them; the first hold stays."""
 
     def add_hold(control: Control) -> Control:
         if control.held_at is not None:
@@ -152,7 +152,7 @@ def standing_stop(
 
 
 def without_stop(control: Control) -> Control:
-    """Let what was ordered before the stop go on; runs at work are not told to stop anew."""
+    """Return the control by which what was ordered before the stop goes on; no run stops anew."""
     return msgspec.structs.replace(control, stop_ordered_at=None, stop_ordered_by="")
 
 

@@ -165,7 +165,7 @@ def _joined(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def failed_nums(blocks: Iterable[BlockInfo]) -> dict[str, list[int]]:
-    """Name numbers that failed by reason, ascending, at most `MAX_NUMS` each; `blocks` ascend.
+    """Return numbers that failed by reason, ascending, at most `MAX_NUMS` each; `blocks` ascend.
 
     All where so few failed; else the first of every block comes before the second of any, so that
     they tell of many places.

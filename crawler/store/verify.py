@@ -126,7 +126,7 @@ def _drop_short_stretch(report: VerifyReport) -> None:
 
 
 def _lies(listed: BlockInfo, records: dict[int, Record], name: str) -> Iterator[str]:
-    """Name each count of a listing that is not true."""
+    """Yield each count of a listing that is not true, in words."""
     true = summarise(records.values(), source=listed.source)
     for field in BlockInfo.__struct_fields__:
         says, is_so = getattr(listed, field), getattr(true, field)
