@@ -63,7 +63,10 @@ def start(location: str, site: str, caller: str) -> subprocess.Popen[str]:
 def test_F2_sigterm_cuts_what_is_in_flight_and_stores_what_is_settled(
     location: str, caller: str, faulty_site: FaultySite
 ) -> None:
-    """Attempts that hang are cut after 5 s; within 8 s the process is gone, all answers stored."""
+    """Attempts that hang are cut after 5 s; within 8 s the process is gone, all songs stored.
+
+    Missing numbers that wait for a proof are not recorded, and count as left.
+    """
     with start(location, faulty_site.url(SILENT), caller) as process:
         assert wait_until(lambda: len(faulty_site.requests) >= GOOD + 32, 30)
         sent_at = time.monotonic()
@@ -73,8 +76,10 @@ def test_F2_sigterm_cuts_what_is_in_flight_and_stores_what_is_settled(
     assert process.returncode == 3, err
     assert 3.0 < seconds < 8.0
     answered = {seen.number for seen in faulty_site.requests if not seen.spoilt}
-    assert stored_in(location) == answered
-    assert f'"remaining":{2000 - GOOD}' in out
+    stored = stored_in(location)
+    assert stored <= answered
+    assert [num for num in answered - stored if expected_info(num)] == []
+    assert f'"remaining":{2000 - len(stored)}' in out
 
 
 @pytest.mark.parametrize("location", ["folder"], indirect=True)
@@ -138,8 +143,10 @@ def test_F3_a_silent_site_does_not_hold_up_the_answer(
     )
     assert (answer.stopped_by, answer.complete) == ("time_budget", False)
     assert answer.seconds < 1.0 + 5.0 + 1.5
-    assert answer.found + answer.missing == 40 == len(stored_in(str(tmp_path)))
-    assert answer.remaining == 1960 - answer.failed
+    stored = stored_in(str(tmp_path))
+    assert answer.found == sum(expected_info(num) is not None for num in stored) > 0
+    assert answer.found + answer.missing == len(stored) <= 40  # the rest waits for a proof
+    assert answer.remaining == 2000 - len(stored) - answer.failed
 
 
 def test_F3_the_function_answers_in_time_with_what_is_left(tmp_path: Path) -> None:

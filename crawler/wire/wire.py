@@ -6,6 +6,7 @@ all else (step 1 functions, classes that are a source) waits for its answers in 
 
 import concurrent.futures
 import contextlib
+import contextvars
 import logging
 import os
 import queue
@@ -158,7 +159,8 @@ class Wire:
             for end in self._bell:
                 end.setblocking(False)
             # Not a daemon: the interpreter waits for it, and it sees the main thread's end.
-            self._thread = threading.Thread(target=self._run, name="wire")
+            run = contextvars.copy_context().run  # a line logged there has the request's trace
+            self._thread = threading.Thread(target=run, args=(self._run,), name="wire")
             self._thread.start()
 
     def _ring(self) -> None:
