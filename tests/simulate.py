@@ -524,6 +524,8 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
     store, site = MemoryStore(world), Site(world)
     runs: list[SimulatedRun] = []
     wanted = set(range(plan.start, plan.stop)) - plan.dead
+    if not plan.songs - plan.dead:
+        wanted = set()  # without any song nothing can be believed
     for rounds in range(1, MAX_ROUNDS + 1):
         at_once = [
             run

@@ -27,6 +27,7 @@ class Counts:
     total: int | None = 2000
     rate: float = 98.4
     paused: float = 0.0
+    site_rate: float = 0.0
 
 
 @pytest.fixture
@@ -113,10 +114,20 @@ def test_a_run_with_nothing_to_ask_says_so(terminal):
 
 
 def test_a_pause_is_shown_in_place_of_the_rate(terminal):
-    """Who waits sees that the site asked for it."""
+    """Who waits sees that the site asked for it, and until when."""
     stream, shown = terminal
     show_all(stream, [Counts(found=1), Counts(found=1, paused=12.3)])
-    assert "paused 12 s, found 1" in last_line(shown())
+    line = last_line(shown())
+    assert re.search(r"the site limits us: paused until \d\d:\d\d:\d\d", line)
+
+
+def test_a_pace_that_the_site_lowers_is_shown_with_the_time_that_it_takes(terminal):
+    """1,800 songs at one a second take half an hour, however fast the first ones came."""
+    stream, shown = terminal
+    show_all(stream, [Counts(found=1), Counts(found=200, rate=90.0, site_rate=1.0)])
+    line = last_line(shown())
+    assert "1.0/s by the site's limit" in line
+    assert "30:00 left" in line
 
 
 def test_a_run_of_unknown_length_shows_no_share(terminal):
@@ -150,7 +161,7 @@ def cells_of(*codes):
 CELL = """
 from types import SimpleNamespace
 from crawler import progress_bar
-counts = dict(found=3, missing=1, failed=0, skipped=0, total=8, rate=98.4, paused=0.0)
+counts = dict(found=3, missing=1, failed=0, skipped=0, total=8, rate=98.4, paused=0.0, site_rate=0.0)
 with progress_bar("songs 1 to 8") as show:
     show(SimpleNamespace(**counts))
 """

@@ -112,9 +112,9 @@ class Frontier:
         return self._host.limiter.resume_at
 
     @property
-    def pace(self) -> float:
-        """Attempts per second that are granted at present, `inf` where there is no limit."""
-        return self._host.limiter.limit
+    def announced_rate(self) -> float:
+        """Attempts per second that the site's quota leaves us, 0 where that is not below our rate."""
+        return self._host.limiter.announced
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list; jobs take turns."""

@@ -56,6 +56,12 @@ class RateLimiter:
         return own if self._shared is None else min(own, self._shared.limit)
 
     @property
+    def announced(self) -> float:
+        """Attempts per second that the site's quota leaves us, 0 where that is not below our rate."""
+        ceiling = (self._shared or self)._ceiling  # noqa: SLF001 - another one of its own class
+        return ceiling if ceiling < (self.rate or math.inf) else 0.0
+
+    @property
     def resume_at(self) -> float:
         """When the latest shared pause ends; in the past where there is none."""
         return (self._shared or self)._resume_at  # noqa: SLF001 - another one of its own class

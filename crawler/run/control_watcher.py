@@ -82,8 +82,8 @@ class ControlWatcher:
             return
         self._published_until = until
         logger.warning(
-            "the site asked for a pause of %.0f s",
-            seconds,
+            "the site limits us: paused until %s",
+            f"{datetime.now().astimezone() + timedelta(seconds=seconds):%H:%M:%S}",
             extra={"event": "paused", "fields": {"seconds": seconds}},
         )
         self._pauses.put(seconds)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any, Self, TextIO
 
 import msgspec
@@ -45,6 +46,8 @@ class Progress(msgspec.Struct, frozen=True):
         total: Numbers of the range, skipped ones included; None where the end is not known yet.
         rate: Requests per second over the last few seconds.
         paused: Seconds until a shared pause ends, 0 where there is none.
+        site_rate: Requests per second that the site announced, where that is less than ours; 0
+            where it is not.
     """
 
     found: int
@@ -57,6 +60,7 @@ class Progress(msgspec.Struct, frozen=True):
     seconds: float
     rate: float
     paused: float
+    site_rate: float = 0.0
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -145,6 +149,7 @@ class Housekeeper:
             seconds=now - self._started_at,
             rate=(tally.requests - before) / max(now - since, 1e-3),
             paused=max(0.0, self._frontier.resume_at - now),
+            site_rate=self._frontier.announced_rate,
         )
 
     def _keep_time(self) -> None:
@@ -300,11 +305,25 @@ class _Bar:
 def _format(counts: Progress) -> str:
     if counts.total is None:
         return _OPEN
-    return _SETTLED if counts.skipped == counts.total else _KNOWN
+    if counts.skipped == counts.total:
+        return _SETTLED
+    if not counts.site_rate:
+        return _KNOWN
+    # What went faster before the site said how fast we may go would shorten the time left.
+    done = counts.found + counts.missing + counts.failed + counts.skipped
+    left = int((counts.total - done) / counts.site_rate)
+    hours, minutes = divmod(left // 60, 60)
+    words = f"{hours}:{minutes:02}:{left % 60:02}" if hours else f"{minutes:02}:{left % 60:02}"
+    return _KNOWN.replace("{remaining}", words)
 
 
 def _postfix(counts: Progress) -> str:
-    pace = f"paused {counts.paused:.0f} s" if counts.paused > 0 else f"{counts.rate:.0f}/s"
+    pace = f"{counts.rate:.0f}/s"
+    if counts.site_rate:
+        pace = f"{counts.site_rate:.1f}/s by the site's limit"
+    if counts.paused > 0:
+        until = datetime.now().astimezone() + timedelta(seconds=counts.paused)
+        pace = f"the site limits us: paused until {until:%H:%M:%S}"
     outcomes = f"found {counts.found}, missing {counts.missing}, failed {counts.failed}"
     return f"{pace}, {outcomes}"
 

@@ -125,6 +125,7 @@ class Run:
             deadline=None if budget is None else self.started + budget,
             on_record=self._book if self.scope.has_tail else self.writer.add,
             on_pause=lambda seconds: self.watcher.publish_pause(seconds),  # noqa: PLW0108 - made later
+            on_pace=_log_pace,
             has_room=lambda: self.writer.has_room() and self.raw.has_room(),
             known=KnownSongs(
                 nearest=index.songs_near, published=self.canaries, spread=self.scope.numbers
@@ -268,6 +269,16 @@ class Run:
             return None
         timeout = self.limits.store_seconds
         return max(0, cap - requests_today(self.index.store, self.started_at, timeout=timeout))
+
+
+def _log_pace(rate: float, announced: str) -> None:
+    """Say that the site's own words lower our pace."""
+    logger.warning(
+        "pace lowered to %.1f/s as the site announces %s",
+        rate,
+        announced,
+        extra={"event": "pace_lowered", "fields": {"rate": rate, "announced": announced}},
+    )
 
 
 def _least(*rates: float | None) -> float | None:
