@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from crawler.answer import noun_of, numbered
 from crawler.store.block import BLOCK_SIZE, BlockInfo
 
 MAX_CELLS = 2000
@@ -180,7 +181,8 @@ def map_strip(blocks: Iterable[BlockInfo]) -> str:
     Args:
         blocks: The store's listing, in any order; no block is read.
     """
-    line = coverage_map(sorted(blocks, key=lambda block: block.first))
+    blocks = sorted(blocks, key=lambda block: block.first)
+    line = coverage_map(blocks)
     if not line.cells:
         return ""
     scale = _WIDTH / (line.stop - line.start)
@@ -191,7 +193,7 @@ def map_strip(blocks: Iterable[BlockInfo]) -> str:
         f'<span style="color:{COLOURS[state]}">&#9632;</span> {escape(STATES[state])}'
         for state in shown
     )
-    label = f"songs {line.start:,} to {line.stop - 1:,}"
+    label = numbered(line.start, line.stop, noun_of(blocks[-1].source))
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" height="{_HEIGHT}" role="img" '
         f'preserveAspectRatio="none" aria-label="What the store holds of {label}">{bars}</svg>'

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, Unpack
 
-from crawler.answer import Answer, Mode
+from crawler.answer import Answer, Mode, noun_of
 from crawler.errors import Problems
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Results
@@ -218,7 +218,9 @@ def _bar(
 ) -> AbstractContextManager[Callable[[Progress], None] | None]:
     """Show a bar where nobody wants to be told otherwise and somebody looks: in a notebook."""
     if on_progress is None and in_notebook():
-        return progress_bar(label(prepared.request), notebook=True)
+        settings = prepared.settings
+        noun = noun_of(settings.source if settings.function is None else settings.function)
+        return progress_bar(label(prepared.request, noun), notebook=True)
     return nullcontext(on_progress)
 
 
