@@ -68,7 +68,7 @@ def test_it_runs_from_top_to_bottom(kept):
     """
     notebook = run(kept)
     said = text_of(notebook)
-    assert "found=4550, missing=450" in said
+    assert "4550 found, 450 missing" in said
     assert "(5000, 0)" in said
     shown = "".join(o.data.get("text/html", "") for o in outputs(notebook) if "data" in o)
     assert "<b>Songs 1 to 5,000</b>: " in shown
