@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -136,7 +137,10 @@ def lanes_for(jobs: list[Job], wire: Wire) -> list[Callable[[], Lane]]:
 
 
 def _reads_on_wire(job: Job) -> bool:
-    return job.source is not None and getattr(job.source, "reads_on_wire", False)
+    """Whether a job runs no code but ours: its source, its numbers and its results."""
+    is_declared = job.source is not None and getattr(job.source, "reads_on_wire", False)
+    is_ours = getattr(job.supply, "is_plain", True) and type(job.results) in (list, deque)
+    return is_declared and is_ours
 
 
 async def gather_lanes(makers: list[Callable[[], Lane]], frontier: Frontier, wire: Wire) -> None:

@@ -86,7 +86,8 @@ async def get_data_asynchronous(
         connections: Requests under way at once.
         rate: Attempts per second over everything, retries included; 0 for no limit.
         contact: Whom the site may ask: an address or URL, told in `User-Agent`.
-        ca_file: A file of certificate authorities to trust instead of the usual ones.
+        ca_file: A file of certificate authorities to trust instead of the usual ones; by default
+            the one that the environment names (`CRAWLER_CA_FILE`, `SSL_CERT_FILE` …), if any.
         frontier: A prepared frontier, for callers who want its counts; it brings its own rate.
 
     Raises:
@@ -105,7 +106,7 @@ async def get_data_asynchronous(
         connections if max_workers is None else max_workers,
         user_agent=user_agent(contact),
         attempt_seconds=frontier.policy.attempt_seconds,
-        ca_file=ca_file,
+        ca_file=ca_file or _ca_file_named(),
     )
     await gather_lanes(lanes_for(made, wire), frontier, wire)
     if own_frontier:
@@ -169,6 +170,13 @@ def default_source() -> DeclaredSource:
         base_url=settings.base_url,
         fields=settings.fields,
     )
+
+
+def _ca_file_named() -> str | None:
+    from crawler.settings.settings import SETTINGS  # the names are written there, once
+
+    row = SETTINGS["ca_file"]
+    return next(filter(None, map(os.environ.get, (row.variable, *row.also))), None)
 
 
 def make_job(

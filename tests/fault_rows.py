@@ -38,7 +38,7 @@ FAULT_ROWS = {
     "B5": "a doubtful length is never stored as found",
     "B6": "an answer that is no HTTP costs no memory",
     "B7": "a redirect is not followed; moved for good to another number is missing",
-    "B8": "a damaged encoding is tried again",
+    "B8": "a damaged encoding is tried again, several whole gzip members are one body",
     "B9": "a body past the cap is cut off, memory stays bounded",
     "B10": "a site that closes its connections is crawled all the same",
     # The body.
@@ -100,6 +100,7 @@ FAULT_ROWS = {
     # Where it runs.
     "H1": "terminals of any encoding and width, and closed ones, change no exit code",
     "H2": "a pod beside a service named crawler starts",
+    "H3": "a dead first address costs once, not per connection",
     "H4": "a site with a certificate authority of the user's own is crawled",
     "H6": "a terminal that is closed ends a crawl as SIGTERM does",
     "H5": "asyncio is as before after a crawl inside a running loop",

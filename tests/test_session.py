@@ -2,6 +2,8 @@
 
 import contextlib
 import gzip
+import inspect
+import io
 import socket
 import threading
 import time
@@ -9,11 +11,12 @@ import tracemalloc
 
 import pytest
 import requests
+from requests.auth import HTTPDigestAuth
 
 from crawler.demo.songs import expected_info
 from crawler.wire.session import HeldBackError, WireSession
 from crawler.wire.wire import Wire
-from tests.faulty_site import closed_port
+from tests.faulty_site import closed_port, swallowing_port
 
 SECONDS = 0.5
 
@@ -372,3 +375,323 @@ def test_closing_a_session_closes_its_connections(demo_site):
         time.sleep(0.01)
     assert demo_site.stats()["open_connections"] == 0
     assert kept.status_code == 401
+
+
+# --- What requests documents, as the site sees it ------------------------------------------------
+
+
+def lines_of(asked):
+    """Split a request into its lines, and its body."""
+    head, _, body = asked.partition(b"\r\n\r\n")
+    return head.split(b"\r\n"), body
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-A": "1"}, {"Accept": "a/b"}, {"X-Empty": ""}])
+@pytest.mark.parametrize("data", [None, b"", b"x" * 2000])
+def test_no_header_of_libcurls_own_is_sent(session, headers, data):
+    """No Accept, no User-Agent beside ours, no Expect, no Content-Type that nobody gave."""
+    session.headers = {}
+    prepared = requests.Request("POST", "http://x/", headers=headers, data=data).prepare()
+    with Scripted(right(b"ok")) as site:
+        prepared.url = site.url
+        session.send(prepared)
+        lines, body = lines_of(site.asked[0])
+    names = [line.partition(b":")[0].decode() for line in lines[1:]]
+    assert sorted(names) == sorted(["Host", *prepared.headers])
+    assert body == (data or b"")
+
+
+def pieces():
+    """Yield a body piece by piece."""
+    yield b"one "
+    yield b"two"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "body"),
+    [
+        (
+            {"data": {"a": "1", "b": ["2", "3"]}},
+            "application/x-www-form-urlencoded",
+            b"a=1&b=2&b=3",
+        ),
+        ({"data": b"raw"}, "", b"raw"),
+        ({"data": "text \u00e4"}, "", "text \u00e4".encode()),
+        ({"json": {"a": [1, None]}}, "application/json", b'{"a": [1, null]}'),
+        ({"data": io.BytesIO(b"a file")}, "", b"a file"),
+        ({"data": pieces()}, "", b"7\r\none two\r\n0\r\n\r\n"),
+    ],
+    ids=["form", "bytes", "text", "json", "file", "generator"],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_a_body_of_any_kind_is_sent_as_requests_prepares_it(session, method, options, kind, body):
+    """Forms, bytes, text, JSON and files with their length; a generator in chunks."""
+    session.begin(time.monotonic() + 5, lambda: True)
+    if isinstance(options.get("data"), io.BytesIO):
+        options["data"].seek(0)
+    if inspect.isgenerator(options.get("data")):
+        options = {"data": pieces()}  # the one before has given all it had
+    with Scripted(right(b"ok")) as site:
+        session.request(method, site.url, **options)
+        lines, sent = lines_of(site.asked[0])
+    headers = dict(line.split(b": ", 1) for line in lines[1:])
+    assert lines[0] == b"%s / HTTP/1.1" % method.encode()
+    assert sent == body
+    assert headers.get(b"Content-Type", b"") == kind.encode()
+    if b"Transfer-Encoding" not in headers:
+        assert int(headers[b"Content-Length"]) == len(body)
+
+
+def test_files_are_sent_in_parts(session):
+    """Multipart, with name, type and content, and a boundary that the header names."""
+    with Scripted(right(b"ok")) as site:
+        session.post(site.url, files={"cover": ("a.png", b"\x89PNG", "image/png")}, data={"n": "1"})
+        lines, body = lines_of(site.asked[0])
+    boundary = next(line for line in lines if b"boundary=" in line).partition(b"boundary=")[2]
+    assert body.count(b"--" + boundary) == 3
+    assert b'filename="a.png"\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n' in body
+
+
+def test_an_upload_without_end_is_refused(session):
+    """What a generator yields is read before it is sent, so it must be no more than 8 MiB."""
+
+    def endless():
+        while True:
+            yield b"x" * 65_536
+
+    with Scripted() as site, pytest.raises(ValueError, match="an upload may be 8388608 bytes"):
+        session.post(site.url, data=endless())
+
+
+def test_a_generator_runs_in_the_thread_of_its_function(session):
+    """Somebody's code never holds up the wire's thread."""
+    threads = []
+
+    def upload():
+        threads.append(threading.current_thread())
+        yield b"x"
+
+    with Scripted(right(b"ok")) as site:
+        session.post(site.url, data=upload())
+    assert threads == [threading.current_thread()]
+
+
+def test_parameters_and_basic_auth_are_sent(session):
+    """`params` in the query, `auth` or the address's own user in a header, and nowhere else."""
+    with Scripted(right(b"1"), right(b"2")) as site:
+        session.get(site.url, params={"q": "a b", "n": [1, 2]}, auth=("me", "secret"))
+        session.get(site.url.replace("//", "//you:hidden@"))
+        one, two = (lines_of(asked)[0] for asked in site.asked)
+    assert one[0] == b"GET /?q=a+b&n=1&n=2 HTTP/1.1"
+    assert b"Authorization: Basic bWU6c2VjcmV0" in one
+    assert b"Authorization: Basic eW91OmhpZGRlbg==" in two
+
+
+def test_digest_auth_answers_a_challenge_on_the_same_session(faulty_site, session):
+    """It asks again beneath the session, by `response.connection.send`."""
+    session.begin(time.monotonic() + 5, lambda: True)
+    auth = HTTPDigestAuth("me", "secret")
+    answer = session.get(f"{faulty_site.url('digest')}/songs/3", auth=auth)
+    assert (answer.status_code, [each.status_code for each in answer.history]) == (200, [401])
+    assert (session.sent, len(session.returned)) == (2, 1)
+    again = answer.connection.send(answer.request)
+    assert again.json() == answer.json()
+
+
+def test_a_chain_of_redirects_is_followed_with_its_history(session):
+    """307 sends the body again, 303 makes a GET of it; cookies of a hop go along."""
+    hops = (
+        b"HTTP/1.1 307 Again\r\nLocation: /b\r\nSet-Cookie: hop=1\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 303 See\r\nLocation: /c\r\nContent-Length: 0\r\n\r\n",
+    )
+    with Scripted(*hops, right(b"there")) as site:
+        answer = session.post(site.url, data=b"body")
+        asked = [lines_of(each) for each in site.asked]
+    assert [lines[0] for lines, _ in asked] == [
+        b"POST / HTTP/1.1", b"POST /b HTTP/1.1", b"GET /c HTTP/1.1"
+    ]  # fmt: skip
+    assert [body for _, body in asked] == [b"body", b"body", b""]
+    assert b"Cookie: hop=1" in asked[1][0]
+    assert [each.status_code for each in answer.history] == [307, 303]
+    assert answer.content == b"there"
+
+
+def test_hooks_see_each_response_and_may_replace_it(session):
+    """Of the session and of the request; what the hook gives counts as what was returned."""
+    heard = []
+
+    def note(response, **_):
+        heard.append((response.status_code, response.elapsed.total_seconds() > 0))
+
+    def teapot(response, **_):
+        made = requests.Response()
+        made.status_code, made.request = 418, response.request
+        return made
+
+    with Scripted(right(b"1"), right(b"2")) as site:
+        session.hooks["response"].append(note)
+        assert session.get(site.url).text == "1"
+        session.hooks["response"].clear()
+        assert session.get(site.url, hooks={"response": [note, teapot]}).status_code == 418
+    assert heard == [(200, True), (200, True)]
+    assert session.returned[-1].status == 418
+
+
+def test_headers_of_an_answer_are_read_as_requests_does(session):
+    """Any case finds them, repeated ones are joined, a folded one is one line; the reason stays."""
+    head = (
+        b"HTTP/1.1 200 Alright then\r\nVary: a\r\nvary: b\r\nX-Note: one\r\n two\r\n"
+        b"Content-Type: text/plain; charset=latin-1\r\nContent-Length: 1\r\n\r\n\xe4"
+    )
+    with Scripted(head, b"HTTP/1.1 204\r\n\r\n") as site:
+        answer = session.get(site.url)
+        assert answer.headers["VARY"] == "a, b"
+        assert answer.headers["x-note"] == "one two"
+        assert (answer.reason, answer.encoding, answer.text) == (
+            "Alright then",
+            "latin-1",
+            "\u00e4",
+        )
+        assert answer.raw.version == 11
+        bare = session.get(site.url)
+        assert (bare.status_code, bare.reason, bare.content) == (204, "", b"")
+
+
+def test_a_stream_is_read_in_lines_and_pieces(session):
+    """`iter_lines`, `iter_content` and `raw` give the body, and closing it early does no harm."""
+    session.begin(time.monotonic() + 5, lambda: True)
+    with Scripted(*[right(b"one\ntwo\nthree")] * 4) as site:
+        assert list(session.get(site.url, stream=True).iter_lines()) == [b"one", b"two", b"three"]
+        pieces = list(session.get(site.url, stream=True).iter_content(5))
+        assert pieces == [b"one\nt", b"wo\nth", b"ree"]
+        with session.get(site.url, stream=True) as answer:
+            assert answer.raw.read(3) == b"one"
+        assert answer.raw.closed
+        assert session.get(site.url, stream=True).raw.headers["content-length"] == "13"
+
+
+# --- What is raised ------------------------------------------------------------------------------
+
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npage"
+NOT_GZIP = right(b"page", b"Content-Encoding: gzip")
+HUGE = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"
+TWO_LENGTHS = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nContent-Length: 8\r\n\r\npage"
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised", "kind"),
+    [
+        (None, "ConnectionError", "connection"),
+        (CUT, "ChunkedEncodingError", "connection"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "ChunkedEncodingError", "protocol"),
+        (NOT_GZIP, "ContentDecodingError", "encoding"),
+        (HUGE, "ContentDecodingError", "too_large"),
+        (TWO_LENGTHS, "InvalidHeader", "protocol"),
+        (b"nonsense\r\n\r\n", "ConnectionError", "protocol"),
+    ],
+    ids=["closed", "cut", "bad-chunk", "not-gzip", "huge", "two-lengths", "garbage"],
+)  # fmt: skip
+def test_each_kind_of_failure_is_raised_as_the_class_that_requests_has_for_it(answer, raised, kind):
+    """And `except RequestException` catches each; the error knows its request."""
+    wanted = getattr(requests.exceptions, raised)
+    with OneShot(answer) as url, open_session() as session:
+        with pytest.raises(requests.RequestException) as caught:
+            session.get(url)
+        assert caught.type is wanted
+        assert caught.value.request.url == url
+        assert session.returned[-1].error == kind
+
+
+class OneShot:
+    """A site that answers each connection with the same bytes, and ends it."""
+
+    def __init__(self, answer):
+        self._answer, self._listener = answer, socket.create_server(("127.0.0.1", 0))
+
+    def __enter__(self):
+        threading.Thread(target=self._serve, daemon=True).start()
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+
+    def __exit__(self, *_):
+        self._listener.close()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                with peer:
+                    peer.recv(65_536)
+                    peer.sendall(self._answer or b"")
+
+
+def test_what_never_leaves_is_raised_as_requests_does(session, faulty_site_tls):
+    """No connection, no answer in time, a wrong certificate, too many hops, no address at all."""
+    session.begin(time.monotonic() + 20, lambda: True)
+    with closed_port() as port, pytest.raises(requests.exceptions.ConnectionError):
+        session.get(f"http://127.0.0.1:{port}/")
+    with swallowing_port() as port, pytest.raises(requests.exceptions.ConnectTimeout):
+        session.get(f"http://127.0.0.1:{port}/", timeout=0.2)
+    with Scripted(right(b"late"), pause_seconds=1) as site, pytest.raises(requests.ReadTimeout):
+        session.get(site.url, timeout=0.2)
+    with pytest.raises(requests.exceptions.SSLError):
+        session.get(f"{faulty_site_tls.url('right')}/songs/3")
+    with pytest.raises(requests.exceptions.ConnectionError):
+        session.get(f"http://{'a' * 64}.example/")
+    hop = b"HTTP/1.1 302 On\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"
+    session.max_redirects = 3
+    with Scripted(*[hop] * 5) as site, pytest.raises(requests.TooManyRedirects):
+        session.get(site.url)
+    for url, wanted in (
+        ("file:///etc/hostname", requests.exceptions.InvalidSchema),
+        ("no-scheme", requests.exceptions.MissingSchema),
+        ("http://", requests.exceptions.InvalidURL),
+    ):
+        with pytest.raises(wanted):
+            session.get(url)
+    with Scripted() as site, pytest.raises(requests.exceptions.InvalidHeader):
+        session.get(site.url, headers={"X": "a\r\nY: b"})
+
+
+@pytest.mark.parametrize("timeout", ["soon", (1, "2"), (1, 2, 3)])
+def test_a_timeout_that_is_none_is_refused(session, timeout):
+    """As requests does, with a ValueError."""
+    with Scripted() as site, pytest.raises(ValueError, match="timeout"):
+        session.get(site.url, timeout=timeout)
+
+
+def test_a_site_that_sends_now_and_then_is_not_silent(session):
+    """`timeout=` bounds the silence between two pieces, as requests documents it, not the whole."""
+    session.begin(time.monotonic() + 10, lambda: True)
+    slow = Trickling([b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", b"pa", b"g", b"e"], 0.25)
+    with slow as url:
+        assert session.get(url, timeout=0.6).content == b"page"
+
+
+class Trickling(OneShot):
+    """A site that sends its answer in pieces, with pauses."""
+
+    def __init__(self, pieces, pause_seconds):
+        super().__init__(b"")
+        self._pieces, self._pause_seconds = pieces, pause_seconds
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            peer, _ = self._listener.accept()
+            with peer:
+                peer.recv(65_536)
+                for piece in self._pieces:
+                    time.sleep(self._pause_seconds)
+                    peer.sendall(piece)
+                peer.recv(1)
+
+
+def test_what_is_not_offered_is_refused_or_ignored_in_words(session, caplog):
+    """A client certificate is refused; verify, proxies and a longer timeout are told of once."""
+    with Scripted(*[right(b"x")] * 2) as site:
+        with pytest.raises(ValueError, match="leave out cert="):
+            session.get(site.url, cert="mine.pem")
+        for _ in range(2):
+            options = {"verify": False, "proxies": {"http": "http://127.0.0.1:1"}, "timeout": 60}
+            assert session.get(site.url, **options).ok
+    told = [record.message for record in caplog.records]
+    assert [word.partition("=")[0].split()[-1] for word in told] == ["verify", "proxies", "timeout"]

@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants.race import Songs, add_common_arguments, measure, report
+from benchmarks.contestants.race import (
+    HEADERS,
+    Songs,
+    add_common_arguments,
+    measure,
+    report,
+    song_of,
+)
 from crawler import crawl
 
 
@@ -35,7 +42,7 @@ def main() -> None:
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_common_arguments(parser)
-    parser.add_argument("--engine", choices=("curl", "requests"), default="curl")
+    parser.add_argument("--caller", choices=("source", "function"), default="source")
     parser.add_argument("--rate", type=float, default=0, help="requests per second, 0: no limit")
     parser.add_argument("--store", default="", help="gs://bucket/prefix; default: a new folder")
     parser.add_argument("--verify", action="store_true", help="read the store back afterwards")
@@ -48,12 +55,23 @@ def _crawl(given: argparse.Namespace, store: str) -> Any:
         1 + given.count,
         store=store,
         base_url=given.base_url,
-        engine=given.engine,
+        function=_step1(given) if given.caller == "function" else None,
         rate=given.rate,
         connections=given.connections,
         token="benchmark-token",
         ca_file=given.ca_file or None,
     )
+
+
+def _step1(given: argparse.Namespace) -> Any:
+    """Make the step 1 function that anybody would write, with the headers of the others."""
+
+    def request_song_info(session: Any, num: int, song_urls: Any) -> None:
+        page = session.get(f"{given.base_url}/songs/{num}", headers=HEADERS).json()
+        _, title, url = song_of(page)
+        song_urls.append((num, {"title": title, "url": url}))
+
+    return request_song_info
 
 
 def _stored_songs(store: str, count: int) -> Songs:

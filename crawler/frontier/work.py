@@ -64,9 +64,14 @@ class Supply(Protocol):
 
 
 class IterableSupply:
-    """A supply over any iterable; a generator is asked only for what is due."""
+    """A supply over any iterable; a generator is asked only for what is due.
+
+    Attributes:
+        is_plain: Whether to take an item runs nobody's code.
+    """
 
     def __init__(self, items: Iterable[Any]) -> None:
+        self.is_plain = type(items) in (range, list, tuple, set, frozenset, dict)
         self._items = iter(items)
         self.exhausted = False
 

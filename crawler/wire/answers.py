@@ -56,6 +56,8 @@ _UNSENT: dict[str, tuple[str, Raised]] = {
 
 _MORE_PRECISELY: tuple[tuple[str, str, tuple[str, Raised]], ...] = (
     ("connection", "Too large response headers", ("protocol", raised.ConnectionError)),
+    ("protocol", "Received HTTP/0.9", ("protocol", raised.ConnectionError)),
+    ("protocol", "Invalid Content-Length", ("protocol", raised.InvalidHeader)),
     ("connection", "Malformed encoding", ("protocol", raised.ChunkedEncodingError)),
     ("connection", "chunk hex-length", ("protocol", raised.ChunkedEncodingError)),
     ("connection", "invalid chunk size", ("protocol", raised.ChunkedEncodingError)),

@@ -56,6 +56,7 @@ class WireRequest(msgspec.Struct, eq=False):
         read_seconds: Longest silence of the site once the request is sent; None for no limit.
         cut_bytes: A longer body is cut there, and no error; None: it is an error.
         inbox: Where the answer goes.
+        origin: Scheme, host and port: requests of one origin may share a connection.
     """
 
     method: str
@@ -68,11 +69,11 @@ class WireRequest(msgspec.Struct, eq=False):
     read_seconds: float | None = None
     cut_bytes: int | None = None
     inbox: "queue.SimpleQueue[Answer]" = msgspec.field(default_factory=queue.SimpleQueue)
+    origin: str = ""
 
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port: requests of one origin may share a connection."""
-        return "/".join(self.url.split("/", 3)[:3])
+    def __post_init__(self) -> None:
+        """Note scheme, host and port."""
+        self.origin = "/".join(self.url.split("/", 3)[:3])
 
 
 class Transfer:
@@ -91,7 +92,7 @@ class Transfer:
     """
 
     __slots__ = (
-        "_decoded", "_decoded_bytes", "_decoder", "_headers", "_is_plain", "attempt", "getinfo",
+        "_decoded", "_decoder", "_headers", "_is_plain", "attempt", "decoded_bytes", "getinfo",
         "handle", "lines", "origin", "raw", "request", "sent", "setopt", "sockets", "source", "url",
     )  # fmt: skip
 
@@ -105,11 +106,11 @@ class Transfer:
         self.request: WireRequest | None = None
         self.url = self.origin = ""
         self.sent = self.sockets = 0
-        self._headers: list[bytes] = []
+        self._headers: list[bytes] | None = None
         self._is_plain = True
         self._decoder: BodyDecoder | None = None
         self._decoded: list[bytes] = []
-        self._decoded_bytes = 0
+        self.decoded_bytes = 0
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         handle.setopt(pycurl.WRITEFUNCTION, self.raw.extend)
 
@@ -164,34 +165,34 @@ class Transfer:
         if self.request is not None:
             head = head.copy()  # another thread reads it when this handle is long in use again
         status = self.getinfo(pycurl.RESPONSE_CODE)
-        is_interim = 100 <= status < 200 and status != _SWITCHING_PROTOCOLS
         answer = Answer(status if status >= 200 else None, head, sent=self.sent)
-        if number == pycurl.E_ABORTED_BY_CALLBACK:
-            answer.is_held = True
-            return answer
-        if number == pycurl.E_WRITE_ERROR and self._is_cut:
-            number = 0
         if number:
-            answer.is_reused = self.getinfo(pycurl.NUM_CONNECTS) == 0
-            is_resolved = self.getinfo(pycurl.NAMELOOKUP_TIME) > 0
-            note_failure(answer, number, message, is_resolved=is_resolved, is_head_whole=is_whole)
+            is_cut = number == pycurl.E_WRITE_ERROR and self._is_cut
+            if not is_cut:
+                self._fail(answer, number, message, is_whole=is_whole)
+                is_interim = status < 200 and status != _SWITCHING_PROTOCOLS
+                if answer.is_held or is_interim or not is_whole:
+                    return answer  # else the head may say more
         try:
-            if not number or (is_whole and not is_interim):
-                self._check_head(answer, is_whole=is_whole)
-            if not number:
+            if len(self.lines) > MAX_HEADER_LINES:
+                self.check_size_of_heads()
+            answer.text = check_head(head, is_whole=is_whole)
+            if answer.error is None:
                 self._read_body(answer)
         except PageError as error:
+            if not (is_whole and is_final(head[0])):
+                answer.status = None
             answer.fail(error.kind, error.detail)
         return answer
 
-    def _check_head(self, answer: Answer, *, is_whole: bool) -> None:
-        try:
-            answer.text = check_head(answer.head, is_whole=is_whole)
-            self.check_size_of_heads()
-        except PageError:
-            if not answer.head or not is_final(answer.head[0]):
-                answer.status = None
-            raise
+    def _fail(self, answer: Answer, number: int, message: str, *, is_whole: bool) -> None:
+        """Note an error of libcurl's."""
+        if number == pycurl.E_ABORTED_BY_CALLBACK:
+            answer.is_held = True
+            return
+        answer.is_reused = self.getinfo(pycurl.NUM_CONNECTS) == 0
+        is_resolved = self.getinfo(pycurl.NAMELOOKUP_TIME) > 0
+        note_failure(answer, number, message, is_resolved=is_resolved, is_head_whole=is_whole)
 
     def check_size_of_heads(self) -> None:
         """Refuse interim answers without end.
@@ -199,21 +200,21 @@ class Transfer:
         Raises:
             PageError: `protocol`.
         """
-        if len(self.lines) > MAX_HEADER_LINES and sum(map(len, self.lines)) > 2 * MAX_HEAD_BYTES:
+        if sum(map(len, self.lines)) > 2 * MAX_HEAD_BYTES:
             raise PageError("protocol", "more headers than any answer has")
 
     def _read_body(self, answer: Answer) -> None:
-        request, is_page = self.request, answer.status == 200
+        request, raw, is_page = self.request, self.raw, answer.status == 200
         if not is_page and (request is None or answer.status in _BODILESS):
             return
         if request is not None and request.method == "HEAD":
             return
-        encoding = content_encoding(answer.text)
-        if not encoding and self._decoder is None and len(self.raw) <= MAX_BODY_BYTES:
-            answer.body = bytes(self.raw)
+        is_packed = b"\ncontent-encoding:" in answer.text
+        if not is_packed and self._decoder is None and len(raw) <= MAX_BODY_BYTES:
+            answer.body = bytes(raw)
             return
         try:
-            decoder = self._decode(encoding)
+            decoder = self._decode(content_encoding(answer.text))
             decoder.finish()
             answer.body = b"".join(self._decoded)
         except PageError as error:
@@ -226,7 +227,8 @@ class Transfer:
         Raises:
             PageError: It is too large or damaged already.
         """
-        self.check_size_of_heads()
+        if len(self.lines) > MAX_HEADER_LINES:
+            self.check_size_of_heads()
         head, is_whole = final_head(self.lines)
         if is_whole and self.raw and not self._is_cut:
             self._decode(content_encoding(b"".join(head).lower()))
@@ -237,7 +239,7 @@ class Transfer:
         raw = bytes(self.raw)
         self.raw.clear()
         self._decoded.append(self._decoder.decode(raw))
-        self._decoded_bytes += len(self._decoded[-1])
+        self.decoded_bytes += len(self._decoded[-1])
         return self._decoder
 
     @property
@@ -245,41 +247,35 @@ class Transfer:
         return self.request is not None and self.request.cut_bytes is not None
 
     @property
-    def received_bytes(self) -> int:
-        """What it has of the body."""
-        return len(self.raw) + self._decoded_bytes
-
-    @property
     def is_long(self) -> bool:
         """Whether it has received more than a page usually is."""
-        return self.received_bytes > SHORT_BODY_BYTES or self.has_long_head
-
-    @property
-    def has_long_head(self) -> bool:
-        """Whether it has received more lines than an answer may have."""
-        return len(self.lines) > MAX_HEADER_LINES
+        return (
+            len(self.raw) + self.decoded_bytes > SHORT_BODY_BYTES
+            or len(self.lines) > MAX_HEADER_LINES
+        )
 
     @property
     def progress(self) -> tuple[int, int, int]:
         """What changes whenever something comes."""
-        return len(self.lines), len(self.raw), self._decoded_bytes
+        return len(self.lines), len(self.raw), self.decoded_bytes
 
     @property
     def weight_bytes(self) -> int:
         """What it has received, and what that takes; of heads libcurl keeps a copy."""
         lines = sum(map(len, self.lines)) + _LINE_WEIGHT_BYTES * len(self.lines)
-        return self.received_bytes + 2 * lines
+        return len(self.raw) + self.decoded_bytes + 2 * lines
 
     def clear(self) -> None:
         """Let go of all of it."""
         self.lines.clear()
         self.raw.clear()
-        self._decoded.clear()
+        if self._decoder is not None:
+            self._decoder, self.decoded_bytes = None, 0
+            self._decoded.clear()
         if self.attempt is not None and self.attempt.is_canary:
             self.source = None  # the next page has other headers
-        self._decoder = self.attempt = self.request = None
-        self.url = self.origin = ""
-        self.sent = self.sockets = self._decoded_bytes = 0
+        self.attempt = self.request = None
+        self.sent = self.sockets = 0
 
 
 def source_lines(attempt: Attempt, source: Source, user_agent: str) -> list[bytes]:

@@ -4,7 +4,6 @@ What can be done in C is. Python is called once per header line and piece of a b
 `append` or a byte array's `extend`, and once before each request is sent.
 """
 
-import contextlib
 import functools
 import select
 import socket
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import pycurl
 
 from crawler.errors import PageError
-from crawler.wire.answers import Answer
+from crawler.wire.answers import MAX_HEADER_LINES, Answer
 from crawler.wire.body import MAX_BODY_BYTES
 from crawler.wire.transfer import CONNECT_SECONDS, SHORT_BODY_BYTES, Transfer
 
@@ -144,7 +143,7 @@ class Transfers:
         libcurl keeps its own copy of a head until the handle is used again: one with a long head
         is closed, and another takes its place (8.23, measured 2026-11-25).
         """
-        if transfer.has_long_head:
+        if len(transfer.lines) > MAX_HEADER_LINES:
             del self._by_handle[transfer.handle]
             transfer.handle.close()
             self._unopened += 1
@@ -217,7 +216,8 @@ class Transfers:
 
     def _let_out(self, transfer: Transfer, address: str, *_connection: Any) -> int:
         """Called by libcurl when a connection stands and the request is about to be sent."""
-        self._note_met(transfer)
+        if self._meeting:
+            self._note_met(transfer)
         if transfer.sockets > 1:
             self._pin(transfer.url, address)
         if not self._may_send(transfer):
@@ -226,9 +226,8 @@ class Transfers:
         return _SEND
 
     def _note_met(self, transfer: Transfer) -> None:
-        if self._meeting:
-            self._met.add(transfer.origin)
-            self._meeting.discard(transfer.origin)
+        self._met.add(transfer.origin)
+        self._meeting.discard(transfer.origin)
 
     def _pin(self, url: str, address: str) -> None:
         """Remember the address that answered, since one before it did not.
@@ -243,15 +242,17 @@ class Transfers:
     # Ends.
 
     def _remove(self, transfer: Transfer) -> None:
-        with contextlib.suppress(pycurl.error):
-            self._multi.remove_handle(transfer.handle)
+        self._multi.remove_handle(transfer.handle)
         self._busy.discard(transfer)
-        self._silent_since.pop(transfer, None)
-        self._note_met(transfer)
+        if self._silent_since:
+            self._silent_since.pop(transfer, None)
+        if self._meeting:
+            self._note_met(transfer)
 
     def _end(self, transfer: Transfer, number: int = 0, message: str = "") -> Answer:
         self._remove(transfer)
-        self._usual_bytes += (transfer.received_bytes - self._usual_bytes) / _LATEST
+        received_bytes = len(transfer.raw) + transfer.decoded_bytes
+        self._usual_bytes += (received_bytes - self._usual_bytes) / _LATEST
         answer = transfer.end(number, message)
         if answer.error is not None:
             self._is_resolving |= answer.error == "dns"
@@ -284,6 +285,7 @@ class Transfers:
     def _weigh(self, now: float, ended: list[Ended]) -> None:
         """Decode what came of long bodies, cut what is too much, and end what was silent."""
         self._weighed_at = now
+        weights = []
         for transfer in [each for each in self._busy if each.is_long]:
             try:
                 transfer.decode_so_far()
@@ -291,10 +293,9 @@ class Transfers:
                 answer = self._end(transfer)
                 answer.fail(error.kind, error.detail)
                 ended.append((transfer, answer))
-        weights = sorted(
-            ((each.weight_bytes, id(each), each) for each in self._busy if each.is_long),
-            reverse=True,
-        )
+            else:
+                weights.append((transfer.weight_bytes, id(transfer), transfer))
+        weights.sort(reverse=True)
         self._in_flight_bytes = sum(weight for weight, _, _ in weights)
         for weight, _, transfer in weights:
             if self._in_flight_bytes <= _CUT_AT * self._budget_bytes:

@@ -314,17 +314,17 @@ class Wire:
         held: list[Attempt] = []
         unpaid = 0
         for transfer, answer in ended:
-            attempt, source = transfer.attempt, transfer.source
+            attempt = transfer.attempt
             assert attempt is not None
-            assert source is not None
-            if answer.error == "tls":
-                self.tell_once(_REFUSED + detail_of(answer.detail))
             if answer.is_held:
                 held.append(attempt)
                 unpaid += answer.sent
             else:
-                replies.append(read_page(attempt, source, answer))
-                unpaid += max(0, answer.sent - 1)
+                replies.append(read_page(attempt, attempt.job.source, answer))
+                if answer.sent > 1:
+                    unpaid += answer.sent - 1
+                if answer.error == "tls":
+                    self.tell_once(_REFUSED + detail_of(answer.detail))
             self._transfers.finish(transfer)
         if unpaid:
             frontier.charge(unpaid)
