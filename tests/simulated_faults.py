@@ -20,7 +20,9 @@ def spell_of_404s(plan: Plan) -> None:
     spells = []
     for _ in range(plan.chance.choice([1, 1, 2, 3])):
         begin = plan.moment()
-        plan.is_harsh |= begin < 0.3 * plan.seconds + plan.latency  # before any song is known
+        # Before any song is known a site that lies has nothing to be found lying by.
+        plan.is_harsh |= begin < 0.3 * plan.seconds + plan.latency
+        plan.is_harsh |= len(plan.songs) < 0.5 * (plan.stop - plan.start)
         spells.append((begin, begin + plan.chance.choice([0.2, 1.0, 5.0, 12.0, 40.0])))
 
     def answer(request: Request) -> Served | None:

@@ -91,6 +91,7 @@ class _Look:
         self.outstanding = 0
         self.canary: int | None = None
         self.failed: set[int] = set()
+        self.bad: set[int] = set()
         self.has_found = False
 
 
@@ -274,14 +275,8 @@ class Proof:
 
     def _go_on(self, look: _Look, now: float) -> None:
         """Draw the conclusion when all numbers of one stage are answered."""
-        if look.stage == "again":
-            if look.has_found:
-                self._ask_all_again()
-            elif look.failed and not look.missing:
-                self._look_again_later(look, now)
-            else:
-                self._release_but(look)
-                self._end_look()
+        if look.stage in ("again", "confirm"):
+            self._conclude(look, now)
         elif look.has_found:
             self.canaries.deleted |= look.missing if look.stage == "opinion" else set()
             self._ask_held_again(look)
@@ -295,6 +290,20 @@ class Proof:
             self._find_no_witness(look, now)
         else:
             self._find_no_song(look, now)
+
+    def _conclude(self, look: _Look, now: float) -> None:
+        """Believe what is still missing, once the canary is found after that, too."""
+        if look.stage == "again" and look.has_found:
+            self._ask_all_again()
+        elif look.stage == "again" and look.missing and look.canary is not None:
+            look.stage, look.bad = "confirm", set(look.failed)  # another spell may have begun
+            look.failed.clear()
+            self._ask(look, [look.canary])
+        elif look.stage == "confirm" and look.has_found:
+            self._release_but(look)
+            self._end_look()
+        else:
+            self._look_again_later(look, now)
 
     def _ask_held_again(self, look: _Look) -> None:
         """Ask some of the held numbers once more, since a spell may have come and gone."""
@@ -370,10 +379,9 @@ class Proof:
 
     def _release_but(self, look: _Look) -> None:
         """Release what was looked at; what failed when it was asked again is asked as any other."""
-        failed = [held for held in self._held[: look.group] if held.attempt.song_num in look.failed]
-        kept = [
-            held for held in self._held[: look.group] if held.attempt.song_num not in look.failed
-        ]
+        group = self._held[: look.group]
+        failed = [held for held in group if held.attempt.song_num in look.bad]
+        kept = [held for held in group if held.attempt.song_num not in look.bad]
         self._held[: look.group] = kept
         self._asker.ask_again(failed)
         self._release(len(kept), look.canary)

@@ -63,7 +63,7 @@ class SiteHealth:
         self._deadline, self._on_pause = deadline, on_pause
         self._on_pace, self._window, self._told_pace = on_pace, 0.0, math.inf
         self._max_pause_seconds = policy.max_pause_seconds
-        self._good = 0
+        self._good, self._is_asking_calm = 0, False
         self._fault_place, self._faulty = ("", 0), list[Attempt]()
         self._breaker, self._refusals = CircuitBreaker(policy.probe_seconds), Refusals()
         self._overload = SharedBackoff(OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS)
@@ -174,6 +174,9 @@ class SiteHealth:
             self.is_in_doubt = self.is_probing or self.is_suspicious
         elif not is_found:
             self._breaker.note_canary_failed(now)
+        elif not self._breaker.is_open:
+            self._good += 1  # so a number that is put off again and again is so alone
+        self._is_asking_calm = False
         return []
 
     def is_spent_page(self, attempt: Attempt) -> bool:
@@ -252,6 +255,14 @@ class SiteHealth:
             self._hold(self._overload.next_pause(attempt.sent_at, now), now)
         if not is_alone:
             self._limiter.slow_down(attempt.sent_at, now)
+            self._ask_whether_alone(attempt, reply)
+
+    def _ask_whether_alone(self, attempt: Attempt, reply: Reply) -> None:
+        """Ask a canary where one number is put off again and again, and no other is left to ask."""
+        if attempt.is_canary or reply.status != 429 or attempt.put_off < 3:
+            return
+        if not (self._breaker.is_open or self._breaker.is_asking or self._is_asking_calm):
+            self._is_asking_calm = self._ask_canary(attempt.put_off)
 
     def check_pause(self, now: float) -> None:
         """End the run when a pause cannot be waited for, whichever run of the process learnt it."""
@@ -269,6 +280,7 @@ class SiteHealth:
         if reply.status != 429 or attempt.is_canary:
             return False
         is_alone = 0 <= attempt.good_before < self._good
+        attempt.put_off = 1 if is_alone else attempt.put_off + 1
         attempt.lone_429s += is_alone or attempt.lone_429s == 0
         attempt.good_before = self._good
         return is_alone

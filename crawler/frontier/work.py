@@ -123,6 +123,7 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
             finds is thrown away.
         is_last_try: Whether it fails for good when it fails once more.
         lone_429s: Answers of 429 to it while other numbers were answered well.
+        put_off: Answers of 429 to it since any other was answered well.
         good_before: Good answers of the run when it last got a 429.
     """
 
@@ -137,4 +138,5 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
     is_canary: bool = False
     is_last_try: bool = False
     lone_429s: int = 0
+    put_off: int = 0
     good_before: int = -1
