@@ -11,6 +11,7 @@ The server for gcloud runs under gcloud's Python, not ours: `python warm_gcloud.
 
 import ast
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -96,6 +97,8 @@ def serve(path: str, sdk: str) -> None:
         listener.bind(path)
         listener.listen(16)
         threading.Thread(target=_end_with_parent, daemon=True).start()
+        gc.freeze()  # so that forks do not copy what they only look at
+        gc.disable()
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         while True:
