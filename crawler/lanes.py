@@ -5,17 +5,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.verdict import Reply
+from crawler.frontier.verdict import Reply, moved_to
 from crawler.frontier.work import Attempt, Job
 from crawler.loops import LaneExecutor
-from crawler.source.source import Source
+from crawler.source.source import Source, traits_of
 from crawler.step1 import call_step1
-from crawler.wire.answers import detail_of, in_words, read_page
+from crawler.wire.answers import Answer, detail_of, in_words, read_page
 from crawler.wire.session import WireSession
-from crawler.wire.transfer import page_request
+from crawler.wire.transfer import WireRequest, page_request
 from crawler.wire.wire import Wire
+
+MAX_HOPS = 3
+REDIRECTS = (301, 302, 303, 307, 308)
 
 _WATCH_SECONDS = 0.25
 _STUCK_SECONDS = 0.5
@@ -116,11 +120,26 @@ class ThreadLane:
             request = page_request(attempt, source, self._wire.user_agent)
         except Exception as error:  # noqa: BLE001 - a source is anybody's code
             return Reply(attempt, error="function", detail=detail_of(in_words(error))), 0
-        request.deadline, request.may_send = deadline, may_send
-        answer = self._wire.exchange(request)
-        reply = None if answer.is_held else read_page(attempt, source, answer)
-        self._wire.let_go(len(answer.body))
-        return reply, answer.sent
+        hops, sent = MAX_HOPS if traits_of(source).redirects == "follow" else 0, 0
+        while True:
+            request.deadline, request.may_send = deadline, may_send
+            answer = self._wire.exchange(request)
+            sent += answer.sent
+            reply = None if answer.is_held else read_page(attempt, source, answer)
+            self._wire.let_go(len(answer.body))
+            target = _slug(reply, request.url, answer) if hops else None
+            if reply is None or target is None:
+                return reply, sent
+            request, hops = WireRequest("GET", target, request.headers), hops - 1
+
+
+def _slug(reply: Reply | None, url: str, answer: Answer) -> str | None:
+    """Return where a redirect within the host leads, None for none, or one to another number."""
+    location = answer.headers.get("location") if answer.error is None else None
+    if answer.status not in REDIRECTS or not location or reply is None or moved_to(reply):
+        return None
+    target = urldefrag(urljoin(url, location.strip())).url
+    return target if urlsplit(target)[:2] == urlsplit(url)[:2] else None
 
 
 def lanes_for(jobs: list[Job], wire: Wire) -> list[Callable[[], Lane]]:

@@ -18,6 +18,7 @@ from crawler.run.functions import identify
 from crawler.source.declaration import KEYS
 from crawler.source.declared import load_declaration, open_source
 from crawler.source.source import traits_of
+from crawler.store.reading import read_blocks
 from tests.test_example import outcome_of, page_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -54,7 +55,12 @@ def museum(num: int) -> tuple[int, str, dict[str, str]]:
     return status, page, {}
 
 
-SITES = {"hackernews": hackernews, "discogs": discogs, "museum": museum}
+def slugs(num: int) -> tuple[int, str, dict[str, str]]:
+    """Answer some items by redirects."""
+    return (301, "", {"Location": SLUGS[num]}) if num in SLUGS else hackernews(num)
+
+
+SITES = {"slugs": slugs, "hackernews": hackernews, "discogs": discogs, "museum": museum}
 
 
 class Site(BaseHTTPRequestHandler):
@@ -67,7 +73,10 @@ class Site(BaseHTTPRequestHandler):
         self.server.seen.append((self.path, dict(self.headers)))  # type: ignore[attr-defined]
         name = self.server.site  # type: ignore[attr-defined]
         num = self.path.rpartition("/")[2].removesuffix(".json")
-        status, body, headers = SITES[name](int(num)) if num.isdecimal() else (404, "", {})
+        if num == "1-a-story":
+            status, body, headers = hackernews(1)
+        else:
+            status, body, headers = SITES[name](int(num)) if num.isdecimal() else (404, "", {})
         if name == "discogs" and self.headers["Authorization"] != "Discogs token=key-1":
             status, body = 401, "{}"
         data = body.encode()
@@ -185,6 +194,40 @@ def test_the_sources_that_are_built_in_are_listed(capsys):
     assert main(["sources", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["token"] for row in rows if row["name"] == "genius"] == ["GENIUS_TOKEN"]
+
+
+SLUGS = {
+    1: "/item/1-a-story.json",
+    2: "http://elsewhere.invalid/item/2.json",
+    3: "/item/4.json",
+    5: "/item/5.json",
+}
+
+
+def test_B7_slugs_are_followed_within_the_host_where_a_source_says_so(tmp_path):
+    """B7: another host is not asked, another number means moved, a circle ends; else as it was."""
+    text = (EXAMPLES / "hackernews.toml").read_text(encoding="utf-8")
+    source = tmp_path / "hn.toml"
+    outcomes = {}
+    for redirects in ("fail", "follow"):
+        source.write_text(f'redirects = "{redirects}"\n{text}')
+        store = tmp_path / redirects
+        with serving("slugs") as site:
+            where = ["--source", str(source), "--store", str(store), "--rate", "0"]
+            address = f"http://127.0.0.1:{site.server_port}"
+            main(["crawl", "1", "6", *where, "--base-url", address])
+        records = [record for block in read_blocks(store) for record in block]
+        outcomes[redirects] = {
+            record.song_num: record.error or record.outcome for record in records
+        }
+    assert outcomes["fail"] == {
+        1: "redirect",
+        2: "redirect",
+        3: "missing",
+        4: "found",
+        5: "redirect",
+    }
+    assert outcomes["follow"] == outcomes["fail"] | {1: "found"}
 
 
 PAGE = (EXAMPLES.parent / "docs" / "sources.md").read_text(encoding="utf-8")

@@ -110,7 +110,7 @@ def judge(reply: Reply) -> Verdict:
         return Verdict("refused", f"http_{status}")
     if error is None and status is None:
         error = "protocol"
-    if status in _MOVED_STATUS and (number := _moved_to(reply)) is not None:
+    if status in _MOVED_STATUS and (number := moved_to(reply)) is not None:
         return Verdict("missing", moved_to=number)
     if error is not None and error != f"http_{status}":  # step 1 may repeat what the status says
         is_hopeless = error in _HOPELESS and status not in _RETRIED_STATUS
@@ -142,7 +142,7 @@ def _wants_json(reply: Reply) -> bool:
     return any("json" in text for name, text in headers.items() if name.lower() == "accept")
 
 
-def _moved_to(reply: Reply) -> int | None:
+def moved_to(reply: Reply) -> int | None:
     """Return the number of the same source's page to which the answer points, if it is another."""
     location, attempt = reply.header("location"), reply.attempt
     source = _source_of(reply)

@@ -46,7 +46,9 @@ class DeclaredSource:
             self.schema += f":{','.join(dict.fromkeys(fields))}"
         self.fields, self.rate = shape.fields, document.rate
         self.robots = shape.is_html if document.robots is None else document.robots
-        self.redirects, self.reads_on_wire = document.redirects, not shape.is_html
+        self.redirects = document.redirects
+        # Web pages take their time, and who follows asks several times: both in threads of their own.
+        self.reads_on_wire = not shape.is_html and document.redirects == "fail"
         self.rate_headers: dict[str, str] = msgspec.to_builtins(document.rate_headers)
         self.secrets = tuple(dict.fromkeys((token, quote(token, safe="")))) if token else ()
         self._headers = {
