@@ -11,7 +11,7 @@ from benchmarks.contest import (
     BARE_LOOP,
     CONTESTANTS,
     OURS,
-    OURS_REQUESTS,
+    OURS_FUNCTION,
     TUTORIAL,
     Contestant,
     run_contestant,
@@ -73,9 +73,9 @@ def race_latency_500(site: Site, plan: Plan) -> list[Row]:
 
 
 def paced(site: Site, plan: Plan) -> list[Row]:
-    """Run both engines at 100 requests per second and read the pace from the site's log."""
+    """Run a source and a function at 100 requests per second and read the pace from the site's log."""
     rows = []
-    for contestant in (OURS, OURS_REQUESTS):
+    for contestant in (OURS, OURS_FUNCTION):
         site.log.write_text("")
         row = run_contestant(
             contestant,
@@ -116,7 +116,7 @@ def connections(site: Site, plan: Plan) -> list[Row]:
     """Follow the throughput from 1 to 512 connections at 100 ms of latency."""
     rows = []
     for lanes in (1, 4, 16, 64, 128, 256, 512):
-        for contestant in _chosen(plan, (OURS, OURS_REQUESTS, AIOHTTP, TUTORIAL)):
+        for contestant in _chosen(plan, (OURS, OURS_FUNCTION, AIOHTTP, TUTORIAL)):
             count = _pages(contestant, plan, limit=10 * lanes, share=0.5)
             row = run_contestant(
                 contestant,

@@ -37,8 +37,15 @@ class Contestant:
     arguments: tuple[str, ...] = ()
 
 
-OURS = Contestant("ours, curl", "ours", 20_000, ours=True)
-OURS_REQUESTS = Contestant("ours, requests", "ours", 600, ours=True, on_requests=True)
+OURS = Contestant("ours, source", "ours", 20_000, ours=True)
+OURS_FUNCTION = Contestant(
+    "ours, function",
+    "ours",
+    1_800,
+    ours=True,
+    on_requests=True,
+    arguments=("--caller", "function"),
+)
 BARE_LOOP = Contestant("bare pycurl loop", "pycurl_loop", 20_000)
 WRK = Contestant("wrk (the ceiling)", "wrk_ceiling", 20_000)
 SESSION = Contestant("requests, one session", "requests_session", 550, on_requests=True)
@@ -48,7 +55,7 @@ SCRAPY = Contestant("Scrapy", "scrapy_spider", 330)
 WREQ = Contestant("wreq", "wreq_async", 14_000)
 CONTESTANTS: tuple[Contestant, ...] = (
     OURS,
-    OURS_REQUESTS,
+    OURS_FUNCTION,
     BARE_LOOP,
     WREQ,
     Contestant("pyreqwest", "pyreqwest_async", 9_000),

@@ -14,7 +14,7 @@ _LEFT_OUT = ("primp", "curl_cffi", "niquests", "requests-futures", "httpx")
 
 _SIZES = (
     "The function in every size it is deployed in, held there by a cgroup, against a site 100 ms "
-    "away (400 connections, with `requests` 64 lanes); dollars by the list prices in "
+    "away (a source over 400 connections, a step 1 function in 64 lanes); dollars by the list prices in "
     "[`crawler/deployment/cost.py`](crawler/deployment/cost.py), without free tiers:"
 )
 _ALL = "[All contestants, cases and targets](benchmarks/results/latest.md)"

@@ -10,35 +10,36 @@ MOST_CPUS = 1
 """Larger sizes cannot be told apart here: the site needs a processor too."""
 
 _MILLION = 1_000_000
-_PAGES_PER_SECOND = {"curl": 3_000, "requests": 200}
-_CONNECTIONS = {"curl": "400", "requests": "64"}
+_PAGES_PER_SECOND = {"source": 3_000, "function": 400}
+_CONNECTIONS = {"source": "400", "function": "64"}
 
 
 def function_sizes(site: Site, plan: Plan) -> list[Row]:
-    """Run the function unpaced in every size it is deployed in, with either engine, 100 ms away.
+    """Run the function unpaced in every size it is deployed in, a source and a function, 100 ms away.
 
     Raises:
         NoCgroupError: This machine cannot limit a group of processes.
     """
     return [
-        _measure(site, plan, size, engine)
+        _measure(site, plan, size, caller)
         for size in SIZES
         if size.cpu <= MOST_CPUS
-        for engine in ("curl", "requests")
+        for caller in ("source", "function")
     ]
 
 
-def _measure(site: Site, plan: Plan, size: Size, engine: str) -> Row:
-    count = int(_PAGES_PER_SECOND[engine] * plan.seconds)
+def _measure(site: Site, plan: Plan, size: Size, caller: str) -> Row:
+    count = int(_PAGES_PER_SECOND[caller] * plan.seconds)
     settings = {
         "CRAWLER_RATE": "0",
-        "CRAWLER_ENGINE": engine,
-        "CRAWLER_CONNECTIONS": _CONNECTIONS[engine],
+        "CRAWLER_CONNECTIONS": _CONNECTIONS[caller],
     }
+    if caller == "function":
+        settings["CRAWLER_FUNCTION"] = "tests.song_step:ask_for_song"
     with small_machine(cpus=size.cpu, memory_mib=size.memory_mib) as small:
         row = call_function(site, small, count, settings, plan)
-    name = f"{size.cpu:g} CPU, {size.memory_mib} MiB, {engine}"
-    head = {"round": 1, "contestant": name, "count": count, "engine": engine}
+    name = f"{size.cpu:g} CPU, {size.memory_mib} MiB, {caller}"
+    head = {"round": 1, "contestant": name, "count": count, "caller": caller}
     row |= head | {"cpu": size.cpu, "memory_mib": size.memory_mib}
     row["dollars_at_100"] = _dollars_per_million(size, 100)
     if not row["failed"]:

@@ -68,7 +68,7 @@ def _sum_up(group: list[Row], reference: dict[int, float]) -> Summary:
     entry["by_round"] = {
         str(row["round"]): row["pages_per_second"] for row in good if "pages_per_second" in row
     }
-    more = ("pace", "cpu_share", "peak_memory_mb", "answer", "engine", "cpu", "memory_mib")
+    more = ("pace", "cpu_share", "peak_memory_mb", "answer", "caller", "cpu", "memory_mib")
     more += ("dollars_at_100", "dollars_unpaced")
     return entry | {key: good[-1][key] for key in more if good and key in good[-1]}
 
@@ -177,12 +177,12 @@ def _small_table(entries: list[Summary]) -> list[str]:
 
 
 def sizes_table(entries: list[Summary]) -> list[str]:
-    """Write one line per size of the function: what either engine reaches, what a million costs."""
-    head = ["vCPU", "memory, MiB", "`curl`, pages/s", "`requests`, pages/s", "memory used, MiB"]
-    head += ["a million pages at 100/s", "the same, `curl` unpaced"]
+    """Write one line per size of the function: what a source and a function reach, what a million costs."""
+    head = ["vCPU", "memory, MiB", "source, pages/s", "function, pages/s", "memory used, MiB"]
+    head += ["a million pages at 100/s", "the same, source unpaced"]
     lines = []
-    for fast in (entry for entry in entries if entry.get("engine") == "curl"):
-        slow = find(entries, fast["contestant"].replace("curl", "requests")) or {}
+    for fast in (entry for entry in entries if entry.get("caller") == "source"):
+        slow = find(entries, fast["contestant"].replace("source", "function")) or {}
         lines.append(
             [
                 f"{fast['cpu']:g}",

@@ -9,7 +9,7 @@ from benchmarks.contest import (
     BARE_LOOP,
     CONTESTANTS,
     OURS,
-    OURS_REQUESTS,
+    OURS_FUNCTION,
     SCRAPY,
     TUTORIAL,
     WREQ,
@@ -57,7 +57,7 @@ def _unpaced(cases: Cases) -> Iterator[Check]:
     cpu = _ratio(_value(race, OURS.name, "cpu_ms_per_page"), _bare(race, "cpu_ms_per_page"))
     yield _most("CPU per page, × the bare loop's", cpu, 1.1)
     on_requests = [one.name for one in CONTESTANTS if one.on_requests and not one.ours]
-    yield _ahead(race, "HTTP", OURS_REQUESTS.name, on_requests)
+    yield _ahead(race, "HTTP", OURS_FUNCTION.name, on_requests)
 
 
 def _tls(cases: Cases) -> Iterator[Check]:
