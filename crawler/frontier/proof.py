@@ -45,6 +45,9 @@ catalogue are missing); eight hold the cost of a gap of 5,000 numbers below 1 re
 MOST_FAILED_LOOKS = 12
 """Where nothing else is left to ask, so many looks at canaries that fail end the run."""
 
+WARY_ANSWERS = 100
+"""So many answers after a site was found lying even a single missing number needs a canary."""
+
 PROBES = 60
 """A site that lies is probed once a second, and so often."""
 
@@ -125,7 +128,7 @@ class Proof:
         self._look_at_streak, self._not_before, self._looked_at = IN_A_ROW, 0.0, 0
         self._has_spread = False
         self._probes, self._next_probe_at, self._lying_since = 0, 0.0, 0.0
-        self._failed_looks = 0
+        self._failed_looks = self._wary_until = 0
         self._had_streak = False  # whether ten in a row are among the held
 
     @property
@@ -163,7 +166,8 @@ class Proof:
         Returns whether anything is still held.
         """
         if self._held and self._current is None and now >= self._not_before:
-            if len(self._held) < IN_A_ROW and not self._is_mostly_missing():
+            is_few = len(self._held) < IN_A_ROW and not self._is_wary
+            if is_few and not self._is_mostly_missing():
                 self._release(len(self._held), None)
             else:
                 self._look(now, is_last=True)
@@ -193,6 +197,11 @@ class Proof:
         return self._has_budget or self._streak >= ALWAYS_IN_A_ROW
 
     @property
+    def _is_wary(self) -> bool:
+        """Whether the site lied a moment ago: then even a few need a canary."""
+        return self._answers < self._wary_until
+
+    @property
     def _has_budget(self) -> bool:
         return self._canaries_asked < BUDGET + self._answers // ANSWERS_PER_CANARY
 
@@ -213,8 +222,8 @@ class Proof:
         if not count or self._is_mostly_missing():
             return
         share = count / (self._answers - held[0].answer_num)
-        if self._had_streak or (count >= IN_A_ROW and share > MOST_SHARE):
-            if self._has_budget:
+        if self._had_streak or self._is_wary or (count >= IN_A_ROW and share > MOST_SHARE):
+            if self._has_budget or self._is_wary:
                 self._look(now)
         else:
             self._release(count, None)
@@ -327,6 +336,7 @@ class Proof:
         held, self._held, self._had_streak = self._held, [], False
         self._current, self._failed_looks = None, 0
         self._streak, self._look_at_streak = 0, IN_A_ROW
+        self._wary_until = self._answers + WARY_ANSWERS
         self._asker.ask_again(held)
 
     def _look_again_later(self, look: _Look, now: float) -> None:
