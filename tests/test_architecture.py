@@ -46,7 +46,7 @@ the folders stand in one order, too; a new module is put where it belongs."""
 
 ORDER = tuple(f"{folder}.{name}".lstrip(".") for folder, names in FLOORS for name in names.split())
 
-MAX_LINES = 405  # a module longer than this has two duties
+MAX_LINES = 410  # a module longer than this has two duties
 
 HEAVY = (
     "dotenv",

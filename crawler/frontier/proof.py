@@ -322,7 +322,10 @@ class Proof:
         nums = [held.attempt.song_num for held in self._held[: look.group]]
         count = len(nums)
         if count > ASKED_ALL:
-            nums = [nums[at] for at in (0, 2, 5, count // 3, count * 2 // 3, -6, -3, -1)]
+            there = set(nums)  # a retry among the numbers of a gap has no neighbours
+            alone = [num for num in nums if not {num - 1, num + 1} & there][:ASKED_ALL]
+            some = [nums[at] for at in (0, 2, 5, count // 3, count * 2 // 3, -6, -3, -1)]
+            nums = list(dict.fromkeys(some + alone))
         self._ask(look, nums)
 
     def _end_look(self) -> None:
