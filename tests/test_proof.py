@@ -1,6 +1,7 @@
 """When "missing" is believed: the eleven points of the rule, by crawls in simulated time."""
 
 import random
+from itertools import count
 
 import pytest
 
@@ -127,6 +128,48 @@ def test_C9_point_4_an_answer_of_a_cache_proves_nothing():
     crawl = Crawl(range(10**6), answer=answer).run()
     assert crawl.frontier.stopped_by == "circuit"
     assert set(crawl.outcomes.values()) == {"found"}
+
+
+def test_C9_point_5_a_spell_that_begins_while_held_numbers_are_asked_again():
+    """What is denied then counts among the ten in a row."""
+    asked = count(1)
+
+    def answer(attempt, _now):
+        nth = next(asked)
+        is_denied = 20 < nth <= 30 or 35 <= nth < 45
+        return Reply(attempt, status=404) if is_denied else found(attempt)
+
+    crawl = Crawl(range(90), connections=1, rate=5, answer=answer).run()
+    assert crawl.outcomes == dict.fromkeys(range(90), "found")
+
+
+def test_C9_point_4_an_age_below_a_second_is_waited_out():
+    """A cache that took the canary just before the spell says `Age: 0`: it proves nothing yet."""
+
+    def answer(attempt, now):
+        if now < 1000.3 or now >= 1001.2:
+            return found(attempt)
+        if attempt.is_canary and attempt.song_num < 30:
+            return Reply(attempt, True, {}, 200, headers={"age": str(int(now - 1000.2))})
+        return Reply(attempt, status=404)
+
+    crawl = Crawl(range(90), answer=answer).run()
+    assert crawl.outcomes == dict.fromkeys(range(90), "found")
+
+
+def test_C9_point_4_a_site_that_says_age_0_of_all_it_sends_is_believed():
+    """Some caches do so for what they just fetched: after a second that is proof."""
+
+    def answer(attempt, _now):
+        if 50 <= attempt.song_num < 150:
+            return Reply(attempt, status=404, headers={"age": "0"})
+        return Reply(attempt, True, {}, 200, headers={"age": "0"})
+
+    crawl = Crawl(range(300), answer=answer).run()
+    assert crawl.frontier.stopped_by == "done"
+    missing = {num for num, what in crawl.outcomes.items() if what == "missing"}
+    assert missing == set(range(50, 150))
+    assert len(crawl.sent) <= 300 + 60
 
 
 def test_C9_point_4_the_first_song_found_is_published():

@@ -92,11 +92,17 @@ class CanaryQueue:
         self._on_replies.pop(id(attempt))(attempt, reply, now)
 
 
-def reaches_back(reply: Reply, since: float, now: float) -> bool:
-    """Whether an answer comes from a cache that got it before `since`.
+def reaches_back(reply: Reply, since: float) -> bool | None:
+    """Whether an answer comes from a cache that got it before `since`; None: it cannot be told yet.
 
-    `Age` is whole seconds, cut; several caches in a row join their words (RFC 9111, section 5.1).
+    `Age` is whole seconds, cut, as of some time after the request was sent; several caches in a
+    row join their words. Without a second passed it may be a cache's, or say that it is none.
+
+    Source: RFC 9111, sections 4.2.3 and 5.1.
     """
-    age = (reply.header("age") or "0").partition(",")[0].strip()
-    seconds = int(age) if age.isascii() and age.isdecimal() and len(age) < 10 else 0
-    return seconds > 0 and now - seconds - 1.0 < since
+    age = (reply.header("age") or "").partition(",")[0].strip()
+    if not (age.isascii() and age.isdecimal() and len(age) < 10):
+        return False
+    if reply.attempt.sent_at - int(age) - 1.0 >= since:
+        return False
+    return True if int(age) else None

@@ -269,8 +269,8 @@ class Proof:
     def _note(self, look: _Look, attempt: Attempt, reply: Reply, now: float) -> None:
         """Learn what came of a canary, or of a held number that was asked again."""
         look.outstanding -= 1
-        is_stale = reaches_back(reply, look.since, now)
-        if reply.found:
+        is_stale = reaches_back(reply, look.since)
+        if reply.found and (look.stage == "again" or is_stale is not None):
             if look.stage == "again" or not is_stale:
                 look.has_found, look.canary = True, look.canary or attempt.song_num
             if look.stage == "spread":
@@ -383,8 +383,8 @@ class Proof:
         self._probes += 1
         self._next_probe_at = now + self._probe_seconds
 
-    def _note_probe(self, attempt: Attempt, reply: Reply, now: float) -> None:
-        if reply.found and not reaches_back(reply, self._lying_since, now):
+    def _note_probe(self, attempt: Attempt, reply: Reply, _now: float) -> None:
+        if reply.found and reaches_back(reply, self._lying_since) is False:
             self.is_lying = False
         elif self._probes >= PROBES and self.is_lying:
             num = attempt.song_num
