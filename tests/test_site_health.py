@@ -154,6 +154,19 @@ def test_D7b_a_number_that_always_answers_429_fails_by_itself(retry_after):
     assert crawl.starts[-1] - crawl.starts[0] <= 60 + 10
 
 
+@pytest.mark.parametrize("num", [0, 97, 99])
+def test_D7b_the_last_number_left_fails_by_itself_too(num):
+    """Where no other number is left to show that the site is well, a canary does."""
+
+    def answer(attempt, _now):
+        return Reply(attempt, status=429) if attempt.song_num == num else found(attempt)
+
+    crawl = Crawl(range(100), answer=answer).run()
+    assert crawl.frontier.stopped_by == "done"
+    assert crawl.sent.count(num) <= 8
+    assert crawl.starts[-1] - crawl.starts[0] <= 30
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("numbers", [1, 7, 90])
 def test_D6_an_outage_from_the_start_fails_no_number(seed, numbers):

@@ -259,7 +259,7 @@ class SiteHealth:
 
     def _ask_whether_alone(self, attempt: Attempt, reply: Reply) -> None:
         """Ask a canary where one number is put off again and again, and no other is left to ask."""
-        if attempt.is_canary or reply.status != 429 or attempt.put_off < 3:
+        if attempt.is_canary or reply.status != 429 or attempt.put_off < 2:
             return
         if not (self._breaker.is_open or self._breaker.is_asking or self._is_asking_calm):
             self._is_asking_calm = self._ask_canary(attempt.put_off)
