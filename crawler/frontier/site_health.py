@@ -21,6 +21,9 @@ OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS = 1.0, 60.0
 MAX_LONE_429S = 5
 """A number that alone is answered so, while others are fine, fails by itself."""
 
+MOST_BESIDE = 3
+"""So many canaries are asked beside it until one is found: a site may be overloaded altogether."""
+
 CHALLENGE_SECONDS, CHALLENGES = 30.0, 4
 """The first pause for a challenge page; each is twice as long; after so many the run ends."""
 
@@ -63,7 +66,7 @@ class SiteHealth:
         self._deadline, self._on_pause = deadline, on_pause
         self._on_pace, self._window, self._told_pace = on_pace, 0.0, math.inf
         self._max_pause_seconds = policy.max_pause_seconds
-        self._good, self._is_asking_calm = 0, False
+        self._good = self._asked_beside = 0
         self._fault_place, self._faulty = ("", 0), list[Attempt]()
         self._breaker, self._refusals = CircuitBreaker(policy.probe_seconds), Refusals()
         self._overload = SharedBackoff(OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS)
@@ -124,7 +127,7 @@ class SiteHealth:
             sent_at: When the last of them was asked for.
             now: Monotonic seconds.
         """
-        self._good += count
+        self._good, self._asked_beside = self._good + count, 0
         self._faulty.clear()
         self._limiter.recover(now)
         self.held_seconds += self._breaker.seconds_open(now)
@@ -176,7 +179,7 @@ class SiteHealth:
             self._breaker.note_canary_failed(now)
         elif not self._breaker.is_open:
             self._good += 1  # so a number that is put off again and again is so alone
-        self._is_asking_calm = False
+            self._asked_beside = 0
         return []
 
     def is_spent_page(self, attempt: Attempt) -> bool:
@@ -261,8 +264,9 @@ class SiteHealth:
         """Ask a canary where one number is put off again and again, and no other is left to ask."""
         if attempt.is_canary or reply.status != 429 or attempt.put_off < 2:
             return
-        if not (self._breaker.is_open or self._breaker.is_asking or self._is_asking_calm):
-            self._is_asking_calm = self._ask_canary(attempt.put_off)
+        is_closed = not (self._breaker.is_open or self._breaker.is_asking)
+        if is_closed and self._asked_beside < MOST_BESIDE:
+            self._asked_beside += self._ask_canary(attempt.put_off)
 
     def check_pause(self, now: float) -> None:
         """End the run when a pause cannot be waited for, whichever run of the process learnt it."""
