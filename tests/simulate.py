@@ -17,16 +17,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from crawler.errors import StoreConflictError, StoreUnavailableError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.retries import retry_after_seconds
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt, Job, Policy
 from crawler.plan.scope import Scope
@@ -48,6 +48,15 @@ from tests.simulation import NOON, most_in_a_second
 
 START = 1000.0
 BLOCK = 1000
+SPELL = 10
+"""A spell of fewer lies may be believed."""
+
+SOURCE = SimpleNamespace(
+    url=lambda num: f"https://sim.invalid/songs/{num}",
+    headers=lambda: {"Accept": "application/json"},
+    canary=None,
+)
+
 MAX_ROUNDS = 8
 """After so many rounds of repeats everything is settled, whatever happened in the first ones."""
 
@@ -65,6 +74,7 @@ class Request:
         nth: How often the number was asked before.
         is_canary: Whether `Cache-Control: no-cache` came with it.
         run: Which run asks.
+        round: In which round, from 1 on.
     """
 
     num: int
@@ -72,6 +82,7 @@ class Request:
     nth: int
     is_canary: bool
     run: int
+    round: int
 
 
 @dataclass(slots=True)
@@ -85,6 +96,8 @@ class Served:
         seconds: What it takes beyond the network's latency.
         is_lie: Whether it denies a song that is there.
         is_reused: Whether the connection had served before.
+        pause: For how many seconds the site asks everybody to wait, None for what a plain
+            `Retry-After` in seconds says.
     """
 
     status: int | None = None
@@ -93,13 +106,38 @@ class Served:
     seconds: float = 0.0
     is_lie: bool = False
     is_reused: bool = False
+    pause: float | None = None
+
+    def pause_seconds(self) -> float:
+        """Return for how long nobody may ask after this answer."""
+        told = (self.headers or {}).get("retry-after", "")
+        if self.pause is not None or self.status not in (403, 429, 503):
+            return self.pause or 0.0
+        return float(told) if told.isascii() and told.isdecimal() and len(told) < 10 else 0.0
+
+
+class Answered(NamedTuple):
+    """What came of one request, as the site knows it; `kind` is "song", "cached" (a song, by a cache), "lie", "none" or another."""
+
+    at: float
+    num: int
+    run: int
+    is_canary: bool
+    kind: str
 
 
 SiteFault = Callable[[Request], Served | None]
 """Answers a request in the site's place, or returns None to let the next one, or the site, answer."""
 
 StoreFault = Callable[[str, str, float], str | None]
-"""Given an operation, an object and the time: "before", "after" (it fails though it was done), None."""
+"""Given an operation, an object and the time: what goes wrong, None where nothing does.
+
+"before" and "after" (it fails though it was done), "conflict" (somebody else wrote meanwhile),
+"cut" (what is read is not whole), or how many seconds it takes, as text.
+"""
+
+Check = Callable[["Site", "list[SimulatedRun]"], None]
+"""Looks at the runs of the first round, where one generator alone had a hand in the world."""
 
 
 @dataclass
@@ -121,6 +159,12 @@ class Plan:
         runs: How many runs are under way at once in the first round.
         clocks: By how many seconds the time of day of each run is off.
         budget: Time budget of each run of the first rounds in seconds, None for no end.
+        wall_jumps: When the times of day of all runs jump, and by how many seconds.
+        stalls: When the machine sleeps, and for how many seconds.
+        gone: Songs that were deleted after they had been served.
+        moved: Numbers that moved for good, and where to.
+        checks: What else holds after the first round, where no other generator interferes.
+        round: The round that is under way.
         names: The generators that had a hand in it.
         is_harsh: Whether one run need not settle everything: a generator says so.
     """
@@ -140,6 +184,12 @@ class Plan:
     runs: int = 1
     clocks: list[float] = field(default_factory=lambda: [0.0] * 4)
     budget: float | None = None
+    wall_jumps: list[tuple[float, float]] = field(default_factory=list)
+    stalls: list[tuple[float, float]] = field(default_factory=list)
+    gone: set[int] = field(default_factory=set)
+    moved: dict[int, int] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    round: int = 1
     names: list[str] = field(default_factory=list)
     is_harsh: bool = False
 
@@ -189,10 +239,22 @@ class World:
         self.plan, self.now = plan, START
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
+        for moment, seconds in plan.stalls:
+            self.after(moment, partial(self._stall, seconds))
+
+    def _stall(self, seconds: float) -> None:
+        """Let the machine sleep: nothing happens, and everything is late afterwards."""
+        self.now += seconds
 
     def clock(self) -> float:
         """Monotonic seconds."""
         return self.now
+
+    def time_of_day(self) -> datetime:
+        """Return the time of day of a machine whose clock is right, but for the plan's jumps."""
+        passed = self.now - START
+        jumped = sum(seconds for moment, seconds in self.plan.wall_jumps if passed >= moment)
+        return NOON + timedelta(seconds=passed + jumped)
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Let something happen later."""
@@ -263,7 +325,7 @@ class MemoryStore:
         self, start: int = 0, stop: int | None = None, *, timeout: float
     ) -> Iterator[BlockInfo]:
         """Yield the counts of the blocks of a range."""
-        self._fail("before", "list", "")
+        self._fail("list", "", timeout)
         for name, (data, token) in sorted(self.objects.items()):
             first = parse_block_name(name)
             if first is not None and overlaps(first, start, stop):
@@ -273,15 +335,19 @@ class MemoryStore:
 
     def read(self, name: str, *, timeout: float) -> Stored | None:
         """Read an object."""
-        self._fail("before", "read", name)
+        failing = self._fail("read", name, timeout)
         found = self.objects.get(name)
+        if found is not None and failing == "cut":
+            return Stored(found[0][: len(found[0]) // 2], found[1])
         return None if found is None else Stored(*found)
 
     def write(
         self, name: str, content: Content, *, expected: Token | None, timeout: float
     ) -> Token:
         """Write an object if it is what was expected."""
-        failing = self._fail("before", "write", name)
+        failing = self._fail("write", name, timeout)
+        if failing == "conflict" and name in self.objects:
+            self.objects[name] = self.objects[name][0], Token(str(next(self._tokens)))
         there = self.objects[name][1] if name in self.objects else ABSENT
         if expected is not None and expected != there:
             raise StoreConflictError(f"{name} is another")
@@ -299,63 +365,123 @@ class MemoryStore:
         """Delete an object."""
         self.objects.pop(name, None)
 
-    def _fail(self, when: str, operation: str, name: str) -> str | None:
+    def _fail(self, operation: str, name: str, timeout: float) -> str | None:
+        """Let happen what the plan says; return what is left to be done by the caller."""
         for fault in self._world.plan.store_faults:
             what = fault(operation, name, self._world.now - START)
-            if what == when:
+            if what is not None and what[0].isdigit():
+                self._world.sleep(min(float(what), timeout))
+                what = "before" if float(what) > timeout else None
+            if what == "before":
                 raise StoreUnavailableError(f"{operation} of {name} failed")
             if what is not None:
                 return what
         return None
 
     def records(self) -> dict[int, Record]:
-        """Read everything that is stored, each number once."""
+        """Read everything that is stored; raise AssertionError where counts or places are wrong."""
         records: dict[int, Record] = {}
         for name, (data, _) in sorted(self.objects.items()):
-            if parse_block_name(name) is not None:
-                records.update(decode_block(data, name))
+            first = parse_block_name(name)
+            if first is None:
+                continue
+            block, info = decode_block(data, name), read_block_info(data[:HEAD_BYTES], name)
+            assert all(first <= num < first + BLOCK for num in block), f"{name} holds another's"
+            outcomes = Counter(record.outcome for record in block.values())
+            told = {"found": info.found, "missing": info.missing, "failed": info.failed}
+            assert Counter(told) == outcomes, f"{name} holds {outcomes} and counts {told}"
+            records |= block
         return records
 
 
 class Site:
-    """The site and the network before it."""
+    """The site and the network before it.
+
+    Attributes:
+        served: Songs that were ever answered with.
+        log: All that it answered, in the order of asking.
+    """
 
     def __init__(self, world: World) -> None:
         """Begin with a site that was never asked."""
         self._world = world
         self._asked = Counter[int]()
         self.served: set[int] = set()
+        self.log: list[Answered] = []
 
-    def ask(self, attempt: Attempt, run: int) -> tuple[Reply, float, bool]:
-        """Return the reply to an attempt, after how many seconds it comes, and if it lies."""
+    def ask(self, attempt: Attempt, run: int) -> tuple[Reply, float, Served]:
+        """Return the reply to an attempt, after how many seconds it comes, and what it was."""
         plan, num = self._world.plan, attempt.song_num
         there = plan.chance.uniform(0.0, plan.latency / 2)
         back = plan.chance.uniform(0.0, plan.latency / 2)
         at = self._world.now + there - START
-        request = Request(num, at, self._asked[num], attempt.is_canary, run)
+        request = Request(num, at, self._asked[num], attempt.is_canary, run, plan.round)
         self._asked[num] += 1
-        carried: dict[str, str] = {}
         served = next((s for fault in plan.site_faults if (s := fault(request))), None)
-        if served is None and num in plan.dead:
-            served = Served(500)
+        served = served or self._well(num)
+        headers: dict[str, str] = {}
         for headers_of in plan.site_headers:
-            carried |= headers_of(request)
-        if served is None and num in plan.songs:
-            self.served.add(num)
-            headers = carried if attempt.is_canary or carried else None
-            return Reply(attempt, True, {"n": num}, 200, headers=headers), there + back, False
-        served = served or Served(404)
+            headers |= headers_of(request)
+        headers |= served.headers or {}
+        is_song = served.status == 200 and served.error is None
+        is_plain = is_song and not (headers or attempt.is_canary)
         reply = Reply(
             attempt,
+            found=is_song,
+            info={"n": num} if is_song else None,
             status=served.status,
             error=served.error,
-            headers=carried | (served.headers or {}),
+            headers=None if is_plain else headers,
             is_reused=served.is_reused,
         )
-        if served.status == 200 and served.error is None:
-            reply.found, reply.info = True, {"n": num}
+        if is_song:
             self.served.add(num)
-        return reply, there + served.seconds + back, served.is_lie
+        self.log.append(Answered(at, num, run, attempt.is_canary, _kind(served, is_song=is_song)))
+        return reply, there + served.seconds + back, served
+
+    def _well(self, num: int) -> Served:
+        """Answer as the site does while it is well."""
+        plan = self._world.plan
+        if num in plan.dead:
+            return Served(500)
+        if num in plan.moved:
+            return Served(301, headers={"location": f"/songs/{plan.moved[num]}"})
+        return Served(200 if num in plan.songs - plan.gone else 404)
+
+    def count(self, *kinds: str) -> int:
+        """Count the answers of some kinds."""
+        return sum(answered.kind in kinds for answered in self.log)
+
+    def excused(self) -> set[int]:
+        """Return the songs that were denied in spells of fewer than ten answers, as the site gave them.
+
+        What a run is told comes in another order; that excuses nothing.
+        """
+        excused, spells = set[int](), dict[int, list[Answered]]()
+        for answered in sorted(self.log):
+            if answered.kind not in ("song", "lie", "none"):
+                continue
+            spell = spells.setdefault(answered.run, [])
+            if answered.kind == "song":
+                excused |= _lies_of(spell)
+                spell.clear()
+            else:
+                spell.append(answered)
+        return excused.union(*map(_lies_of, spells.values()))
+
+
+def _kind(served: Served, *, is_song: bool) -> str:
+    is_denial = served.error == "missing" or served.status in (404, 410, 451)
+    if is_song and "age" in (served.headers or {}):
+        return "cached"
+    if is_song or is_denial:
+        return "song" if is_song else "lie" if served.is_lie else "none"
+    return served.error or str(served.status)
+
+
+def _lies_of(spell: list[Answered]) -> set[int]:
+    lies = [answered.num for answered in spell if answered.kind == "lie"]
+    return set(lies) if len(lies) < SPELL else set()
 
 
 class SimulatedRun:
@@ -364,8 +490,8 @@ class SimulatedRun:
     Attributes:
         frontier: Of the run.
         starts: When each request was sent.
-        pauses: When a pause was read and how long it was to last.
-        excused: Songs denied by a spell too short to be noticed.
+        pauses: The how manieth start came next when a pause was read, when, and its end.
+        most_flying: Most requests under way at once.
         is_over: Whether it has ended, or was killed.
     """
 
@@ -374,16 +500,14 @@ class SimulatedRun:
         plan = world.plan
         self._world, self._site, self._number = world, site, number
         self.starts: list[float] = []
-        self.pauses: list[tuple[float, float]] = []
-        self.excused = set[int]()
-        self.is_over = self.is_killed = False
-        self._streak, self._lies = 0, set[int]()
-        self._arrived: list[tuple[Reply, bool]] = []
-        self._flying = 0
+        self.pauses: list[tuple[int, float, float]] = []
+        self.is_over = self.is_killed = self.is_dead = False
+        self._arrived: list[tuple[Reply, Served]] = []
+        self._flying = self.most_flying = 0
         self._wakes_at = world.now
         offset = timedelta(seconds=plan.clocks[number % len(plan.clocks)])
-        self._wall = lambda: NOON + timedelta(seconds=world.now - START) + offset
-        index = StoreIndex(store, "sim", plan.start, plan.stop)  # type: ignore[arg-type]
+        self._wall = lambda: world.time_of_day() + offset
+        index = StoreIndex(_StoreOf(self, store), "sim", plan.start, plan.stop)
         self.writer = Writer(
             index.save,
             on_stored=index.note_stored,
@@ -416,13 +540,14 @@ class SimulatedRun:
             wall=self._wall,
             uniform=plan.chance.uniform,
         )
-        self.frontier.add_job(Job(lambda *_: None, self.scope.supply, [], SimpleNamespace()))
+        self.frontier.add_job(Job(lambda *_: None, self.scope.supply, [], SOURCE))
         self._turn_at(world.now)
         world.after(0.2, self._keep_house)
 
     def kill(self) -> None:
-        """End at once: nothing of it happens any more."""
+        """End at once; what was on its way to the store may still land, or not."""
         self.is_killed = self.is_over = True
+        self.is_dead = self._world.plan.chance.random() < 0.5
 
     def _turn_at(self, moment: float) -> None:
         self._wakes_at = moment
@@ -433,11 +558,14 @@ class SimulatedRun:
         if self.is_over or moment != self._wakes_at:
             return
         arrived, self._arrived = self._arrived, []
-        for reply, is_lie in arrived:
-            self._note(reply, is_lie)
+        for _, served in arrived:
+            if seconds := served.pause_seconds():
+                now = self._world.now
+                self.pauses.append((len(self.starts), now, now + seconds))
         if arrived:
             self.frontier.hand_back([reply for reply, _ in arrived])
-        attempts, wait = self.frontier.take(max(1, self._world.plan.connections - self._flying))
+        free = self._world.plan.connections - self._flying
+        attempts, wait = self.frontier.take(free) if free else ([], 0.5)
         for attempt in attempts:
             self._send(attempt)
         if wait is None and not self._flying and not self._arrived:
@@ -450,37 +578,18 @@ class SimulatedRun:
     def _send(self, attempt: Attempt) -> None:
         self.starts.append(self._world.now)
         self._flying += 1
-        reply, seconds, is_lie = self._site.ask(attempt, self._number)
+        self.most_flying = max(self.most_flying, self._flying)
+        reply, seconds, served = self._site.ask(attempt, self._number)
         if seconds > 15.0:
-            reply, seconds, is_lie = Reply(attempt, error="timeout"), 15.0, False
+            reply, seconds, served = Reply(attempt, error="timeout"), 15.0, Served()
 
         def land() -> None:
             self._flying -= 1
-            self._arrived.append((reply, is_lie))
+            self._arrived.append((reply, served))
             if not self.is_over and self._wakes_at > self._world.now:
                 self._turn_at(self._world.now)
 
         self._world.after(seconds, land)
-
-    def _note(self, reply: Reply, is_lie: bool) -> None:
-        """Keep in mind what the rules are about: pauses, and lies in the order of arrival."""
-        now = self._world.now
-        seconds = retry_after_seconds(reply.header("retry-after"), now=self._wall())
-        if seconds and reply.status in (403, 429, 503):
-            self.pauses.append((now, now + seconds))
-        if reply.attempt.is_canary:
-            return
-        if reply.found:
-            self._excuse()
-        elif reply.status in (404, 410, 451):
-            self._streak += 1
-            if is_lie:
-                self._lies.add(reply.attempt.song_num)
-
-    def _excuse(self) -> None:
-        if self._streak < 10:
-            self.excused |= self._lies
-        self._streak, self._lies = 0, set()
 
     def _keep_house(self) -> None:
         if not self.is_over:
@@ -490,13 +599,26 @@ class SimulatedRun:
     def _close(self) -> None:
         """Write what is left, in the world's time."""
         self.is_over = True
-        self._excuse()
         self.writer.flush()
         end = self._world.now + 40.0
         while self.writer._pending and self._world.step(end):
             pass
         self.writer.close(0.01)
         self.scope.close()
+
+
+class _StoreOf:
+    """The store as one run sees it: whoever was killed reads and writes no more."""
+
+    location, parallel_writes = "memory", 1
+
+    def __init__(self, run: SimulatedRun, store: MemoryStore) -> None:
+        self._run, self._store = run, store
+
+    def __getattr__(self, name: str) -> Any:
+        if self._run.is_dead:
+            raise StoreUnavailableError("this process was killed")
+        return getattr(self._store, name)
 
 
 @dataclass
@@ -514,10 +636,7 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
     Raises:
         AssertionError: A promise was broken; the message says which.
     """
-    if generators is None:
-        from tests.simulated_faults import GENERATORS
-
-        generators = GENERATORS
+    generators = all_generators() if generators is None else generators
     random.seed(seed)
     plan = make_plan(seed, generators)
     world = World(plan)
@@ -526,7 +645,9 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
     wanted = set(range(plan.start, plan.stop)) - plan.dead
     if not plan.songs - plan.dead:
         wanted = set()  # without any song nothing can be believed
+    known: dict[int, Record] = {}
     for rounds in range(1, MAX_ROUNDS + 1):
+        plan.round = rounds
         at_once = [
             run
             for number in range(plan.runs if rounds == 1 else 1)
@@ -543,8 +664,13 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
         world.forget()
         if rounds == MAX_ROUNDS // 2:
             plan.budget = None
-        _check(plan, store, site, runs)
-        settled = {n for n, record in store.records().items() if record.outcome != "failed"}
+        before, known = known, store.records()
+        _check(plan, site, runs, known)
+        _check_round(plan, at_once, before, known)
+        if rounds == 1 and len(plan.names) == 1:
+            for check in plan.checks:
+                check(site, at_once)
+        settled = {n for n, record in known.items() if record.outcome != "failed"}
         stops = [run.frontier.stopped_by for run in runs]
         assert plan.is_harsh or wanted <= settled, (
             f"left by the first run: {sorted(wanted - settled)[:9]}"
@@ -564,19 +690,21 @@ def _begin(world: World, store: MemoryStore, site: Site, number: int) -> Simulat
         return None
 
 
-def _check(plan: Plan, store: MemoryStore, site: Site, runs: list[SimulatedRun]) -> None:
+def _check(plan: Plan, site: Site, runs: list[SimulatedRun], records: dict[int, Record]) -> None:
     """Check what must hold after every round."""
-    excused = set[int]().union(*[run.excused for run in runs])
-    for num, record in store.records().items():
+    excused = site.excused()
+    for num, record in records.items():
         assert plan.start <= num < plan.stop, f"{num} was never to be asked"
         if record.outcome == "found":
             assert num in site.served, f"{num} is stored and was never served"
             assert record.info == {"n": num}, f"{num} is stored as {record.info}"
         if record.outcome == "missing":
-            assert num not in plan.songs or num in excused, f"{num} is there, and believed missing"
+            is_true = num not in plan.songs or num in plan.gone or num in excused
+            assert is_true, f"{num} is there, and believed missing"
     for run in runs:
-        for begin, end in run.pauses:
-            inside = [at for at in run.starts if begin + 1e-9 < at < end - 1e-6]
+        assert run.most_flying <= plan.connections, f"{run.most_flying} requests at once"
+        for following, begin, end in run.pauses:
+            inside = [at for at in run.starts[following:] if at < end - 1e-6]
             assert not inside, f"a request at {inside[0]:.3f} in the pause {begin:.3f} to {end:.3f}"
         if plan.rate:
             most = most_in_a_second(run.starts)
@@ -585,12 +713,47 @@ def _check(plan: Plan, store: MemoryStore, site: Site, runs: list[SimulatedRun])
             )
 
 
+def _check_round(
+    plan: Plan, runs: list[SimulatedRun], before: dict[int, Record], after: dict[int, Record]
+) -> None:
+    """Check that a round took nothing away, and that its runs tell no more than is stored."""
+    for num, record in before.items():
+        assert num in after, f"{num} was stored, and is no more"
+        if record.outcome == "found" or after[num].outcome == "failed":
+            assert after[num].outcome == record.outcome, (
+                f"{num} was {record.outcome}, and is {after[num].outcome}"
+            )
+    if len(runs) != 1 or runs[0].is_killed:
+        return
+    frontier, lost = runs[0].frontier, runs[0].writer.lost
+    told = {
+        outcome: getattr(frontier.tally, outcome) - lost[outcome]
+        for outcome in ("found", "missing")
+    }
+    for outcome, told_count in told.items():
+        new = sum(
+            record.outcome == outcome and (num not in before or before[num].outcome != outcome)
+            for num, record in after.items()
+        )
+        assert told_count <= new, f"{told_count} are told to be {outcome}, {new} are stored"
+    if frontier.stopped_by == "done" and not lost.total() and not runs[0].scope._fill.unreadable:
+        left = set(range(plan.start, plan.stop)) - set(after)
+        assert not left, f"done, though there is no record of {sorted(left)[:9]}"
+
+
+def all_generators() -> list[Generator]:
+    """Return all that there are."""
+    from tests.simulated_answers import ANSWERS
+    from tests.simulated_faults import GENERATORS
+    from tests.simulated_limits import LIMITS
+
+    return [*GENERATORS, *ANSWERS, *LIMITS]
+
+
 def describe(seed: int) -> str:
     """Return what a seed makes of the world, in a line."""
-    from tests.simulated_faults import GENERATORS
-
     random.seed(seed)
-    plan = make_plan(seed, GENERATORS)
+    plan = make_plan(seed, all_generators())
     return (
         f"numbers {plan.start} to {plan.stop - 1}, {len(plan.songs)} songs, {plan.rate}/s, "
         f"{plan.connections} connections, latency {plan.latency}: {', '.join(plan.names) or 'well'}"
