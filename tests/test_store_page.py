@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from crawler.demo.songs import expected_info
 from crawler.fleet import orders
 from crawler.page.status_page import write_status
 from crawler.record import Record
@@ -74,7 +75,8 @@ def test_the_tables_have_the_fields_of_the_code(heading, kind):
 def test_the_example_is_a_record():
     """The line shown is read as a record."""
     example = re.search(r"^\{.*\}$", PAGE, flags=re.MULTILINE)
-    assert msgspec.json.decode(example[0], type=Record).song_num == 378195
+    record = msgspec.json.decode(example[0], type=Record)
+    assert (record.outcome, record.info) == ("found", expected_info(record.song_num))
 
 
 def test_the_numbers_are_those_of_the_code():
