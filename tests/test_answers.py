@@ -3,7 +3,8 @@
 import pytest
 
 from crawler.errors import PageError
-from crawler.wire.answers import Answer, check_head, final_head
+from crawler.frontier.work import Attempt, IterableSupply, Job
+from crawler.wire.answers import Answer, check_head, final_head, read_page
 
 END = b"\r\n"
 EARLY = [b"HTTP/1.1 103 Early Hints\r\n", b"Content-Encoding: gzip\r\n", b"Date: x\r\n", END]
@@ -60,3 +61,36 @@ def test_B6_a_garbled_status_line_is_no_answer(line):
 def test_the_date_of_an_interim_answer_is_not_joined_to_the_final_one():
     """Retry-After is reckoned from it."""
     assert Answer(404, final_head([*EARLY, *GONE])[0]).headers["date"] == "y"
+
+
+class TokenInAddress:
+    """A source whose token stands in the query of its addresses."""
+
+    name, schema, secrets = "query", "1", ("t0ken-abc",)
+
+    def url(self, song_num):
+        """Where the page is."""
+        return f"https://songs.example/{song_num}?key=t0ken-abc"
+
+    def headers(self):
+        """None of its own."""
+        return {}
+
+    def info(self, song_num, body):
+        """Quote the token, as a page may."""
+        raise PageError("schema", f"{song_num}: the key t0ken-abc is not known")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(200, GOOD, body=b"{}"), Answer(error="dns", detail="no host for ?key=t0ken-abc")],
+    ids=["page", "no-page"],
+)
+def test_G1_a_token_in_an_address_is_told_nowhere(answer):
+    """What is told of a failure hides it, as it hides what headers carry."""
+    source = TokenInAddress()
+    job = Job(lambda *_: None, IterableSupply([]), [], source)
+    reply = read_page(Attempt(7, job), source, answer)
+    assert reply.error in ("schema", "dns")
+    assert reply.detail
+    assert "t0ken" not in reply.detail

@@ -13,7 +13,7 @@ from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt
 from crawler.logs import one_line, redact
-from crawler.source.source import Source
+from crawler.source.source import Source, traits_of
 
 MAX_HEADER_LINES = 100
 MAX_HEAD_BYTES = 64 * 1024
@@ -244,7 +244,7 @@ def header_fields(lines: Iterable[bytes]) -> list[tuple[str, str]]:
 def read_page(attempt: Attempt, source: Source, answer: Answer) -> Reply:
     """Turn an answer about a source's page into a reply; the source takes the info from it."""
     if answer.error is not None:
-        detail = detail_of(answer.detail, secrets_in(source.headers()))
+        detail = _told(source, answer.detail)
         return Reply(
             attempt,
             status=answer.status,
@@ -288,8 +288,14 @@ def headers_for_policy(attempt: Attempt, answer: Answer) -> dict[str, str] | Non
 
 
 def _no_page(attempt: Attempt, source: Source, answer: Answer, kind: str, detail: str) -> Reply:
-    told = detail_of(detail, secrets_in(source.headers()))
+    told = _told(source, detail)
     return Reply(attempt, status=200, error=kind, detail=told, headers=answer.headers)
+
+
+def _told(source: Source, detail: str) -> str:
+    """Make a detail without what the source sends: in its headers, or as a token in its address."""
+    secrets = {*traits_of(source).secrets, *secrets_in(source.headers())}
+    return detail_of(detail, sorted(secrets, key=len, reverse=True))
 
 
 def storage_trouble(info: Any) -> str | None:
