@@ -3,7 +3,7 @@
 A site in trouble (an outage, a proxy, a wrong address) answers 404 for everything, and a stored
 `missing` cannot be taken back by a later failure. So such answers are held; after many of them a
 canary is asked, a song known to be there, and then some of the held numbers once more. The rule
-in full: docs, "When missing is believed".
+in full: docs/missing.md.
 """
 
 from collections import deque
