@@ -136,12 +136,12 @@ class Fleet:
 
 def instances_for(rate: float) -> int:
     """As many instances of one vCPU as hold the rate."""
-    return max(1, math.ceil(rate * CPU_SECONDS["curl"]))
+    return max(1, math.ceil(rate * CPU_SECONDS["source"]))
 
 
 def dollars(result: Result, rate: float, instances: int) -> float:
     """What an order costs, by the crawler's own reckoning."""
-    size = size_for(rate / instances, "curl")
+    size = size_for(rate / instances, "source")
     each = max(1, result.deliveries)
     one = run_cost(
         size,

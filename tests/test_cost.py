@@ -60,13 +60,13 @@ def test_more_of_anything_costs_no_less(size, seconds, requests, blocks):
 
 
 @pytest.mark.parametrize(
-    ("rate", "engine", "cpu"),
-    [(20, "curl", 0.167), (100, "curl", 0.333), (500, "curl", 1), (9999, "curl", 2),
-     (20, "requests", 0.167), (100, "requests", 1)],
+    ("rate", "caller", "cpu"),
+    [(20, "source", 0.167), (100, "source", 0.333), (500, "source", 1), (9999, "source", 2),
+     (20, "function", 0.167), (100, "function", 1)],
 )  # fmt: skip
-def test_the_smallest_size_that_holds_the_rate_is_chosen(rate, engine, cpu):
+def test_the_smallest_size_that_holds_the_rate_is_chosen(rate, caller, cpu):
     """An instance is as big as its pace needs, and never bigger than what is sold."""
-    assert size_for(rate, engine).cpu == cpu
+    assert size_for(rate, caller).cpu == cpu
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def _cost(requests: int, rate: float) -> float:
     blocks = -(-requests // 1000)
     seconds = requests / max(rate, 1e-9)
     return run_cost(
-        size_for(rate, "curl"), seconds=seconds, requests=requests, blocks_written=blocks
+        size_for(rate, "source"), seconds=seconds, requests=requests, blocks_written=blocks
     )
 
 

@@ -29,12 +29,13 @@ LOG_BYTES_PER_RUN = 2_000
 LOG_BYTES_PER_SECOND = 60
 """A progress line of 600 bytes every 10 s."""
 
-CPU_SECONDS = {"curl": 0.002, "requests": 0.006}
-"""vCPU seconds per page that a deployment is sized for, by engine.
+CPU_SECONDS = {"source": 0.002, "function": 0.006}
+"""vCPU seconds per page that a deployment is sized for: of a declared source, of step 1.
 
-Measured on 2026-11-22 with Python 3.11 over plain HTTP: curl 0.1 ms at full speed and 0.8 ms at
-100/s, where most goes into waking up; requests 1.1 ms. TLS doubles that at most, and a vCPU of a
-shared machine is taken to be two to three times as slow.
+Measured on 2026-11-22 with Python 3.11 over plain HTTP: a source 0.1 ms at full speed and 0.8 ms
+at 100/s, where most goes into waking up; step 1 by requests' own connections 1.1 ms, and less than
+half of that since libcurl sends for it. TLS doubles that at most, and a vCPU of a shared machine is
+taken to be two to three times as slow.
 """
 
 DATED = "2025"
@@ -102,14 +103,14 @@ Source: docs.cloud.google.com/run/docs/configuring/services/cpu.
 """
 
 
-def size_for(rate: float, engine: str) -> Size:
+def size_for(rate: float, caller: str) -> Size:
     """Choose the smallest instance that holds a pace.
 
     Args:
         rate: Requests per second of one instance.
-        engine: `curl` or `requests`.
+        caller: `source` or `function`: who reads the pages.
     """
-    cpu = rate * CPU_SECONDS[engine]
+    cpu = rate * CPU_SECONDS[caller]
     return next((size for size in SIZES if size.cpu >= cpu), SIZES[-1])
 
 

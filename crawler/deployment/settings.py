@@ -192,7 +192,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     def size(self) -> Size:
         """How big an instance is: what was given, the rest computed."""
         fit = size_for(
-            self.rate_per_instance, "requests" if "function" in self.passed_on else "curl"
+            self.rate_per_instance, "function" if "function" in self.passed_on else "source"
         )
         return Size(self.cpu or fit.cpu, self.memory_mib or fit.memory_mib)
 

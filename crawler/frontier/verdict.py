@@ -37,7 +37,7 @@ Action = Literal["found", "missing", "retry", "failed", "refused", "challenged"]
 
 
 class Reply(msgspec.Struct, gc=False):
-    """What an engine hands back for one attempt.
+    """What came of one attempt.
 
     Attributes:
         attempt: The attempt as the frontier gave it.
