@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from crawler.demo.site import DemoSite
@@ -14,6 +15,12 @@ from crawler.store.contract import Store
 from crawler.store.opening import open_store
 from tests.faulty_site import FaultySite
 from tests.storage_server import StorageServer
+
+# How long making an input takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
