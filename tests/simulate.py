@@ -762,6 +762,7 @@ def describe(seed: int) -> str:
 
 def failure_of(seed: int) -> str | None:
     """Simulate one seed; return what to run and what broke, None where all is well."""
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         simulate(seed)
@@ -770,6 +771,8 @@ def failure_of(seed: int) -> str | None:
             f"python -m tests.simulate {seed}\n    {describe(seed)}\n"
             f"    {type(error).__name__}: {error}"
         )
+    finally:
+        logging.disable(before)  # what other tests of the process log is theirs
     return None
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.demo.site import DemoSite
+from crawler.demo.songs import expected_info
 from crawler.deployment.schedule import CRONS, make_schedule
 from crawler.store.block import BLOCK_SIZE, _pack, block_name, encode_block, format_block_info
 from crawler.store.control import decode_control, without_hold
@@ -24,6 +25,9 @@ pytestmark = pytest.mark.once
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LAST = 700
+
+PROOF = 60
+"""A thousand missing numbers cost at most so many requests more: canaries, and some asked again."""
 
 
 def schedule(songs: int | None, rate: float = 100, **more: int):
@@ -113,7 +117,7 @@ def test_an_empty_store_is_filled_from_the_first_song_to_a_thousand_missing(site
     held = coverage(open_store(str(tmp_path)), timeout=10)
     end = held.last_found + 1001
     assert held.last_found in range(LAST - 50, LAST + 1)
-    assert answer["requests"] == end - 1
+    assert 0 <= answer["requests"] - (end - 1) <= PROOF
     assert verify(open_store(str(tmp_path)), 1, end, timeout=10)
 
 
@@ -125,7 +129,8 @@ def test_a_call_that_comes_again_or_late_asks_for_the_end_alone(site, tmp_path):
         late = deliver(function, scheduled=NOW - timedelta(days=3)).json()
         typed = deliver(function, content_type="application/json").json()
     for answer in (again, late, typed):
-        assert (answer["requests"], answer["found"], answer["complete"]) == (1000, 0, True)
+        assert 1000 <= answer["requests"] <= 1000 + PROOF
+        assert (answer["found"], answer["complete"]) == (0, True)
     assert site.times_asked(1) == 1
 
 
@@ -156,7 +161,8 @@ def test_new_songs_are_found_once_they_are_there(tmp_path):
     after = coverage(store, timeout=10)
     assert before.last_found <= 300 < after.last_found <= 400
     assert answer["found"] == after.found - before.found
-    assert answer["requests"] == after.last_found - before.last_found + 1000
+    beyond = after.last_found - before.last_found + 1000
+    assert 0 <= answer["requests"] - beyond <= PROOF
 
 
 def test_two_calls_at_once_settle_each_number_once(site, tmp_path):
@@ -192,19 +198,21 @@ def test_a_refused_token_holds_the_schedule_and_no_person(site, tmp_path):
 
 def test_a_complete_catalogue_of_20000_blocks_costs_a_thousand_requests(tmp_path):
     """Twenty million songs are planned from a listing: no block is read, and the end is asked."""
-    blocks = 20_000
+    blocks = next(n for n in range(20_000, 20_100) if expected_info(n * BLOCK_SIZE - 1))
     _, info = encode_block(mixed(range(BLOCK_SIZE)).values(), source="genius")
     (tmp_path / "songs").mkdir()
     for first in range(0, blocks * BLOCK_SIZE, BLOCK_SIZE):
         info.first, info.first_num, info.last_num = first, first, first + 999
-        info.last_found = first + 999
+        info.last_found = next(n for n in range(first + 999, first, -1) if expected_info(n))
         field = format_block_info(info).encode()
         (tmp_path / block_name(first)).write_bytes(_pack(b"", field))
-    with DemoSite(last_song=10) as site, function_for(site, tmp_path) as function:
+    last = blocks * BLOCK_SIZE - 1
+    with DemoSite(last_song=last) as site, function_for(site, tmp_path) as function:
         started = time.monotonic()
         answer = deliver(function).json()
         seconds = time.monotonic() - started  # the listing included, which the answer's are not
     print(f"next over {blocks} blocks: {seconds:.1f} s")
-    assert (answer["requests"], answer["skipped"]) == (1000, blocks * BLOCK_SIZE - 1)
+    assert 1000 <= answer["requests"] <= 1000 + PROOF
+    assert answer["skipped"] == last
     assert answer["complete"]
     assert seconds < 20  # promised are 5; other tests run beside this one
