@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
-from crawler.store.reading import read
+from crawler.store.opening import read
 
 ROOT = Path(__file__).parent.parent
 THEIRS = ROOT / ".venv-bench" / "bin" / "python"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crawler.run.monitor import Progress, progress_bar
     from crawler.source.source import step
     from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
-    from crawler.store.reading import read
+    from crawler.store.opening import read
 
 __version__ = VERSION
 __all__ = [
@@ -60,7 +60,7 @@ _HOMES = {
     "export": "crawler.exports.export",
     "get_data_asynchronous": "crawler.steps",
     "progress_bar": "crawler.run.monitor",
-    "read": "crawler.store.reading",
+    "read": "crawler.store.opening",
     "request_song_info": "crawler.steps",
     "step": "crawler.source.source",
     "to_pandas": "crawler.exports.export",

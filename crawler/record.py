@@ -1,13 +1,16 @@
 """The record: what is known about one song number, how it is written as a line, how two merge."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
 
 Outcome = Literal["found", "missing", "failed"]
 _WORST_FIRST = ("failed", "missing", "found")
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""The clocks of machines that crawl into one store differ by this at most."""
 
 
 class Record(msgspec.Struct, omit_defaults=True, gc=False):
@@ -84,6 +87,20 @@ def decode_record(line: bytes) -> Record:
 def is_settled(record: Record) -> bool:
     """Whether the site has answered for good: found or missing."""
     return record.outcome != "failed"
+
+
+def last_asked_at(record: Record) -> datetime:
+    """Return when the site was last asked about a number: a found one may since have been denied."""
+    return (
+        record.fetched_at
+        if record.gone_since is None
+        else max(record.fetched_at, record.gone_since)
+    )
+
+
+def is_from_future(moment: datetime, now: datetime) -> bool:
+    """Whether a time is later than clocks may differ: the clock that it was read from was wrong."""
+    return moment > now + CLOCK_TOLERANCE
 
 
 def merge_records(one: Record, other: Record) -> Record:

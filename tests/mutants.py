@@ -29,7 +29,7 @@ MODULES = {
     "site_health": "crawler/frontier/site_health.py",
     "proof": "crawler/frontier/proof.py",
     "fill": "crawler/plan/fill.py",
-    "tail": "crawler/plan/tail.py",
+    "tail": "crawler/plan/scope.py",
 }
 """Module by the name of its file of tests, `tests/test_<name>.py`."""
 

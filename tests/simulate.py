@@ -35,6 +35,7 @@ from crawler.request.crawl_request import CrawlRequest
 from crawler.run.store_index import StoreIndex
 from crawler.run.writer import Writer
 from crawler.store.block import (
+    ABSENT,
     HEAD_BYTES,
     BlockInfo,
     Token,
@@ -43,7 +44,7 @@ from crawler.store.block import (
     parse_block_name,
     read_block_info,
 )
-from crawler.store.contract import ABSENT, Content, Stored
+from crawler.store.contract import Content, Stored
 from tests.simulation import NOON, most_in_a_second
 
 START = 1000.0

@@ -18,8 +18,8 @@ import msgspec
 
 from crawler import crawl
 from crawler.answer import Answer
+from crawler.store.coverage import verify
 from crawler.store.opening import open_store
-from crawler.store.verify import verify
 
 WEATHERS = (
     (),

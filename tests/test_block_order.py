@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.plan.block_order import BlockOrder
+from crawler.plan.fill import BlockOrder
 
 
 def order_of(count: int) -> BlockOrder:

@@ -9,8 +9,8 @@ import pytest
 from crawler import crawl
 from crawler.demo.site import DemoSite
 from crawler.errors import StoreUnavailableError
-from crawler.store.block import encode_block
-from crawler.store.contract import ABSENT, Content
+from crawler.store.block import ABSENT, encode_block
+from crawler.store.contract import Content
 from crawler.store.opening import open_store
 from tests.records import found
 from tests.storage_server import RoughWay, StorageServer

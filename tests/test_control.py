@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import BlockFormatError
-from crawler.store.contract import ABSENT, Content
+from crawler.store.block import ABSENT
+from crawler.store.contract import Content
 from crawler.store.control import (
     NAME,
     Control,

@@ -22,8 +22,8 @@ from crawler.demo.site import DemoSite
 from crawler.fleet.orders import parse_task_name
 from crawler.fleet.task_queue import EMULATOR
 from crawler.store.control import order_stop, read_control
+from crawler.store.coverage import verify
 from crawler.store.folder import FolderStore
-from crawler.store.verify import verify
 from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess
 from tests.queue_server import QUEUE, Limits, QueueServer

@@ -16,8 +16,8 @@ import pytest
 from crawler import crawl
 from crawler.demo.site import DemoSite
 from crawler.errors import BlockFormatError, CrawlerError, StoreUnavailableError
-from crawler.store.block import block_name, decode_block
-from crawler.store.contract import ABSENT, Content, save_block
+from crawler.store.block import ABSENT, block_name, decode_block
+from crawler.store.contract import Content, save_block
 from crawler.store.folder import LOCK_FILE, FolderStore
 from tests.records import found, mixed
 

@@ -18,7 +18,8 @@ import main
 from crawler.demo.site import DemoSite
 from crawler.deployment.settings import THREADS
 from crawler.fleet.orders import Order, keep_order
-from crawler.store.contract import ABSENT, Content
+from crawler.store.block import ABSENT
+from crawler.store.contract import Content
 from crawler.store.control import read_control
 from crawler.store.coverage import coverage
 from crawler.store.folder import FolderStore

@@ -10,7 +10,7 @@ from crawler.errors import BlockFormatError, SettingsError, StoreMismatchError
 from crawler.store.block import block_name
 from crawler.store.contract import Store
 from crawler.store.folder import FolderStore
-from crawler.store.reading import read, read_blocks
+from crawler.store.opening import read, read_blocks
 from tests.records import mixed
 from tests.stores import FULL, every_outcome, fill, hostile_songs
 

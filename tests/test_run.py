@@ -16,9 +16,9 @@ from crawler.record import Record
 from crawler.store.block import block_name, decode_block
 from crawler.store.contract import save_block
 from crawler.store.control import order_stop, read_control
+from crawler.store.coverage import verify
 from crawler.store.folder import FolderStore
 from crawler.store.run_objects import read_runs
-from crawler.store.verify import verify
 from tests.clock import utc_now
 from tests.crawls import CALLERS, asking
 from tests.records import failed

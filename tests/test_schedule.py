@@ -14,9 +14,8 @@ from crawler.demo.songs import expected_info
 from crawler.deployment.schedule import CRONS, make_schedule
 from crawler.store.block import BLOCK_SIZE, _pack, block_name, encode_block, format_block_info
 from crawler.store.control import decode_control, without_hold
-from crawler.store.coverage import coverage
+from crawler.store.coverage import coverage, verify
 from crawler.store.opening import open_store
-from crawler.store.verify import verify
 from tests.function_process import FunctionProcess
 from tests.records import mixed
 from tests.scheduler import deliver, deliver_at_once

@@ -18,7 +18,7 @@ from crawler.run.functions import identify
 from crawler.source.declaration import KEYS
 from crawler.source.declared import load_declaration, open_source
 from crawler.source.source import traits_of
-from crawler.store.reading import read_blocks
+from crawler.store.opening import read_blocks
 from tests.test_example import outcome_of, page_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

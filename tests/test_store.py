@@ -20,9 +20,9 @@ from crawler.errors import (
     StoreConflictError,
     StoreUnavailableError,
 )
-from crawler.store.block import block_name, decode_block, encode_block
+from crawler.store.block import ABSENT, Token, block_name, decode_block, encode_block
 from crawler.store.bucket import BucketStore
-from crawler.store.contract import ABSENT, Content, Deadline, Store, Token, save_block
+from crawler.store.contract import Content, Deadline, Store, save_block
 from crawler.store.folder import FolderStore
 from crawler.store.opening import open_store
 from tests.records import NOON, failed, found, missing, mixed

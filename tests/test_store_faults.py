@@ -20,7 +20,7 @@ from crawler.demo.songs import expected_info
 from crawler.doctor.examination import examine
 from crawler.errors import BlockFormatError, StoreMismatchError, StoreUnavailableError
 from crawler.frontier.work import Policy
-from crawler.record import Record
+from crawler.record import Record, last_asked_at
 from crawler.run.run import Limits
 from crawler.store.block import (
     FORMAT_VERSION,
@@ -28,14 +28,13 @@ from crawler.store.block import (
     decode_block,
     encode_block,
     format_block_info,
-    last_asked_at,
 )
 from crawler.store.contract import Content, Store, save_block
 from crawler.store.control import order_pause, order_stop
+from crawler.store.coverage import verify
 from crawler.store.identity import NAME as IDENTITY
 from crawler.store.identity import Identity
 from crawler.store.opening import open_store
-from crawler.store.verify import verify
 from tests.clock import utc_now
 from tests.crawls import CALLERS, asking
 from tests.faulty_site import FaultySite

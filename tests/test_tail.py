@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.verdict import Reply
-from crawler.plan.tail import TailSupply
+from crawler.plan.scope import TailSupply
 from crawler.store.block import block_first
 from tests import records
 from tests.simulation import Crawl, found, status

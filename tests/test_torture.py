@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from crawler.cli.demo import song_site
-from crawler.store.block import block_name, encode_block
-from crawler.store.contract import ABSENT, Content
+from crawler.store.block import ABSENT, block_name, encode_block
+from crawler.store.contract import Content
 from crawler.store.folder import FolderStore
 from tests.records import found
 from tests.storage_server import StorageServer

@@ -10,8 +10,8 @@ from crawler import crawl
 from crawler.answer import Answer
 from crawler.demo.site import DemoSite
 from crawler.run.run import Limits
+from crawler.store.coverage import verify
 from crawler.store.folder import FolderStore
-from crawler.store.verify import verify
 
 ENDS = 7_000
 """Numbers that may be asked twice, however long the range: where the runs meet, and the last blocks

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from crawler.errors import StoreUnavailableError
-from crawler.store.block import block_name, encode_block
-from crawler.store.contract import ABSENT, Content, save_block
+from crawler.store.block import ABSENT, block_name, encode_block
+from crawler.store.contract import Content, save_block
+from crawler.store.coverage import VerifyReport, verify
 from crawler.store.folder import FolderStore
 from crawler.store.opening import open_store
-from crawler.store.verify import VerifyReport, verify
 from tests.records import failed, found, missing, mixed
 from tests.test_block import BROKEN
 

@@ -23,8 +23,8 @@ from crawler.answer import Answer
 from crawler.cli.demo import song_site
 from crawler.demo.songs import expected_info
 from crawler.store.block import block_name, decode_block
+from crawler.store.coverage import verify
 from crawler.store.opening import open_store
-from crawler.store.verify import verify
 from tests.storage_server import StorageServer
 
 STOP_SECONDS = 60.0

@@ -29,7 +29,7 @@ from crawler.store.identity import read_identity
 from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
 
 if TYPE_CHECKING:
-    from crawler.store.verify import VerifyReport
+    from crawler.store.coverage import VerifyReport
 
 LIST_SECONDS = 60.0
 """Time for a listing; one of 20,000 blocks takes 2 s."""
@@ -107,7 +107,7 @@ def verify(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The range is none, or the store cannot be read.
     """
-    from crawler.store.verify import verify as prove
+    from crawler.store.coverage import verify as prove
 
     start, stop_num = checked_range(args.start, args.stop)
     settings = store_settings_of(args)

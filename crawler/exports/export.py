@@ -20,8 +20,7 @@ from crawler.source.source import FieldType
 from crawler.store.block import BLOCK_SIZE
 from crawler.store.contract import Store
 from crawler.store.identity import FOUND, Identity, read_identity
-from crawler.store.opening import open_store
-from crawler.store.reading import LIST_SECONDS, READ_SECONDS, read_blocks
+from crawler.store.opening import LIST_SECONDS, READ_SECONDS, open_store, read_blocks
 
 FIRST_LOOK = 10_000
 """So many records are looked at for the types of their columns before the first is written."""

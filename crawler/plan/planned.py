@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from crawler.record import Record
-from crawler.store.block import BLOCK_SIZE, BlockInfo, is_from_future, last_asked_at
+from crawler.record import Record, is_from_future, last_asked_at
+from crawler.store.block import BLOCK_SIZE, BlockInfo
 
 LONGEST_WAIT = timedelta(days=7)
 """A number that failed is worth asking again after this long at the latest."""

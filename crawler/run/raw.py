@@ -16,8 +16,8 @@ from crawler.errors import BlockFormatError, SettingsError
 from crawler.record import Record
 from crawler.run.writer import Save
 from crawler.source.source import Source, traits_of
-from crawler.store.block import MAX_BLOCK_BYTES, BlockInfo
-from crawler.store.contract import ABSENT, Content, Deadline, Store, update
+from crawler.store.block import ABSENT, MAX_BLOCK_BYTES, BlockInfo
+from crawler.store.contract import Content, Deadline, Store, update
 
 logger = logging.getLogger("crawler")
 

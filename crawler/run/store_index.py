@@ -9,8 +9,8 @@ from crawler.errors import StoreError
 from crawler.page.status_page import write_status
 from crawler.record import Record
 from crawler.source.fields import MAX_COLUMNS
-from crawler.store.block import BlockInfo, block_name, decode_block
-from crawler.store.contract import ABSENT, Store, save_block
+from crawler.store.block import ABSENT, BlockInfo, block_name, decode_block
+from crawler.store.contract import Store, save_block
 from crawler.store.identity import add_found_fields
 from crawler.store.run_objects import RunObject
 

@@ -6,64 +6,251 @@ and DuckDB skip the field (DuckDB refuses a comment field instead). No time stam
 same records give the same bytes.
 """
 
+import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from itertools import pairwise
+from typing import Annotated, NewType
 
 import msgspec
 
 from crawler.errors import BlockFormatError
-from crawler.record import Record, decode_record, encode_records, merge_records
-from crawler.store.block_info import (
-    ABSENT,
-    BLOCK_SIZE,
-    CLOCK_TOLERANCE,
-    FORMAT_VERSION,
-    LATER_FIELDS,
-    UNPROVEN_IN_A_ROW,
-    BlockInfo,
-    Token,
-    block_first,
-    block_name,
-    broken_block,
-    format_block_info,
-    is_from_future,
-    last_asked_at,
-    overlaps,
-    parse_block_info,
-    parse_block_name,
-    summarise,
-    unproven_stretches,
-)
+from crawler.record import Record, decode_record, encode_records, last_asked_at, merge_records
 
-__all__ = [
-    "ABSENT",
-    "BLOCK_SIZE",
-    "CLOCK_TOLERANCE",
-    "FORMAT_VERSION",
-    "HEAD_BYTES",
-    "LATER_FIELDS",
-    "MAX_BLOCK_BYTES",
-    "MAX_TEXT_BYTES",
-    "UNPROVEN_IN_A_ROW",
-    "BlockInfo",
-    "Token",
-    "block_first",
-    "block_name",
-    "broken_block",
-    "decode_block",
-    "encode_block",
-    "format_block_info",
-    "is_from_future",
-    "last_asked_at",
-    "merge_blocks",
-    "overlaps",
-    "parse_block_info",
-    "parse_block_name",
-    "read_block_info",
-    "summarise",
-    "unproven_stretches",
-]
+Token = NewType("Token", str)
+"""Stands for the content of an object; only the store that made it can tell what is in it."""
+
+ABSENT = Token("")
+"""The token of an object that is not there."""
+
+BLOCK_SIZE = 1000
+FORMAT_VERSION = 1
+
+_NAME = re.compile(r"songs/([0-9]{9}000)\.jsonl\.gz")
+UNPROVEN_IN_A_ROW = 50
+"""So many missing numbers in a row without a proof are worth asking again."""
+
+LATER_FIELDS = frozenset({"failed_nums", "newest_fetched_at", "proof", "unproven"})
+"""Fields of `BlockInfo` that blocks of earlier crawlers lack; there they are not known."""
+
+_COMMON_REASONS = 5
+_LATEST_PROOFS = 3
+_UNPROVEN_STRETCHES = 10
+_NUMS_PER_REASON = 5
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class BlockInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a listing tells about one block without reading its records.
+
+    Attributes:
+        format: Format version of the block.
+        source: Name of the source whose records it holds, printable ASCII, at most 100 characters.
+        first: First number of the block, a multiple of 1000.
+        token: Token of the object in its store, `ABSENT` where it is in none; not stored.
+        found: Records that are found.
+        missing: Records that are missing.
+        failed: Records that are failed.
+        first_num: Lowest number that has a record.
+        last_num: Highest number that has a record.
+        last_found: Highest number that is found, None where none is.
+        oldest_fetched_at: When the settled record that waited longest was last asked for
+            (`last_asked_at`), None where none is settled.
+        newest_fetched_at: When any of its numbers was last asked for; None where not known.
+        next_try_at: Earliest time at which a failed one is worth asking again; None where none
+            failed, or where one may be asked at any time.
+        reasons: The five commonest kinds of failure and how many records failed so, most first.
+        failed_nums: Of each of these kinds the first numbers that failed so, ascending, at most
+            five; empty in blocks of a crawler that did not name any.
+        proof: The canaries that prove missing numbers (`Record.proof`), as texts, and when the
+            last number that each proves was asked for: the latest three, ascending.
+        unproven: Stretches `[start, stop)` of `UNPROVEN_IN_A_ROW` and more missing numbers in a row
+            without proof, ascending, the first ten; None where not known.
+    """
+
+    format: _Count
+    source: str
+    first: _Count
+    token: Token = ABSENT
+    found: _Count
+    missing: _Count
+    failed: _Count
+    first_num: _Count
+    last_num: _Count
+    last_found: _Count | None = None
+    oldest_fetched_at: _Time | None = None
+    newest_fetched_at: _Time | None = None
+    next_try_at: _Time | None = None
+    reasons: dict[str, _Count] = {}
+    failed_nums: dict[str, list[_Count]] = {}
+    proof: dict[str, _Time] = {}
+    unproven: list[tuple[_Count, _Count]] | None = None
+
+    @property
+    def settled(self) -> int:
+        """Numbers for which the site has answered for good: found or missing."""
+        return self.found + self.missing
+
+
+_encode_info = msgspec.json.Encoder().encode
+_decode_info = msgspec.json.Decoder(BlockInfo).decode
+
+
+def block_first(song_num: int) -> int:
+    """Return the number with which the block of `song_num` begins."""
+    return song_num - song_num % BLOCK_SIZE
+
+
+def block_name(first: int) -> str:
+    """Return the name of the block that begins with `first`, such as `songs/000000378000.jsonl.gz`.
+
+    Raises:
+        ValueError: No block begins there.
+    """
+    if first % BLOCK_SIZE or not 0 <= first < 10**12:
+        raise ValueError(
+            f"first must be a multiple of {BLOCK_SIZE} from 0 below 10^12, got {first}"
+        )
+    return f"songs/{first:012}.jsonl.gz"
+
+
+def parse_block_name(name: str) -> int | None:
+    """Read the first number back from a block's name; None for any other object."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def overlaps(first: int, start: int, stop: int | None) -> bool:
+    """Whether the block that begins with `first` holds numbers of `[start, stop)`; None: no end."""
+    return first + BLOCK_SIZE > start and (stop is None or max(first, start) < stop)
+
+
+def summarise(records: Iterable[Record], *, source: str) -> BlockInfo:
+    """Count the records of one block.
+
+    Raises:
+        ValueError: No records.
+    """
+    records = list(records)
+    nums = [record.song_num for record in records]
+    if not nums:
+        raise ValueError("a block needs at least one record")
+    # Lists, not generators: this runs beside the crawl and holds it up for as long as it takes.
+    outcomes = Counter([record.outcome for record in records])
+    failed = [record for record in records if record.outcome == "failed"]
+    asked_at = [last_asked_at(record) for record in records if record.outcome != "failed"]
+    kinds = _nums_by_kind(failed)
+    missing = [record for record in records if record.outcome == "missing"]
+    return BlockInfo(
+        format=FORMAT_VERSION,
+        source=_plain(source, 100),
+        first=block_first(nums[0]),
+        found=outcomes["found"],
+        missing=outcomes["missing"],
+        failed=len(failed),
+        first_num=min(nums),
+        last_num=max(nums),
+        last_found=max([r.song_num for r in records if r.outcome == "found"], default=None),
+        oldest_fetched_at=min(asked_at, default=None),
+        newest_fetched_at=max([*asked_at, *(record.fetched_at for record in failed)]),
+        next_try_at=earliest_try([record.next_try_at for record in failed]),
+        reasons={kind: len(nums) for kind, nums in kinds.items()},
+        failed_nums={kind: sorted(nums)[:_NUMS_PER_REASON] for kind, nums in kinds.items()},
+        proof=_proof(missing),
+        unproven=_unproven(missing),
+    )
+
+
+def unproven_stretches(records: Iterable[Record]) -> Iterator[tuple[int, int]]:
+    """Yield stretches `[start, stop)` of missing numbers in a row without proof, of any length.
+
+    Args:
+        records: Ascending by number; those of other outcomes end a stretch.
+    """
+    nums = [r.song_num for r in records if r.outcome == "missing" and r.proof is None]
+    start = stop = nums[0] if nums else 0
+    for num in nums:
+        if num != stop:
+            yield start, stop
+            start = num
+        stop = num + 1
+    if nums:
+        yield start, stop
+
+
+def parse_block_info(text: bytes | str, name: str) -> BlockInfo:
+    """Read a block's counts from their JSON, as the header and an object's metadata carry it.
+
+    Raises:
+        BlockFormatError: It is not a block's, or from a newer version.
+    """
+    try:
+        info = _decode_info(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise broken_block(name, f"its counts cannot be read ({error})") from error
+    if info.format > FORMAT_VERSION:
+        raise BlockFormatError(
+            f"{name} has format version {info.format}, this crawler reads up to {FORMAT_VERSION}: "
+            f"use the newer version of the crawler"
+        )
+    if not info.first <= info.first_num <= info.last_num < info.first + BLOCK_SIZE:
+        raise broken_block(name, "its counts contradict each other")
+    return info
+
+
+def format_block_info(info: BlockInfo) -> str:
+    """Write a block's counts as compact JSON, ASCII, without the token."""
+    return _encode_info(msgspec.structs.replace(info, token=ABSENT)).decode("ascii")
+
+
+def broken_block(name: str, why: str) -> BlockFormatError:
+    """Make the error for an object that is not what its name says, with what to do."""
+    return BlockFormatError(
+        f"{name} cannot be read: {why}. Restore an earlier version of it, or move it out of the "
+        f"store: its numbers are then asked again"
+    )
+
+
+def earliest_try(times: list[datetime | None]) -> datetime | None:
+    """Return the earliest of the times of next tries; None where one may be asked at any time."""
+    known = [time for time in times if time is not None]
+    return min(known) if known and len(known) == len(times) else None
+
+
+def _nums_by_kind(failed: list[Record]) -> dict[str, list[int]]:
+    """Gather the numbers that failed by the commonest kinds of failure, most first."""
+    nums = defaultdict[str, list[int]](list)
+    for record in failed:
+        nums[_plain(record.error or "unknown", 40)].append(record.song_num)
+    kinds = sorted(nums.items(), key=lambda kind: (-len(kind[1]), kind[0]))
+    return dict(kinds[:_COMMON_REASONS])
+
+
+def _proof(missing: list[Record]) -> dict[str, datetime]:
+    """Return the latest canaries, and when the last number that each proves was asked for."""
+    asked_at: dict[int, datetime] = {}
+    for record in missing:
+        if record.proof is not None:
+            before = asked_at.get(record.proof, record.fetched_at)
+            asked_at[record.proof] = max(before, record.fetched_at)
+    latest = sorted(asked_at.items(), key=lambda proof: (proof[1], proof[0]))[-_LATEST_PROOFS:]
+    return {str(canary): moment for canary, moment in sorted(latest)}
+
+
+def _unproven(missing: list[Record]) -> list[tuple[int, int]]:
+    stretches = unproven_stretches(sorted(missing, key=lambda record: record.song_num))
+    long = [(start, stop) for start, stop in stretches if stop - start >= UNPROVEN_IN_A_ROW]
+    return long[:_UNPROVEN_STRETCHES]
+
+
+def _plain(text: str, longest: int) -> str:
+    """Keep the header small and ASCII, whatever a user's own function is called."""
+    return re.sub(r"[^ !#-\[\]-~]", "?", text[:longest])
+
 
 HEAD_BYTES = 2048
 """So many first bytes of a block always hold its whole `BlockInfo`."""

@@ -20,8 +20,6 @@ from crawler.store.block import (
     merge_blocks,
 )
 
-__all__ = ["ABSENT", "Content", "Deadline", "Store", "Stored", "Token", "save_block", "update"]
-
 
 class Stored(NamedTuple):
     """An object as it was read, and the token that a compare-and-swap needs."""
