@@ -2,11 +2,14 @@
 
 import json
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 Outcome = Literal["found", "missing", "failed"]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone; one without is no part of a record."""
+
 _WORST_FIRST = ("failed", "missing", "found")
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -38,11 +41,11 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
     info: Any
     error: str | None
     attempts: int
-    fetched_at: datetime
+    fetched_at: Moment
     detail: str = ""
     failed_runs: int = 0
-    next_try_at: datetime | None = None
-    gone_since: datetime | None = None
+    next_try_at: Moment | None = None
+    gone_since: Moment | None = None
     proof: int | None = None
 
 
@@ -82,6 +85,15 @@ def decode_record(line: bytes) -> Record:
         raise
     except msgspec.DecodeError:
         return msgspec.convert(json.loads(line), Record)
+
+
+def decode_records(text: bytes) -> list[Record] | None:
+    """Read lines back at once; None where one is no record, or cannot be read but by itself."""
+    try:
+        records = _decoder.decode_lines(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return records if len(records) == text.count(b"\n") else None
 
 
 def is_settled(record: Record) -> bool:

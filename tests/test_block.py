@@ -282,6 +282,7 @@ BROKEN = {
     "no line": (pack(b""), "no record"),
     "last line cut": (pack(line(7000) + line(7001)[:-1]), "last line is cut"),
     "empty line": (pack(line(7000) + b"\n"), "not a record"),
+    "over two lines": (pack(line(7000).replace(b",", b",\n", 1)), "not a record"),
     "not JSON": (pack(b"{\n"), "not a record"),
     "not a record": (pack(b"{}\n"), "not a record"),
     "not UTF-8": (pack(line(7000).replace(b"missing", b"miss\xff")), "not a record"),

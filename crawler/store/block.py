@@ -17,7 +17,14 @@ from typing import Annotated, NewType
 import msgspec
 
 from crawler.errors import BlockFormatError
-from crawler.record import Record, decode_record, encode_records, last_asked_at, merge_records
+from crawler.record import (
+    Record,
+    decode_record,
+    decode_records,
+    encode_records,
+    last_asked_at,
+    merge_records,
+)
 
 Token = NewType("Token", str)
 """Stands for the content of an object; only the store that made it can tell what is in it."""
@@ -300,22 +307,19 @@ def decode_block(data: bytes, name: str) -> dict[int, Record]:
         raise broken_block(name, "its name is not a block's")
     if read_block_info(data[:HEAD_BYTES], name).first != first:
         raise broken_block(name, "its header is about another block")
-    lines = _unpack(data, name).split(b"\n")
-    if lines.pop() != b"":
+    text = _unpack(data, name)
+    if text and not text.endswith(b"\n"):
         raise broken_block(name, "its last line is cut")
-    records: dict[int, Record] = {}
-    before = first - 1
-    for line in lines:
-        record = _read_line(line, name)
-        if not before < record.song_num < first + BLOCK_SIZE:
-            raise broken_block(
-                name, f"number {record.song_num} is twice, out of order or out of place"
-            )
-        before = record.song_num
-        records[before] = record
+    records = decode_records(text)
+    if records is None:
+        records = [_read_line(line, name) for line in text.split(b"\n")[:-1]]
     if not records:
         raise broken_block(name, "it holds no record")
-    return records
+    nums = [record.song_num for record in records]
+    for before, num in pairwise([first - 1, *nums]):
+        if not before < num < first + BLOCK_SIZE:
+            raise broken_block(name, f"number {num} is twice, out of order or out of place")
+    return dict(zip(nums, records, strict=True))
 
 
 def read_block_info(head: bytes, name: str = "the block") -> BlockInfo:
@@ -378,10 +382,6 @@ def _unpack(data: bytes, name: str) -> bytes:
 
 def _read_line(line: bytes, name: str) -> Record:
     try:
-        record = decode_record(line)
+        return decode_record(line)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise broken_block(name, f"a line is not a record ({error})") from error
-    for moment in (record.fetched_at, record.next_try_at, record.gone_since):
-        if moment is not None and moment.tzinfo is None:
-            raise broken_block(name, f"a time of number {record.song_num} has no zone")
-    return record
