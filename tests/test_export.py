@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -205,6 +206,25 @@ def test_pandas_gets_the_columns_of_a_function(tmp_path: Path):
     frame = to_pandas(str(tmp_path))
     assert list(frame["year"][:3]) == ["1650", "about 1700", "[1700]"]
     assert "info" not in frame.columns
+
+
+def test_polars_reads_exports_with_the_types_of_the_fields(tmp_path: Path):
+    """Declared and found ones; from Parquet, from a folder of parts and from JSON lines."""
+    fill(FolderStore(tmp_path / "songs"), every_outcome())
+    export(str(tmp_path / "songs"), tmp_path / "songs.parquet")
+    songs = pl.read_parquet(tmp_path / "songs.parquet")
+    assert (songs.schema["artist_id"], songs.schema["title"]) == (pl.Int64(), pl.String())
+    assert songs.schema["fetched_at"] == pl.Datetime("us", "UTC")
+    fill_own(FolderStore(tmp_path / "words"))
+    export(str(tmp_path / "words"), f"{tmp_path}/parts/")
+    words = pl.read_parquet(tmp_path / "parts" / "*.parquet")
+    assert words.schema["of"] == pl.Struct({"maker": pl.String, "born": pl.String})
+    assert (words.schema["uses"], words.schema["size"]) == (pl.List(pl.String), pl.Float64())
+    assert words["_2nd_row"].to_list() == [None, None, True, None]
+    export(str(tmp_path / "songs"), tmp_path / "songs.jsonl")
+    lines = pl.read_ndjson(tmp_path / "songs.jsonl", infer_schema_length=None)
+    numbers = ["song_num", "artist_id", "pageviews", "attempts"]
+    assert lines.select(numbers).equals(songs.select(numbers))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
