@@ -26,7 +26,7 @@ FLOORS = (
     ("", "step1 loops lanes steps"),
     ("store", "block contract folder bucket identity opening control run_objects coverage"),
     ("plan", "planned fill scope"),
-    ("page", "map runs status_page"),
+    ("page", "charts status_page"),
     ("run", "functions writer raw store_index control_watcher monitor run crawl"),
     ("fleet", "task_queue orders delivery"),
     ("exports", "formats export rebuild"),

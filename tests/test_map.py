@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.page.map import MAX_CELLS, MAX_SPAN, coverage_map, densest, stretches
+from crawler.page.charts import MAX_CELLS, MAX_SPAN, coverage_map, densest, stretches
 from tests.pages import a_block, a_listing
 
 

@@ -4,15 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from crawler.page.runs import (
-    MAX_PLACES,
-    MAX_POINTS,
-    SettledCount,
-    course,
-    forecast,
-    group_failures,
-    progress,
-)
+from crawler.page.charts import MAX_POINTS, SettledCount, course, forecast, progress
+from crawler.page.status_page import MAX_PLACES, group_failures
 from tests.pages import a_block, a_run
 from tests.records import NOON
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.verdict import Reply
+from crawler.plan.planned import PlannedBlock
 from crawler.plan.scope import TailSupply
-from crawler.store.block import block_first
+from crawler.store.block import BLOCK_SIZE, block_first
 from tests import records
 from tests.simulation import Crawl, found, status
 from tests.test_plan import Shelf
@@ -18,7 +19,12 @@ from tests.test_plan import Shelf
 def tail_after(last_found=0, **options) -> TailSupply:
     """Make a tail that announces its blocks to nobody."""
     options.setdefault("on_block", lambda _block: None)
-    return TailSupply(last_found, is_new_block=lambda _first: True, **options)
+    return TailSupply(last_found, plan=new_block, **options)
+
+
+def new_block(first: int) -> PlannedBlock:
+    """Plan a block of which nothing is known."""
+    return PlannedBlock(first, range(first, first + BLOCK_SIZE), is_new=True)
 
 
 CANARY = 10**9

@@ -20,8 +20,8 @@ import msgspec
 
 from crawler.answer import STOPS, Answer, why_not_complete
 from crawler.errors import CrawlerError, RequestError
+from crawler.frontier.verdict import failure_sentence, is_worth_repeating
 from crawler.logs import configure_logging
-from crawler.page.runs import failure_sentence, is_worth_repeating
 from crawler.request.crawl_request import CrawlRequest, parse_request, songs, with_sample
 from crawler.settings.reading import MAX_SONG_NUM, SETTINGS, Settings, read_settings
 

@@ -18,7 +18,7 @@ from crawler.cli.options import (
     store_settings_of,
 )
 from crawler.errors import CrawlerError
-from crawler.page.runs import failure_sentence
+from crawler.frontier.verdict import failure_sentence
 from crawler.page.status_page import status_page
 from crawler.request.crawl_request import songs
 from crawler.settings.reading import Settings, repeat_options

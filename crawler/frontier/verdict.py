@@ -1,6 +1,7 @@
 """What one reply means for its number: found, missing, try again, failed, refused, or barred."""
 
 import re
+from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import urljoin
 
@@ -25,6 +26,7 @@ FAILURE_KINDS = {
 """Why an attempt failed, one word each; a status that settles nothing is `http_<status>`."""
 
 _HOPELESS = {"too_large", "redirect", "robots"}
+_PASSING_STATUS = {401, 403, 408, 421, 425, 429}
 _MISSING_STATUS = {404, 410, 451}
 _MOVED_STATUS = {301, 308}
 _RETRIED_STATUS = {408, 421, 425, 429, *range(500, 600)} - {501, 505}
@@ -158,3 +160,20 @@ def moved_to(reply: Reply) -> int | None:
 
 def _source_of(reply: Reply) -> Any:
     return getattr(getattr(reply.attempt, "job", None), "source", None)
+
+
+def failure_sentence(kind: str) -> str:
+    """Return what a kind of failure means, in words: "the certificate is not valid for the host"."""
+    if not kind.startswith("http_"):
+        return FAILURE_KINDS.get(kind, "several kinds" if kind == "other" else kind)
+    status = kind.removeprefix("http_")
+    phrase = {str(known.value): known.phrase for known in HTTPStatus}.get(status, "")
+    return f"the site answers {status} {phrase}".rstrip()
+
+
+def is_worth_repeating(kind: str) -> bool:
+    """Whether asking again later may help, without anything being mended here or there."""
+    status = kind.removeprefix("http_")
+    if status.isdecimal():
+        return not 400 <= int(status) < 500 or int(status) in _PASSING_STATUS
+    return kind not in _HOPELESS | {"function"}

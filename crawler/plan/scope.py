@@ -2,16 +2,15 @@
 
 import contextvars
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-import msgspec
-
 from crawler.errors import BlockFormatError
 from crawler.plan.fill import FillSupply
-from crawler.plan.planned import Criteria, PlannedBlock
+from crawler.plan.planned import Criteria, PlannedBlock, plan_from_records
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
 from crawler.settings.reading import MAX_SONG_NUM, Settings
@@ -20,25 +19,11 @@ from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
 logger = logging.getLogger("crawler")
 
 
-class Failures(msgspec.Struct, frozen=True):
-    """The failed numbers of one block.
+class TailPlanner:
+    """Plans blocks after the last found song: all numbers but those that failed and are not due.
 
-    Attributes:
-        postponed: Those that are not to be asked now.
-        runs: In how many runs in a row they failed, by number.
-        newest: Their times, where these are from the future; see `PlannedBlock`.
+    Blocks in which numbers failed are read, one at a time, in a thread of its own.
     """
-
-    postponed: AbstractSet[int] = frozenset()
-    runs: Mapping[int, int] = {}
-    newest: Mapping[int, datetime] = {}
-
-
-_NONE = Failures()
-
-
-class KnownFailures:
-    """Reads the blocks in which numbers failed, one at a time, in a thread of its own."""
 
     def __init__(
         self,
@@ -49,11 +34,11 @@ class KnownFailures:
     ) -> None:
         """Prepare to look into a store's blocks; see `Scope`."""
         self._listing, self._criteria, self._read = listing, criteria, read
-        self._reading: tuple[int, Future[Failures]] | None = None
+        self._reading: tuple[int, Future[PlannedBlock]] | None = None
         self._pool = pool
 
-    def of_block(self, first: int) -> Failures | None:
-        """Return which numbers of a block failed; None while it is being read: ask again soon.
+    def plan(self, first: int) -> PlannedBlock | None:
+        """Return what is to be asked of a block; None while it is being read: ask again soon.
 
         Raises:
             StoreUnavailableError: It cannot be read.
@@ -63,7 +48,7 @@ class KnownFailures:
             future = self._reading[1]
             return future.result() if future.done() else None
         if info is None or not info.failed:
-            return _NONE
+            return PlannedBlock(first, range(first, first + BLOCK_SIZE), is_new=info is None)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "plan")
         run = contextvars.copy_context().run  # what is logged there has the request's trace
@@ -75,29 +60,24 @@ class KnownFailures:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look_into(self, first: int) -> Failures:
+    def _look_into(self, first: int) -> PlannedBlock:
         try:
             records = self._read(first)
         except BlockFormatError as error:
             logger.error("%s; its numbers are left out", error)  # noqa: TRY400 - no trace is needed
-            return Failures(frozenset(range(first, first + BLOCK_SIZE)))
-        failed = [record for record in records.values() if record.outcome == "failed"]
-        return Failures(
-            frozenset(record.song_num for record in failed if not self._criteria.wants(record)),
-            {record.song_num: record.failed_runs for record in failed},
-            {
-                record.song_num: record.fetched_at
-                for record in failed
-                if self._criteria.is_from_future(record.fetched_at)
-            },
-        )
+            return PlannedBlock(first, [], is_new=False)
+        failed = {num: record for num, record in records.items() if record.outcome == "failed"}
+        numbers = range(first, first + BLOCK_SIZE)
+        block = plan_from_records(first, failed, numbers, self._criteria)
+        block.is_new = False
+        return block
 
 
 class TailSupply:
     """Supplies the numbers after the last found one, until enough in a row are missing.
 
     What lies beyond the last found song is missing only provisionally, so it is asked again each
-    time; what failed there and is not due is passed over. `note` must be told the outcome of every number supplied. Where a fill comes first, the
+    time. `note` must be told the outcome of every number supplied. Where a fill comes first, the
     tail begins when that is exhausted, at the last found number of then.
     """
 
@@ -110,12 +90,11 @@ class TailSupply:
         limit: int | None = None,
         missing_in_a_row: int = 1000,
         on_block: Callable[[PlannedBlock], None],
-        is_new_block: Callable[[int], bool],
-        failures_of: Callable[[int], Failures | None] = lambda _first: Failures(),
+        plan: Callable[[int], PlannedBlock | None],
     ) -> None:
         """Begin after `last_found`; `last_song` is the highest number ever to be asked.
 
-        `failures_of` tells what is known of a block's failed numbers; None while it is being read.
+        `plan` returns what is to be asked of a block; None while it is being read.
         """
         self.exhausted = False
         self.last_found = last_found
@@ -123,8 +102,8 @@ class TailSupply:
         self.supplied = 0
         self._fill, self._last_song, self._limit = fill, last_song, limit
         self._missing_in_a_row = missing_in_a_row
-        self._on_block, self._is_new_block = on_block, is_new_block
-        self._failures_of, self._failures = failures_of, Failures()
+        self._on_block, self._plan = on_block, plan
+        self._postponed = frozenset[int]()
         self._passed_over: list[int] = []
         self._first_num = self.next_num
         self._outstanding = 0
@@ -168,7 +147,7 @@ class TailSupply:
         numbers: list[int] = []
         end = self._end()
         while len(numbers) < wanted and self.next_num < end and self._has_entered(self.next_num):
-            is_due = self.next_num not in self._failures.postponed
+            is_due = self.next_num not in self._postponed
             (numbers if is_due else self._passed_over).append(self.next_num)
             self.next_num += 1
         return numbers
@@ -196,17 +175,13 @@ class TailSupply:
         """Announce a block that is entered, with the numbers to ask; False while it is being read."""
         if num < self._block_end:
             return True
-        first = block_first(num)
-        failures = self._failures_of(first)
-        if failures is None:
+        block = self._plan(block_first(num))
+        if block is None:
             return False
-        self._failures, self._block_end = failures, first + BLOCK_SIZE
-        numbers: Sequence[int] = range(num, self._block_end)
-        if failures.postponed:
-            numbers = [each for each in numbers if each not in failures.postponed]
-        if numbers:
-            block = PlannedBlock(first, numbers, is_new=self._is_new_block(first))
-            block.failed_runs, block.newest = dict(failures.runs), dict(failures.newest)
+        self._block_end = block.first + BLOCK_SIZE
+        block.numbers = block.numbers[bisect_left(block.numbers, num) :]
+        self._postponed = frozenset(range(num, self._block_end)).difference(block.numbers)
+        if block.numbers:
             self._on_block(block)
         return True
 
@@ -247,7 +222,7 @@ class Scope:
         self._fill: FillSupply | None = None
         self.start, self._fill_stop = self._bounds(request, settings)
         criteria = criteria_of(request, now)
-        self._failures = KnownFailures(listing, criteria, read, pool)
+        self._planner = TailPlanner(listing, criteria, read, pool)
         if request.mode != "new":
             self._fill = FillSupply(
                 self.start,
@@ -269,8 +244,7 @@ class Scope:
                 last_song=_last_song(settings),
                 limit=request.limit,
                 on_block=on_block,
-                is_new_block=lambda first: first not in listing,
-                failures_of=self._failures.of_block,
+                plan=self._planner.plan,
             )
 
     def _bounds(self, request: CrawlRequest, settings: Settings) -> tuple[int, int]:
@@ -343,7 +317,7 @@ class Scope:
 
     def close(self) -> None:
         """End the threads that read ahead."""
-        self._failures.close()
+        self._planner.close()
         if self._fill is not None:
             self._fill.close()
 

@@ -17,7 +17,7 @@ from crawler.errors import Problems
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Results
 from crawler.loops import LaneExecutor
-from crawler.page.map import map_strip
+from crawler.page.charts import map_strip
 from crawler.request.crawl_request import CrawlRequest, check_request, label, with_sample
 from crawler.run.functions import claim, fit, qualified_name, target_of
 from crawler.run.monitor import Progress, in_notebook, progress_bar
