@@ -57,7 +57,7 @@ def read_process() -> Reading:
 @contextlib.contextmanager
 def weather(options: tuple[str, ...]) -> Iterator[str]:
     """Run the demo site with some behaviour; yields its address."""
-    command = [sys.executable, "-m", "crawler.demo.site", *options]
+    command = [sys.executable, "-m", "crawler", "demo-site", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

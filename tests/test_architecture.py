@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("", "version errors logs record answer"),
     ("source", "source fields values compiled pages declaration declared"),
-    ("settings", "settings reading __main__"),
+    ("settings", "settings reading"),
     ("request", "incoming crawl_request"),
     (
         "frontier",
@@ -31,7 +31,7 @@ FLOORS = (
     ("fleet", "task_queue orders delivery"),
     ("exports", "formats export rebuild"),
     ("doctor", "trial examination"),
-    ("demo", "songs behaviour server site"),
+    ("demo", "songs behaviour site"),
     (
         "deployment",
         "schedule cost gcloud cloud upload settings deployment token service monitoring __main__",

@@ -419,7 +419,7 @@ def test_counts_of_a_number_stay_small():
 
 def start(*options):
     """The site as a command of its own; returns the process and its first line."""
-    command = [sys.executable, "-m", "crawler.demo.site", *options]
+    command = [sys.executable, "-m", "crawler", "demo-site", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline()

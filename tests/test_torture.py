@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from crawler.cli.demo import song_site
 from crawler.store.block import ABSENT, block_name, encode_block
 from crawler.store.contract import Content
 from crawler.store.folder import FolderStore
@@ -18,6 +17,7 @@ from tests.torture import (
     kill_at_random,
     run_twice_at_once,
     signal_at_random,
+    song_site,
     stop_the_storage,
 )
 

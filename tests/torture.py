@@ -20,7 +20,6 @@ from typing import Any
 import msgspec
 
 from crawler.answer import Answer
-from crawler.cli.demo import song_site
 from crawler.demo.songs import expected_info
 from crawler.store.block import block_name, decode_block
 from crawler.store.coverage import verify
@@ -28,6 +27,18 @@ from crawler.store.opening import open_store
 from tests.storage_server import StorageServer
 
 STOP_SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def song_site() -> Iterator[str]:
+    """Run the demo site as a process of its own; yields its address."""
+    command = [sys.executable, "-m", "crawler", "demo-site"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split(" ", 1)[0]
+        finally:
+            process.terminate()
 
 
 class Outcome(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -11,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,8 +23,7 @@ import msgspec
 from crawler.answer import Answer
 from crawler.cli.crawl import exit_code
 from crawler.cli.options import VERBATIM, answer_lines, command, setting_options, store_options
-from crawler.demo.behaviour import DEMO_TOKEN
-from crawler.demo.site import add_arguments
+from crawler.demo.behaviour import DEMO_TOKEN, FAULT_KINDS, SiteBehaviour
 from crawler.errors import CrawlerError
 from crawler.settings.reading import environment_of
 
@@ -83,8 +83,8 @@ def add_demo_site(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         epilog=_SITE_EXAMPLES,
         formatter_class=VERBATIM,
     )
-    add_arguments(parser)
-    parser.set_defaults(run=_demo_site)
+    _add_site_options(parser)
+    parser.set_defaults(run=demo_site)
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -93,11 +93,13 @@ def demo(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The site or the function did not start, or refused the request.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the two processes, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the function, too
     say = _say_nothing if args.json else print
+    from crawler.demo.site import DemoSite  # asyncio, which no other command waits for
+
     store = args.store or "data/demo"
     with contextlib.ExitStack() as stack:
-        site = stack.enter_context(song_site())
+        site = stack.enter_context(DemoSite()).base_url
         environ = demo_environment(
             site,
             DEMO_TOKEN,
@@ -164,10 +166,93 @@ def _say_nothing(*_: object) -> None:
     """Keep stdout for the answer alone."""
 
 
-def _demo_site(args: argparse.Namespace) -> int:
-    from crawler.demo.site import main  # asyncio, which no other command waits for
+_HELP = {
+    "last": "beyond this number there are no songs (default: %(default)s)",
+    "rate_limit": "requests per second above which it answers 429",
+    "retry": "what a 429 or 503 tells the client to wait (default: 1)",
+    "faults": "share of requests that get a fault, 0 to 1; each number succeeds in the end",
+    "kinds": f"which faults, with commas between them (default: {','.join(FAULT_KINDS)})",
+    "outage": "from START seconds after the first request, for SECONDS, every answer is STATUS "
+    "(default: 503)",
+}
 
-    return main(args)
+_N = TypeVar("_N", int, float)
+
+
+def _add_site_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the demo site, each under the name of its field of `SiteBehaviour`."""
+    add = parser.add_argument
+    port, last = _number(int, 0, 65_535), _number(int, 0, 10**15)
+    seconds, whole = _number(float, 0, 3600), _number(int, 0, 10**9)
+    limit, share = _number(float, 0.001, 1e9), _number(float, 0, 1)
+    usual = SiteBehaviour()
+    parser.set_defaults(**dataclasses.asdict(usual))
+    add("--port", type=port, default=0, help="loopback port; 0, the default, takes a free one")
+    add("--token", help="the token it wants (default: %(default)s)")
+    add("--last-song", type=last, metavar="N", help=_HELP["last"])
+    latency, wait = "latency_seconds", "retry_after_seconds"
+    add("--latency", dest=latency, type=seconds, metavar="SECONDS", help="wait before each answer")
+    add("--rate-limit", type=limit, metavar="N", help=_HELP["rate_limit"])
+    add("--retry-after", dest=wait, type=whole, metavar="SECONDS", help=_HELP["retry"])
+    add("--faults", dest="fault_share", type=share, metavar="SHARE", help=_HELP["faults"])
+    add("--fault-kinds", type=_kinds, metavar="KINDS", help=_HELP["kinds"])
+    add("--outage", type=_outage, metavar="START:SECONDS[:STATUS]", help=_HELP["outage"])
+    add("--gzip", action="store_true", help="compress answers for clients that accept it")
+
+
+def _number(kind: Callable[[str], _N], least: float, most: float) -> Callable[[str], _N]:
+    """Make a reader of numbers from `least` to `most`, both included."""
+
+    def read(text: str) -> _N:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a number, got {text}") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {least} to {most}, got {text}")
+        return value
+
+    return read
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(","))
+    if not set(kinds) <= set(FAULT_KINDS):
+        raise argparse.ArgumentTypeError(f"must be out of {','.join(FAULT_KINDS)}, got {text}")
+    return kinds
+
+
+def _outage(text: str) -> tuple[float, float, int]:
+    parts = text.split(":")
+    if len(parts) not in (2, 3):
+        raise argparse.ArgumentTypeError(
+            f"must be START:SECONDS or START:SECONDS:STATUS, got {text}"
+        )
+    seconds, status = _number(float, 0, 1e9), _number(int, 400, 599)
+    return seconds(parts[0]), seconds(parts[1]), status(parts[2]) if len(parts) == 3 else 503
+
+
+def demo_site(args: argparse.Namespace) -> int:
+    """Run the demo site as the command says, until SIGTERM or Ctrl-C; returns the exit code.
+
+    The one line it prints begins with the address, which ends at the first space.
+    """
+    from crawler.demo.site import serve  # asyncio, which no other command waits for
+
+    def announce(base_url: str) -> None:
+        words = f"answers as the song site, with the token {args.token}; Ctrl-C ends it."
+        print(f"{base_url} {words}", flush=True)
+
+    fields = [field.name for field in dataclasses.fields(SiteBehaviour)]
+    behaviour = SiteBehaviour(**{name: getattr(args, name) for name in fields})
+    try:
+        serve(args.port, behaviour, announce)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        message = f"--port {args.port} cannot be used: {why}; --port 0 takes a free one"
+        print(message, file=sys.stderr)
+        return 1
+    return 0
 
 
 MAIN = Path(__file__).parents[2] / "main.py"
@@ -178,23 +263,6 @@ READY_SECONDS = 30.0
 
 _END_SECONDS = 5.0
 _ATTEMPTS = 3  # a free port may be taken by somebody else before the framework has it
-
-
-@contextlib.contextmanager
-def song_site() -> Iterator[str]:
-    """Run the embedded song site on a free port; yields its address.
-
-    Raises:
-        CrawlerError: It did not start.
-    """
-    command = [sys.executable, "-m", "crawler.demo.site"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **_apart())
-    with process, _ended(process):
-        assert process.stdout is not None
-        address = process.stdout.readline().split(" ", 1)[0]
-        if not address:
-            raise CrawlerError("the song site did not start; its own words are above")
-        yield address
 
 
 @contextlib.contextmanager
@@ -261,13 +329,14 @@ def _start_framework(
     command = [sys.executable, "-m", "functions_framework", "--target", "crawl_songs"]
     command += ["--source", str(main), "--host", "127.0.0.1", "--port", str(port)]
     return subprocess.Popen(
-        command, env=environ, stdout=log or sys.stderr, stderr=log, text=True, **_apart()
+        command,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=log or sys.stderr,
+        stderr=log,
+        text=True,
+        start_new_session=True,  # keeps a terminal's Ctrl-C from it: it is ended by us
     )
-
-
-def _apart() -> dict[str, Any]:
-    """Keep a terminal's Ctrl-C from the children: they are ended in order, by us."""
-    return {"stdin": subprocess.DEVNULL, "start_new_session": True}
 
 
 @contextlib.contextmanager

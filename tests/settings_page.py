@@ -1,4 +1,4 @@
-"""`python -m crawler.settings` prints the page `docs/settings.md`."""
+"""`python -m tests.settings_page` prints the page `docs/settings.md`."""
 
 import sys
 
@@ -22,7 +22,7 @@ An option of the command line wins over the environment, and that over the file;
 In Python they are arguments of `crawl()` by the same word in small letters: `crawl(1, 2001, rate=20)`.
 They are read and checked once, before the first request; an unknown name that begins with `CRAWLER_` is an error.
 The variables that Kubernetes sets for a service named `crawler`, such as `CRAWLER_SERVICE_HOST`, are left alone.
-This page is written by `python -m crawler.settings > docs/settings.md`.
+This page is written by `python -m tests.settings_page > docs/settings.md`.
 
 """
 
