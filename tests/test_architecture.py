@@ -37,7 +37,7 @@ FLOORS = (
         "schedule cost gcloud cloud upload settings deployment token service monitoring __main__",
     ),
     ("", "__init__"),
-    ("cli", "options crawl store export doctor demo deployment main"),
+    ("cli", "options crawl store export demo deployment main"),
     ("", "__main__"),
 )
 """Folder by folder, every module of the package. Each imports only from those before it, so that

@@ -22,7 +22,14 @@ import msgspec
 
 from crawler.answer import Answer
 from crawler.cli.crawl import exit_code
-from crawler.cli.options import VERBATIM, answer_lines, command, setting_options, store_options
+from crawler.cli.options import (
+    Commands,
+    add_command,
+    answer_lines,
+    command,
+    setting_options,
+    store_options,
+)
 from crawler.demo.behaviour import DEMO_TOKEN, FAULT_KINDS, SiteBehaviour
 from crawler.errors import CrawlerError
 from crawler.settings.reading import environment_of
@@ -60,31 +67,19 @@ then, in another terminal:
     --base-url http://127.0.0.1:8000 --store data/try"""
 
 
-def add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_demo(commands: Commands) -> None:
     """Add the command `demo` to the command line."""
-    parser = commands.add_parser(
-        "demo",
-        help="see it work: 2,000 made-up songs, no token, no internet",
-        description=_DEMO,
-        epilog=_DEMO_EXAMPLES,
-        formatter_class=VERBATIM,
-        parents=[store_options("data/demo"), setting_options("pace", "connections", rate=RATE)],
-    )
+    summary = "see it work: 2,000 made-up songs, no token, no internet"
+    options = store_options("data/demo"), setting_options("pace", "connections", rate=RATE)
+    parser = add_command(commands, "demo", demo, summary, _DEMO, _DEMO_EXAMPLES, *options)
     parser.add_argument("--serve", action="store_true", help="keep both up until Ctrl-C")
-    parser.set_defaults(run=demo)
 
 
-def add_demo_site(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_demo_site(commands: Commands) -> None:
     """Add the command `demo-site` to the command line."""
-    parser = commands.add_parser(
-        "demo-site",
-        help="serve made-up songs as the Genius API does",
-        description=_SITE,
-        epilog=_SITE_EXAMPLES,
-        formatter_class=VERBATIM,
-    )
+    summary = "serve made-up songs as the Genius API does"
+    parser = add_command(commands, "demo-site", demo_site, summary, _SITE, _SITE_EXAMPLES)
     _add_site_options(parser)
-    parser.set_defaults(run=demo_site)
 
 
 def demo(args: argparse.Namespace) -> int:

@@ -5,7 +5,9 @@ import argparse
 import msgspec
 
 from crawler.cli.options import (
-    VERBATIM,
+    Commands,
+    add_command,
+    add_range,
     checked_range,
     command,
     count,
@@ -39,25 +41,16 @@ examples:
   %(prog)s songs.jsonl --store gs://my-bucket/genius"""
 
 
-def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser(
-        "export",
-        help="write the store to a .parquet, .csv or .jsonl file",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=VERBATIM,
-        parents=[store_options()],
+def add_export(commands: Commands) -> None:
+    """Add the command `export` to the command line."""
+    summary = "write the store to a .parquet, .csv or .jsonl file"
+    parser = add_command(
+        commands, "export", export, summary, _DESCRIPTION, _EXAMPLES, store_options()
     )
-    parser.add_argument(
-        "out",
-        metavar="OUT",
-        help="the file, replaced if it is there; or a folder, with / at its end",
-    )
-    parser.add_argument(
-        "--songs", nargs=2, metavar=("START", "STOP"), help="only these (default: all)"
-    )
-    parser.set_defaults(run=export)
+    out = "the file, replaced if it is there; or a folder, with / at its end"
+    parser.add_argument("out", metavar="OUT", help=out)
+    some = "only these (default: all)"
+    parser.add_argument("--songs", nargs=2, metavar=("START", "STOP"), help=some)
 
 
 def export(args: argparse.Namespace) -> int:
@@ -99,20 +92,15 @@ examples:
   %(prog)s --bigquery --store gs://my-bucket/genius > schema.json"""
 
 
-def add_schema(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser(
-        "schema",
-        help="print how DuckDB or BigQuery reads the blocks in place",
-        description=_SCHEMA,
-        epilog=_SCHEMA_EXAMPLES,
-        formatter_class=VERBATIM,
-        parents=[store_options()],
+def add_schema(commands: Commands) -> None:
+    """Add the command `schema` to the command line."""
+    summary = "print how DuckDB or BigQuery reads the blocks in place"
+    parser = add_command(
+        commands, "schema", schema, summary, _SCHEMA, _SCHEMA_EXAMPLES, store_options()
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--duckdb", action="store_true", help="a statement")
     group.add_argument("--bigquery", action="store_true", help="a schema, as JSON")
-    parser.set_defaults(run=schema)
 
 
 def schema(args: argparse.Namespace) -> int:
@@ -150,24 +138,17 @@ exit codes:
   0 all of it, 3 some songs could not be rebuilt: a crawl into the new store asks for them"""
 
 
-def add_rebuild(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser(
-        "rebuild",
-        help="make new info from kept bodies, without a request",
-        description=_REBUILD,
-        epilog=_REBUILD_EXAMPLES,
-        formatter_class=VERBATIM,
-        parents=[store_options()],
+def add_rebuild(commands: Commands) -> None:
+    """Add the command `rebuild` to the command line."""
+    summary = "make new info from kept bodies, without a request"
+    parser = add_command(
+        commands, "rebuild", rebuild, summary, _REBUILD, _REBUILD_EXAMPLES, store_options()
     )
-    parser.add_argument("start", metavar="START", help="first song number")
-    parser.add_argument("stop", metavar="STOP", help="the number after the last")
-    parser.add_argument(
-        "--into", metavar="WHERE", help="the new store (default: the old one's name and -rebuilt)"
-    )
+    add_range(parser)
+    into = "the new store (default: the old one's name and -rebuilt)"
+    parser.add_argument("--into", metavar="WHERE", help=into)
     parser.add_argument("--source", metavar="NAME|FILE", help="the source as it is declared now")
     parser.add_argument("--function", metavar="MODULE:NAME", help="your own source")
-    parser.set_defaults(run=rebuild)
 
 
 def rebuild(args: argparse.Namespace) -> int:

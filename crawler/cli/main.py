@@ -15,10 +15,9 @@ from typing import NoReturn
 from crawler.cli.crawl import EXIT_AT_ONCE, add_crawl
 from crawler.cli.demo import add_demo, add_demo_site
 from crawler.cli.deployment import add_deployment
-from crawler.cli.doctor import add_doctor, add_sources
 from crawler.cli.export import add_export, add_rebuild, add_schema
 from crawler.cli.options import VERBATIM, error_lines, given_options, program, set_up_logs
-from crawler.cli.store import add_status, add_stop, add_verify
+from crawler.cli.store import add_doctor, add_sources, add_status, add_stop, add_verify
 from crawler.errors import CrawlerError, RequestError, SettingsError
 from crawler.version import VERSION
 

@@ -11,9 +11,9 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlencode
 
 import msgspec
@@ -22,7 +22,8 @@ from crawler.answer import STOPS, Answer, why_not_complete
 from crawler.errors import CrawlerError, RequestError
 from crawler.frontier.verdict import failure_sentence, is_worth_repeating
 from crawler.logs import configure_logging
-from crawler.request.crawl_request import CrawlRequest, parse_request, songs, with_sample
+from crawler.request.crawl_request import CrawlRequest, check_request, songs, with_sample
+from crawler.request.incoming import query_fields
 from crawler.settings.reading import MAX_SONG_NUM, SETTINGS, Settings, read_settings
 
 
@@ -158,6 +159,38 @@ VERBATIM = argparse.RawDescriptionHelpFormatter
 """Leaves the examples at the end of a help text as they are laid out."""
 
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - no other name
+"""What a command is added to."""
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    description: str,
+    epilog: str,
+    *parents: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """Add a command that `run` carries out; its help text leaves examples as they are laid out."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=VERBATIM,
+        parents=parents,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_range(parser: argparse.ArgumentParser, nargs: Literal["?"] | None = None) -> None:
+    """Add the arguments START and STOP."""
+    parser.add_argument("start", nargs=nargs, metavar="START", help="first song number")
+    parser.add_argument("stop", nargs=nargs, metavar="STOP", help="the number after the last")
+
+
 def store_options(store: str = "data/genius") -> argparse.ArgumentParser:
     """Make the options of every command that opens a store, by default the one named here."""
     parser = setting_options("where and how", store=store)
@@ -251,18 +284,8 @@ def checked_request(
     Raises:
         RequestError: With what is wanted, in words for a command line.
     """
-    query = urlencode(fields)
     try:
-        request = parse_request(
-            "GET",
-            None,
-            None,
-            lambda _size: b"",
-            0,
-            query=query,
-            max_range=max_range,
-            deployed_rate=0,
-        )
+        request = check_request(query_fields(urlencode(fields)), max_range=max_range)
         return with_sample(request, sample)
     except RequestError as error:
         raise _in_words_of_the_command_line(error) from None

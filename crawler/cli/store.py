@@ -1,19 +1,25 @@
-"""The commands that look at a store or speak to its runs: `status`, `verify`, `stop`."""
+"""The commands that look: `status`, `verify`, `doctor`, `sources`; and `stop`, which ends runs."""
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crawler.answer import GENIUS, noun_of
 from crawler.cli.options import (
-    VERBATIM,
+    ENV_FILE,
+    Commands,
+    add_command,
+    add_range,
     caller,
     checked_range,
     command,
     count,
+    overrides_of,
     print_json,
+    site_options,
     store_options,
     store_settings_of,
 )
@@ -26,15 +32,13 @@ from crawler.store.block import BlockInfo
 from crawler.store.contract import Store
 from crawler.store.coverage import Coverage, coverage_of
 from crawler.store.identity import read_identity
+from crawler.store.opening import LIST_SECONDS
 from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
 
 if TYPE_CHECKING:
     from crawler.store.coverage import VerifyReport
 
-LIST_SECONDS = 60.0
-"""Time for a listing; one of 20,000 blocks takes 2 s."""
-
-READ_SECONDS = 3600.0
+VERIFY_SECONDS = 3600.0
 """Time for reading all blocks of a range."""
 
 _SHOWN_GAPS = 10
@@ -54,28 +58,29 @@ Tell every run on this store to stop, wherever it runs. They look every 5 s, sto
 and end. Runs that begin later are not concerned."""
 
 
-def add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_status(commands: Commands) -> None:
     """Add the command `status` to the command line."""
     examples = (
         "examples:\n  %(prog)s\n  %(prog)s --store gs://my-bucket/genius --json\n"
         "  %(prog)s --html coverage.html    one file: map, progress, runs, failures"
     )
-    parser = _add(commands, "status", status, "what is settled, what is left", _STATUS, examples)
+    summary = "what is settled, what is left"
+    parser = add_command(commands, "status", status, summary, _STATUS, examples, store_options())
     parser.add_argument("--html", metavar="OUT", help="write the coverage page to this file")
 
 
-def add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_verify(commands: Commands) -> None:
     """Add the command `verify` to the command line."""
     examples = "examples:\n  %(prog)s 1 2001     songs 1 to 2000\n\nexit codes:\n  0 proven, 3 not"
-    parser = _add(commands, "verify", verify, "prove that nothing is missing", _VERIFY, examples)
-    parser.add_argument("start", metavar="START", help="first song number")
-    parser.add_argument("stop", metavar="STOP", help="the number after the last")
+    summary = "prove that nothing is missing"
+    add_range(add_command(commands, "verify", verify, summary, _VERIFY, examples, store_options()))
 
 
-def add_stop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_stop(commands: Commands) -> None:
     """Add the command `stop` to the command line."""
     examples = "examples:\n  %(prog)s --store gs://my-bucket/genius"
-    _add(commands, "stop", stop, "end all runs on this store within 10 s", _STOP, examples)
+    summary = "end all runs on this store within 10 s"
+    add_command(commands, "stop", stop, summary, _STOP, examples, store_options())
 
 
 def status(args: argparse.Namespace) -> int:
@@ -112,7 +117,7 @@ def verify(args: argparse.Namespace) -> int:
     start, stop_num = checked_range(args.start, args.stop)
     settings = store_settings_of(args)
     store = _open(settings.store)
-    report = prove(store, start, stop_num, timeout=READ_SECONDS)
+    report = prove(store, start, stop_num, timeout=VERIFY_SECONDS)
     if args.json:
         print_json(report)
     else:
@@ -137,26 +142,6 @@ def stop(args: argparse.Namespace) -> int:
     else:
         print(f"Ordered: every run on {settings.store} stores what it has and ends within 10 s.")
     return 0
-
-
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    run: Any,
-    summary: str,
-    description: str,
-    examples: str,
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=examples,
-        formatter_class=VERBATIM,
-        parents=[store_options()],
-    )
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _open(location: str) -> Store:
@@ -273,3 +258,83 @@ def write_page(
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise CrawlerError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+_DOCTOR = """\
+Look at the token, the store, the queue, the site and the clock, and say what is wrong.
+
+Asks the site for one song, shows what would be kept of it, field by field, and makes sure that the
+store can be written, as every run does first. The token is never shown."""
+
+_DOCTOR_EXAMPLES = """\
+examples:
+  %(prog)s
+  %(prog)s 378195 --store gs://my-bucket/genius
+  %(prog)s 1 --source discogs.toml
+
+exit codes:
+  0 a crawl would work, 1 it would not"""
+
+_MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
+
+
+def add_doctor(commands: Commands) -> None:
+    """Add the command `doctor` to the command line."""
+    summary, parents = (
+        "say whether a crawl would work, and what to mend",
+        (store_options(), site_options()),
+    )
+    parser = add_command(commands, "doctor", doctor, summary, _DOCTOR, _DOCTOR_EXAMPLES, *parents)
+    parser.add_argument(
+        "song",
+        metavar="SONG",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help="the song to ask for (default: the first)",
+    )
+    parser.add_argument("--song", dest="song", help=argparse.SUPPRESS)  # its form in version 1.0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Print one line for each part; returns 0 or 1.
+
+    Raises:
+        RequestError: `--song` is no number.
+    """
+    from crawler.doctor.examination import examine
+
+    song_num = None if args.song is None else checked_range("0", args.song)[1]
+    findings = []
+    for finding in examine(os.environ, env_file=ENV_FILE, song_num=song_num, **overrides_of(args)):
+        findings.append(finding)
+        if not args.json:
+            print(f"{_MARKS[finding.verdict]}  {finding.part:<8}  {finding.words}", flush=True)
+    if args.json:
+        print_json(findings)
+    return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
+
+
+_SOURCES = "List the sources that --source knows by name, with address and token."
+_SOURCES_MORE = "Another one is a .toml file: docs/sources.md says what stands in it."
+
+
+def add_sources(commands: Commands) -> None:
+    """Add the command `sources` to the command line."""
+    summary = "list the sources that are built in"
+    parser = add_command(commands, "sources", list_sources, summary, _SOURCES, _SOURCES_MORE)
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def list_sources(args: argparse.Namespace) -> int:
+    """Print one line for each built-in source; returns 0."""
+    from crawler.source.declared import built_in_names, load_declaration
+
+    declared = [load_declaration(name) for name in built_in_names()]
+    if args.json:
+        rows = [{"name": d.name, "base_url": d.base_url, "token": d.token} for d in declared]
+        print_json(rows)
+        return 0
+    for each in declared:
+        token = f"needs {each.token}" if each.token else "no token"
+        print(f"{each.name:<12} {each.base_url:<40} {token}")
+    return 0

@@ -28,19 +28,9 @@ _EXAMPLE = '{"start": 1, "stop": 2001} or {"mode": "next"}'
 class CrawlRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What one caller asks for; valid by itself and for this deployment.
 
-    Attributes:
-        start: First song number, included; None in modes `next` and `new`.
-        stop: Song number after the last, >= start; None in modes `next` and `new`.
-        mode: `range`, `next` or `new`.
-        limit: Numbers to look at, at most, >= 1; None: what fits the time budget. None for a range.
-        fan_out: Whether the range is handed to the task queue in shards.
-        refresh_older_than_days: Records older than this many days count as not settled.
-        recheck: `missing`: missing ones count as not settled.
-        canary: A number known to be there, asked when the site denies many; None: none is named.
-        max_rate: Requests per second for this run, above 0; None: the deployed rate.
-        sample: Only so many numbers, spread over the range: a pilot; None: all of them.
-        order: With fan_out: the order to go on with; None: a new one.
-        ordered_at: When the order was given of which this is a part, aware; no caller's to set.
+    Its fields are those of `RequestFields`, None where a caller left them out, and beside them what
+    none may send: `sample`, so many numbers spread over the range, a pilot; and `ordered_at`, when
+    the order was given of which this is a part, aware. A range is what has no other mode.
     """
 
     start: int | None = None
@@ -98,15 +88,16 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = UNSET
 
 
+_SONG_NUM = f"a whole number from 0 to {MAX_SONG_NUM}, written in plain digits"
 _WANTED = {
-    "start": f"a whole number from 0 to {MAX_SONG_NUM}, written in plain digits",
-    "stop": f"a whole number from 0 to {MAX_SONG_NUM}, written in plain digits",
+    "start": _SONG_NUM,
+    "stop": _SONG_NUM,
     "mode": '"next" or "new"',
     "limit": f"a whole number from 1 to {MAX_SONG_NUM}, written in plain digits",
     "fan_out": "true or false",
     "refresh_older_than_days": "a number of days from 0 to 36500",
     "recheck": '"missing"',
-    "canary": f"a whole number from 0 to {MAX_SONG_NUM}, written in plain digits",
+    "canary": _SONG_NUM,
     "max_rate": "a number above 0, at most the deployed rate",
     "order": f"a whole number from 1 to {MAX_ORDER}",
 }
@@ -167,7 +158,18 @@ def check_request(
 
     Raises: RequestError: 400 with a code, the field and what is wanted.
     """
-    return _checked(_convert(fields), max_range, deployed_rate)
+    given = _convert(fields)
+    if given.mode is UNSET:
+        _check_range(given, max_range)
+    else:
+        _check_mode(given)
+    if given.max_rate is not UNSET and 0 < deployed_rate < given.max_rate:
+        wanted = f"at most the deployed rate, {deployed_rate:g}"
+        _refuse("max_rate", "malformed", f"max_rate must be {wanted}, got {given.max_rate:g}")
+    if given.order is not UNSET and not given.fan_out:
+        _refuse("order", "conflict", "order goes with fan_out")
+    present = msgspec.structs.asdict(given).items()
+    return CrawlRequest(**{name: value for name, value in present if value is not UNSET})
 
 
 def with_sample(request: CrawlRequest, sample: Any) -> CrawlRequest:
@@ -196,23 +198,6 @@ def _convert(fields: dict[str, Any]) -> RequestFields:
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         name = culprit(fields, error)
         _refuse(name, "malformed", f"{name} must be {_WANTED[name]}, got {short(fields[name])}")
-
-
-def _checked(given: RequestFields, max_range: int, deployed_rate: float) -> CrawlRequest:
-    """Check what no single field can say, and put None for what is absent."""
-    if given.mode is UNSET:
-        _check_range(given, max_range)
-    else:
-        _check_mode(given)
-    if given.max_rate is not UNSET and 0 < deployed_rate < given.max_rate:
-        wanted = f"at most the deployed rate, {deployed_rate:g}"
-        _refuse("max_rate", "malformed", f"max_rate must be {wanted}, got {given.max_rate:g}")
-    if given.order is not UNSET and not given.fan_out:
-        _refuse("order", "conflict", "order goes with fan_out")
-    present = {
-        name: value for name, value in msgspec.structs.asdict(given).items() if value is not UNSET
-    }
-    return CrawlRequest(**present)
 
 
 def _check_range(given: RequestFields, max_range: int) -> None:
