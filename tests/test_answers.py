@@ -1,10 +1,21 @@
 """What libcurl hands over, read: heads of interim answers, trailers, ends and garbage."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from crawler.errors import PageError
 from crawler.frontier.work import Attempt, IterableSupply, Job
-from crawler.wire.answers import Answer, check_head, final_head, read_page
+from crawler.wire.answers import (
+    MAX_HEAD_BYTES,
+    MAX_HEADER_LINES,
+    Answer,
+    check_head,
+    content_encoding,
+    final_head,
+    ordinary_head,
+    read_page,
+)
 
 END = b"\r\n"
 EARLY = [b"HTTP/1.1 103 Early Hints\r\n", b"Content-Encoding: gzip\r\n", b"Date: x\r\n", END]
@@ -56,6 +67,37 @@ def test_B1_a_head_that_is_cut_after_an_interim_one_is_no_answer():
 def test_B6_a_garbled_status_line_is_no_answer(line):
     """The library reads three digits and lets the rest be."""
     assert kind_of([line, *GOOD[1:]]) == "protocol"
+
+
+LINES = st.sampled_from([
+    *GOOD, *GONE, *EARLY, *TRAILERS, b"\n", b"HTTP/2 200 \r\n", b"HTTP/1.0 200 OK\r\n",
+    b"HTTP/1.1 200 OK\n", b"HTTP/1.1 100 Continue\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"transfer-encoding: gzip\r\n", b"X: content-encoding: gzip\r\n", b"Content-Length: 5\r\n",
+    b"X: " + b"x" * (MAX_HEAD_BYTES // 3) + b"\r\n", b"no colon\r\n",
+])  # fmt: skip
+
+
+@given(
+    st.lists(LINES, max_size=8).flatmap(
+        lambda lines: st.sampled_from([lines, [*GOOD[:2], *lines, END], [*GOOD[:1], *lines, END]])
+    )
+)
+@example([*GOOD[:1], *[b"A: b\r\n"] * (MAX_HEADER_LINES - 2), END])
+@example([*GOOD[:1], *[b"A: b\r\n"] * (MAX_HEADER_LINES - 1), END])
+def test_B6_the_short_way_through_a_head_ends_where_the_long_one_does(lines):
+    """A head that it takes is whole, right, of status 200, and names no encoding."""
+    text = ordinary_head(lines)
+    if text:
+        assert final_head(lines) == (lines, True)
+        assert check_head(lines, is_whole=True) == text
+        assert content_encoding(text) == ""
+        assert lines[0].split()[1] == b"200"
+
+
+@pytest.mark.parametrize("lines", [GOOD, [b"HTTP/2 200 \r\n", b"Age: 1\r\n", END]])
+def test_the_head_of_a_usual_page_takes_the_short_way(lines):
+    """Of HTTP/1.1 and of HTTP/2, with any headers that change nothing."""
+    assert ordinary_head(lines) == b"".join(lines).lower()
 
 
 def test_the_date_of_an_interim_answer_is_not_joined_to_the_final_one():

@@ -16,7 +16,7 @@ import pytest
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.rate_limiter import RateLimiter
+from crawler.frontier.rate_limiter import Pause, RateLimiter
 from crawler.frontier.work import Attempt, Policy
 from crawler.lanes import gather_lanes, lanes_for
 from crawler.source.declared import open_source
@@ -542,7 +542,8 @@ class Policy1:
     """A frontier of one attempt, that keeps the reply."""
 
     def __init__(self, job, *, is_canary):
-        self.policy, self.stopped_by, self.resume_at = Policy(), None, 0.0
+        self.policy, self.stopped_by = Policy(), None
+        self.pause, self.resume_at = Pause(), 0.0
         self.replies = []
         self._attempts = [Attempt(SONG, job, sent_at=time.monotonic(), is_canary=is_canary)]
 

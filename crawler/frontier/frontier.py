@@ -11,7 +11,7 @@ from crawler.errors import StoreError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.host import SUPPLY_SECONDS, Host
 from crawler.frontier.ledger import Ledger
-from crawler.frontier.rate_limiter import RateLimiter
+from crawler.frontier.rate_limiter import Pause, RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt, Job, Policy
 from crawler.record import Record
@@ -107,9 +107,14 @@ class Frontier:
         return self._host.in_flight
 
     @property
+    def pause(self) -> Pause:
+        """The shared pause, for those who look at it before each request."""
+        return self._host.limiter.pause
+
+    @property
     def resume_at(self) -> float:
         """When the shared pause ends, monotonic seconds; in the past where there is none."""
-        return self._host.limiter.resume_at
+        return self._host.limiter.pause.until
 
     @property
     def announced_rate(self) -> float:

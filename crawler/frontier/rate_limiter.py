@@ -3,6 +3,8 @@
 import math
 import threading
 
+import msgspec
+
 CATCH_UP_SECONDS = 0.5
 """So much lateness (a busy machine, a long timer) is made good afterwards; more is let go."""
 
@@ -11,6 +13,16 @@ RECOVERY_PER_SECOND = 0.1
 
 _HAIR = 1e-6
 """Of an attempt: a wait computed in floats may end this much before its token is whole."""
+
+
+class Pause(msgspec.Struct, eq=False):
+    """The pause of everybody who asks one host.
+
+    Attributes:
+        until: When the latest one ends, monotonic seconds; in the past where there is none.
+    """
+
+    until: float = -math.inf
 
 
 class RateLimiter:
@@ -23,6 +35,7 @@ class RateLimiter:
 
     Attributes:
         rate: Attempts per second, 0 for no limit.
+        pause: When nobody may start anything; that of the shared limiter, if there is one.
     """
 
     def __init__(
@@ -38,13 +51,13 @@ class RateLimiter:
         self.rate = rate
         self._share, self._ceiling = share, math.inf
         self._shared = shared
+        self.pause: Pause = Pause() if shared is None else shared.pause
         self._held_seconds = 0.0
         self._full = rate or math.inf
         self._limit = self._full
         self._lock = threading.Lock()
         self._credit = self._burst = 1.0
         self._refilled_at = -math.inf
-        self._resume_at = -math.inf
         self._cut_at = -math.inf
         self._recovered_at = -math.inf
         self._counted_from, self._counted, self._measured = -math.inf, 0, 0.0
@@ -64,7 +77,7 @@ class RateLimiter:
     @property
     def resume_at(self) -> float:
         """When the latest shared pause ends; in the past where there is none."""
-        return (self._shared or self)._resume_at  # noqa: SLF001 - another one of its own class
+        return self.pause.until
 
     @property
     def held_seconds(self) -> float:
@@ -94,8 +107,8 @@ class RateLimiter:
 
     def _grant(self, wanted: int, now: float) -> tuple[int, float]:
         with self._lock:
-            if now < self._resume_at:
-                return 0, self._resume_at - now
+            if now < self.pause.until:
+                return 0, self.pause.until - now
             limit = min(self._limit, self._ceiling)
             if limit == math.inf:
                 self._count(wanted, now)
@@ -137,10 +150,10 @@ class RateLimiter:
         if self._shared is not None:
             return self._shared.hold(until, now)
         with self._lock:
-            before = max(self._resume_at, now)
+            before = max(self.pause.until, now)
             if until <= before:
                 return False
-            self._resume_at = until
+            self.pause.until = until
             self._held_seconds += until - before
             self._refilled_at = max(until, self._refilled_at)
             return True
@@ -172,7 +185,7 @@ class RateLimiter:
             if self._full > 1:
                 self._limit = max(1.0, min(self._limit, self._full) / 2)
             self._cut_at = now
-            self._recovered_at = max(now, self._resume_at)
+            self._recovered_at = max(now, self.pause.until)
             self._credit = min(self._credit, 1.0)
 
     def recover(self, now: float) -> None:

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import pairwise
+from operator import attrgetter
 from typing import Annotated, NewType
 
 import msgspec
@@ -282,7 +283,7 @@ def encode_block(
         ValueError: No records, a number twice, or numbers of two blocks.
         BlockFormatError: The records are too large for one object.
     """
-    ordered = sorted(records, key=lambda record: record.song_num)
+    ordered = sorted(records, key=attrgetter("song_num"))
     info = summarise(ordered, source=source)
     _check_numbers(ordered, info.first)
     text = encode_records(ordered)

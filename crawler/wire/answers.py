@@ -24,6 +24,9 @@ MAX_DETAIL = 200
 
 _STATUS_LINE = re.compile(rb"HTTP/([0-9.]+) [2-9][0-9]{2}(?: ([^\r\n]*))?\r?\n")  # 1xx ends nothing
 
+_ORDINARY_STATUS_LINES = frozenset({b"HTTP/1.1 200 OK\r\n", b"HTTP/2 200 \r\n"})
+_HEAD_END = b"\r\n"
+
 Raised = type[raised.RequestException]
 
 _FAILURES: dict[int, tuple[str, Raised]] = {
@@ -178,6 +181,21 @@ def final_head(lines: list[bytes]) -> tuple[list[bytes], bool]:
         if lines[end] in (b"\r\n", b"\n"):
             return lines[begin : end + 1], True
     return lines[begin:], False
+
+
+def ordinary_head(lines: list[bytes]) -> bytes:
+    """Return in lower case a head that is plainly right: whole, of status 200, its body as it is.
+
+    Most answers are such, and need no closer look: `final_head` finds the same lines, `check_head`
+    the same text, `content_encoding` none. Empty for any other, which may still be right.
+    """
+    if not lines or lines[0] not in _ORDINARY_STATUS_LINES or lines[-1] != _HEAD_END:
+        return b""
+    if len(lines) > MAX_HEADER_LINES or lines.count(_HEAD_END) > 1:
+        return b""
+    text = b"".join(lines).lower()
+    is_plain = b"\ntransfer-encoding:" not in text and b"\ncontent-encoding:" not in text
+    return text if is_plain and len(text) <= MAX_HEAD_BYTES else b""
 
 
 def is_final(status_line: bytes) -> bool:

@@ -19,6 +19,7 @@ from crawler.wire.answers import (
     final_head,
     is_final,
     note_failure,
+    ordinary_head,
 )
 from crawler.wire.body import MAX_BODY_BYTES, BodyDecoder
 
@@ -114,13 +115,13 @@ class Transfer:
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         handle.setopt(pycurl.WRITEFUNCTION, self.raw.extend)
 
-    def begin_page(self, attempt: Attempt, source: Source, user_agent: str) -> None:
+    def begin_page(self, attempt: Attempt, user_agent: str) -> None:
         """Set the handle for a source's page.
 
         Raises:
             Exception: What the source raised.
         """
-        self.attempt = attempt
+        self.attempt, source = attempt, attempt.job.source
         if source is not self.source or attempt.is_canary:
             self.setopt(pycurl.HTTPHEADER, source_lines(attempt, source, user_agent))
             self.source = source
@@ -161,6 +162,10 @@ class Transfer:
 
     def end(self, number: int = 0, message: str = "") -> Answer:
         """Return what came of the transfer; the numbers and words are libcurl's."""
+        raw, is_right = self.raw, number == 0 and self._decoder is None
+        if is_right and len(raw) <= MAX_BODY_BYTES and (text := ordinary_head(self.lines)):
+            head = self.lines if self.request is None else self.lines.copy()
+            return Answer(200, head, text, bytes(raw), sent=self.sent)
         head, is_whole = final_head(self.lines)
         if self.request is not None:
             head = head.copy()  # another thread reads it when this handle is long in use again
@@ -265,8 +270,9 @@ class Transfer:
         lines = sum(map(len, self.lines)) + _LINE_WEIGHT_BYTES * len(self.lines)
         return len(self.raw) + self.decoded_bytes + 2 * lines
 
-    def clear(self) -> None:
-        """Let go of all of it."""
+    def clear(self) -> int:
+        """Let go of all of it; return how many header lines it had."""
+        count = len(self.lines)
         self.lines.clear()
         self.raw.clear()
         if self._decoder is not None:
@@ -276,6 +282,7 @@ class Transfer:
             self.source = None  # the next page has other headers
         self.attempt = self.request = None
         self.sent = self.sockets = 0
+        return count
 
 
 def source_lines(attempt: Attempt, source: Source, user_agent: str) -> list[bytes]:

@@ -9,13 +9,14 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import pycurl
 
 from crawler.errors import PageError
+from crawler.frontier.rate_limiter import Pause
+from crawler.frontier.work import Attempt
 from crawler.wire.answers import MAX_HEADER_LINES, Answer
 from crawler.wire.body import MAX_BODY_BYTES
 from crawler.wire.transfer import CONNECT_SECONDS, SHORT_BODY_BYTES, Transfer
@@ -51,17 +52,17 @@ class Transfers:
     def __init__(
         self,
         connections: int,
-        may_send: Callable[[Transfer], bool],
+        pause: Pause,
         *,
         attempt_seconds: float,
         ca_file: str,
         body_budget_bytes: int,
     ) -> None:
-        """Prepare; `may_send` is asked when a connection stands and a request is about to go out.
+        """Prepare; while `pause` lasts, no page is asked for though its connection stands.
 
         For the other arguments see `crawler.wire.wire.Wire`.
         """
-        self._may_send, self._budget_bytes = may_send, body_budget_bytes
+        self._pause, self._budget_bytes = pause, body_budget_bytes
         self._options = _options(attempt_seconds, ca_file)
         if connections * MAX_BODY_BYTES > body_budget_bytes:
             self._options[pycurl.BUFFERSIZE] = _PIECE_BYTES
@@ -79,7 +80,7 @@ class Transfers:
         self._begun = self._repeats = 0
         self._usual_bytes = self._in_flight_bytes = 0.0
         self._delivered_bytes, self._delivered_lock = 0, threading.Lock()
-        self._weighed_at = 0.0
+        self._weighed_at = self._driven_at = 0.0
         self._is_resolving = False
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
@@ -117,21 +118,40 @@ class Transfers:
                 self._silent_since[transfer] = (None, now)
         self._multi.add_handle(transfer.handle)
 
+    def begin_page(self, attempt: Attempt, user_agent: str) -> None:
+        """Begin an attempt at a source's page; there must be room.
+
+        Raises:
+            Exception: What the source raised.
+        """
+        transfer = self._free.pop() if self._free else self._open()
+        try:
+            transfer.begin_page(attempt, user_agent)
+        except BaseException:
+            self.finish(transfer)
+            raise
+        self._busy.add(transfer)
+        self._begun += 1
+        if "" not in self._met:
+            self._meeting.add("")
+        self._multi.add_handle(transfer.handle)
+
     def collect(self) -> tuple[list[Ended], bool]:
         """Drive them all; return those that ended, and whether there is more to do at once."""
         ended: list[Ended] = []
-        now = time.monotonic()
+        self._driven_at = now = time.monotonic()
         if now - self._weighed_at >= _WEIGH_SECONDS or self._is_filling():
             self._weigh(now, ended)
         met_before = len(self._met)
         self._multi.perform()
         _, done, broken = self._multi.info_read(len(self._busy) or 1)
+        by_handle, end = self._by_handle, self._end
         for handle in done:
-            transfer = self._by_handle[handle]
-            ended.append((transfer, self._end(transfer)))
+            transfer = by_handle[handle]
+            ended.append((transfer, end(transfer)))
         for handle, number, message in broken:
-            transfer = self._by_handle[handle]
-            ended.append((transfer, self._end(transfer, number, message)))
+            transfer = by_handle[handle]
+            ended.append((transfer, end(transfer, number, message)))
         if self._unread_pins:
             self._set_option(pycurl.RESOLVE, self._unread_pins)
             self._unread_pins = []
@@ -143,13 +163,12 @@ class Transfers:
         libcurl keeps its own copy of a head until the handle is used again: one with a long head
         is closed, and another takes its place (8.23, measured 2026-11-25).
         """
-        if len(transfer.lines) > MAX_HEADER_LINES:
-            del self._by_handle[transfer.handle]
-            transfer.handle.close()
-            self._unopened += 1
+        if transfer.clear() <= MAX_HEADER_LINES:
+            self._free.append(transfer)
             return
-        transfer.clear()
-        self._free.append(transfer)
+        del self._by_handle[transfer.handle]
+        transfer.handle.close()
+        self._unopened += 1
 
     def wait(self, seconds: float, bell: socket.socket | None = None) -> None:
         """Wait for the network, for libcurl, for what rings the bell, or so long."""
@@ -220,7 +239,12 @@ class Transfers:
             self._note_met(transfer)
         if transfer.sockets > 1:
             self._pin(transfer.url, address)
-        if not self._may_send(transfer):
+        if transfer.request is not None:
+            is_held = not transfer.request.may_send()
+        else:  # the clock is read only where the pause was not over a moment ago
+            until = self._pause.until
+            is_held = until > self._driven_at and until > time.monotonic()
+        if is_held:
             return _ABORT
         transfer.sent += 1
         return _SEND
@@ -244,13 +268,17 @@ class Transfers:
     def _remove(self, transfer: Transfer) -> None:
         self._multi.remove_handle(transfer.handle)
         self._busy.discard(transfer)
-        if self._silent_since:
-            self._silent_since.pop(transfer, None)
-        if self._meeting:
-            self._note_met(transfer)
+        self._note_end(transfer)
+
+    def _note_end(self, transfer: Transfer) -> None:
+        self._silent_since.pop(transfer, None)
+        self._note_met(transfer)
 
     def _end(self, transfer: Transfer, number: int = 0, message: str = "") -> Answer:
-        self._remove(transfer)
+        self._multi.remove_handle(transfer.handle)
+        self._busy.discard(transfer)
+        if self._silent_since or self._meeting:
+            self._note_end(transfer)
         received_bytes = len(transfer.raw) + transfer.decoded_bytes
         self._usual_bytes += (received_bytes - self._usual_bytes) / _LATEST
         answer = transfer.end(number, message)

@@ -21,10 +21,11 @@ import pycurl
 import requests.exceptions as raised
 
 from crawler.frontier.frontier import Frontier
+from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt
 from crawler.wire.answers import Answer, detail_of, in_words, read_page
-from crawler.wire.transfer import Transfer, WireRequest
+from crawler.wire.transfer import WireRequest
 from crawler.wire.transfers import BODY_BUDGET_BYTES, Ended, Transfers
 
 logger = logging.getLogger("crawler")
@@ -150,7 +151,7 @@ class Wire:
                 return
             self._transfers = Transfers(
                 self.connections,
-                self._may_send,
+                Pause() if self._frontier is None else self._frontier.pause,
                 attempt_seconds=self.attempt_seconds,
                 ca_file=self._ca_file,
                 body_budget_bytes=self._body_budget_bytes,
@@ -195,12 +196,6 @@ class Wire:
 
     def _is_over(self) -> bool:
         return self._is_closing or not threading.main_thread().is_alive()
-
-    def _may_send(self, transfer: Transfer) -> bool:
-        """Whether the bytes of a request may go out now: not while a shared pause lasts."""
-        if transfer.request is not None:
-            return transfer.request.may_send()
-        return self._frontier is None or self._frontier.resume_at <= time.monotonic()
 
     # One caller: threads.
 
@@ -296,15 +291,11 @@ class Wire:
             return False, _LOOK_SECONDS if len(self._transfers) else _NAP_SECONDS
         attempts, wait = frontier.take(room)
         for attempt in attempts:
-            transfer = self._transfers.take()
             try:
-                transfer.begin_page(attempt, attempt.job.source, self.user_agent)
+                self._transfers.begin_page(attempt, self.user_agent)
             except Exception as error:  # noqa: BLE001 - costs this number alone
-                self._transfers.finish(transfer)
                 detail = detail_of(in_words(error))
                 frontier.hand_back([Reply(attempt, error="function", detail=detail)])
-            else:
-                self._transfers.begin(transfer)
         return bool(attempts), wait
 
     def _hand_back(self, frontier: Frontier) -> bool:
