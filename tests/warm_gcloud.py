@@ -1,10 +1,11 @@
-"""The genuine gcloud and the crawler's own steps, kept warm: a process loads each once and forks.
+"""The genuine gcloud and the crawler's own steps, kept warm: a process loads each once.
 
 Of the second that a gcloud command takes, starting Python and importing is most. A script called
 `gcloud`, first on the path, hands its arguments, environment, folder and open files to the warm
 process; a fork of that runs gcloud's own main and hands back the exit code. What a fork had to
 import, the warm process imports before it forks again. A script called `python` does the same for
-`python -m crawler deployment`, with the clock and the gcloud of a recording server.
+`python -m crawler deployment`, without a fork and with the clock and the gcloud of a recording
+server.
 
 The server for gcloud runs under gcloud's Python, not ours: `python warm_gcloud.py SOCKET SDK`.
 """
@@ -84,7 +85,11 @@ def _warm(script: Path, command: list[str | Path], sdk: str) -> Iterator[None]:
 
 
 def serve(path: str, sdk: str) -> None:
-    """Load gcloud, or the crawler's steps where no SDK is named; fork for every call until killed."""
+    """Load gcloud, or the crawler's steps where no SDK is named; answer calls until killed.
+
+    For gcloud each call is a fork, since it is made to be run once. The steps keep nothing from one
+    call to the next, and are run one after the other in this process.
+    """
     if sdk:
         sys.path[:0] = [f"{sdk}/lib/third_party", f"{sdk}/lib"]
         os.environ["CLOUDSDK_ROOT_DIR"] = sdk
@@ -93,28 +98,48 @@ def serve(path: str, sdk: str) -> None:
         from tests import warm_program as program
 
     news: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    threading.Thread(target=_end_with_parent, args=(os.dup(0),), daemon=True).start()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(16)
-        threading.Thread(target=_end_with_parent, daemon=True).start()
         gc.freeze()  # so that forks do not copy what they only look at
-        gc.disable()
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         while True:
             connection, _ = listener.accept()
             head, files, _, _ = socket.recv_fds(connection, 4, 3)
             call = ast.literal_eval(_read(connection, int.from_bytes(head, "big")).decode())
-            _import(news)
-            reading, writing = os.pipe()
-            child = os.fork()
-            if not child:
-                listener.close()
-                _run(program, call, files, writing)
-            for file in (*files, writing):
-                os.close(file)
-            handing_back = (child, connection, reading, news)
-            threading.Thread(target=_hand_back, args=handing_back, daemon=True).start()
+            if sdk:
+                _fork(program, call, files, connection, news)
+            else:
+                code = _run(program, call, files)
+                with connection:
+                    connection.sendall(str(code).encode())
+
+
+def _fork(
+    program: object,
+    call: list[object],
+    files: list[int],
+    connection: socket.socket,
+    news: "queue.SimpleQueue[list[str]]",
+) -> None:
+    """Run a program in a fork, and import here what that will have had to import."""
+    _import(news)
+    reading, writing = os.pipe()
+    gc.disable()
+    child = os.fork()
+    if not child:
+        known = set(sys.modules)
+        code = _run(program, call, files)
+        imported = json.dumps([name for name in sys.modules if name not in known])
+        with open(writing, "w", encoding="utf-8") as pipe:
+            pipe.write(imported)
+        os._exit(code)
+    for file in (*files, writing):
+        os.close(file)
+    handing_back = (child, connection, reading, news)
+    threading.Thread(target=_hand_back, args=handing_back, daemon=True).start()
 
 
 def _import(news: "queue.SimpleQueue[list[str]]") -> None:
@@ -125,9 +150,9 @@ def _import(news: "queue.SimpleQueue[list[str]]") -> None:
                 importlib.import_module(name)
 
 
-def _end_with_parent() -> None:
-    """End when standard input does: whoever started this is gone, however that came about."""
-    os.read(0, 1)
+def _end_with_parent(file: int) -> None:
+    """End when standard input did: whoever started this is gone, however that came about."""
+    os.read(file, 1)
     os._exit(0)
 
 
@@ -138,20 +163,20 @@ def _read(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def _run(program: object, call: list[object], files: list[int], news: int) -> None:
-    """Become the caller, run the program to its end, and tell `news` what that had to import."""
+def _run(program: object, call: list[object], files: list[int]) -> int:
+    """Become the caller, run the program to its end, and return its exit code."""
     arguments, environment, folder = call
     for number, file in enumerate(files):
         os.dup2(file, number)
+        os.close(file)
     os.environ.clear()
     os.environ.update(environment)  # type: ignore[arg-type]
     os.chdir(str(folder))
     sys.argv = ["gcloud", *arguments]  # type: ignore[misc]
-    for name in ("stdin", "stdout", "stderr"):
-        number = ("stdin", "stdout", "stderr").index(name)
-        mode = "r" if name == "stdin" else "w"
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        mode = "w" if number else "r"
         setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
-    known, code = set(sys.modules), 1
+    code = 1
     try:
         program.main()  # type: ignore[attr-defined]
         code = 0
@@ -162,10 +187,11 @@ def _run(program: object, call: list[object], files: list[int], news: int) -> No
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        imported = json.dumps([name for name in sys.modules if name not in known])
-        with open(news, "w", encoding="utf-8") as pipe:
-            pipe.write(imported)
-        os._exit(code)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):  # whoever reads what was written sees its end
+            os.dup2(nothing, number)
+        os.close(nothing)
+    return code
 
 
 def _hand_back(
