@@ -95,10 +95,12 @@ def test_the_function_runs_where_nothing_else_is_installed(clone, tmp_path):
 
 def install(venv: Path, requirements: Path) -> None:
     """Make an environment with what the lock says, hashes checked, and nothing else."""
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check"]
-    quiet = ["--quiet", "--require-hashes"]
-    subprocess.run([*pip, "install", *quiet, "-r", requirements], check=True)
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    no_pip = ["--without-pip"] if uv else []
+    subprocess.run([sys.executable, "-m", "venv", *no_pip, venv], check=True)
+    pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check", "install"]
+    tool = [uv, "pip", "install", "--python", venv] if uv else pip
+    subprocess.run([*tool, "--quiet", "--require-hashes", "-r", requirements], check=True)
 
 
 def test_a_module_of_the_users_own_is_uploaded_too(clone, tmp_path):

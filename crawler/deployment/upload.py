@@ -101,30 +101,35 @@ check_own_function(read_settings(os.environ, for_site=False))
 
 
 def _clean_python(build: Path, requirements: Path) -> Path:
-    """Install exactly these packages, or find that done; uv does in seconds what takes pip long."""
+    """Install exactly these packages, or find that done."""
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     clean, python = build / f"clean-{digest}", (build / f"clean-{digest}/bin/python").absolute()
     if (clean / "complete").exists():
         return python
     for other in build.glob("clean-*"):
         shutil.rmtree(other)
-    subprocess.run([sys.executable, "-m", "venv", clean], check=True)
-    quiet = ["install", "--quiet", "-r", str(requirements)]
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    is_done = (
-        uv is not None
-        and not subprocess.run(
-            [uv, "pip", *quiet, "--python", python], stderr=subprocess.DEVNULL, check=False
-        ).returncode
-    )
-    if not is_done:
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, *quiet], stdout=sys.stderr, check=False)
-        if done.returncode:
-            message = f"the packages of {requirements} cannot be installed; see above"
-            raise DeploymentError(message, "Your own function cannot be used")
+    if not (_install_by_uv(clean, requirements) or _install_by_pip(clean, requirements)):
+        message = f"the packages of {requirements} cannot be installed; see above"
+        raise DeploymentError(message, "Your own function cannot be used")
     (clean / "complete").touch()
     return python
+
+
+def _install_by_uv(clean: Path, requirements: Path) -> bool:
+    """Install where uv is at hand, which does in seconds what takes pip long."""
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if uv is None:
+        return False
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", clean], check=True)
+    command = [uv, "pip", "install", "--quiet", "-r", requirements, "--python", clean]
+    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def _install_by_pip(clean: Path, requirements: Path) -> bool:
+    subprocess.run([sys.executable, "-m", "venv", clean], check=True)
+    pip = [clean / "bin/python", "-m", "pip", "--disable-pip-version-check"]
+    command = [*pip, "install", "--quiet", "-r", requirements]
+    return subprocess.run(command, stdout=sys.stderr, check=False).returncode == 0
 
 
 def fingerprint(folder: Path, *more: str) -> str:
