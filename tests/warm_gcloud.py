@@ -133,8 +133,7 @@ def _fork(
         known = set(sys.modules)
         code = _run(program, call, files)
         imported = json.dumps([name for name in sys.modules if name not in known])
-        with open(writing, "w", encoding="utf-8") as pipe:
-            pipe.write(imported)
+        os.write(writing, imported.encode())
         os._exit(code)
     for file in (*files, writing):
         os.close(file)

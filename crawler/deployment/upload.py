@@ -121,14 +121,14 @@ def _install_by_uv(clean: Path, requirements: Path) -> bool:
     if uv is None:
         return False
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", clean], check=True)
-    command = [uv, "pip", "install", "--quiet", "-r", requirements, "--python", clean]
+    command = [uv, "pip", "install", "--quiet", "-r", str(requirements), "--python", str(clean)]
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _install_by_pip(clean: Path, requirements: Path) -> bool:
     subprocess.run([sys.executable, "-m", "venv", clean], check=True)
-    pip = [clean / "bin/python", "-m", "pip", "--disable-pip-version-check"]
-    command = [*pip, "install", "--quiet", "-r", requirements]
+    pip = [f"{clean}/bin/python", "-m", "pip", "--disable-pip-version-check"]
+    command = [*pip, "install", "--quiet", "-r", str(requirements)]
     return subprocess.run(command, stdout=sys.stderr, check=False).returncode == 0
 
 
