@@ -33,6 +33,9 @@ define install
 		$(PIP) install $(PINNED) -r $(1)
 endef
 
+# Tests start hundreds of processes, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup run serve test test-all mutants check lint format coverage bench simulate torture soak fleet lock sbom clean

@@ -1,20 +1,29 @@
 """Changes one thing at a time in the modules that decide, and counts what their own tests notice.
 
-`make mutants` runs it (`ARGS="record --most 200"` for one module, more changes). A change is a
+`make mutants` runs it (`ARGS="record --most 20"` for one module, fewer changes). A change is a
 comparison, a sign, a number or a boolean, made by cosmic-ray in a copy of the project; it counts as
 noticed when the module's own file of tests fails. What lives is printed with its line: either the
-two mean the same, or a test is missing.
+two mean the same, and it stands in `EQUAL` with the reason, or a test is missing.
 """
 
 import argparse
+import compileall
+import contextlib
+import importlib.util
+import io
 import os
 import random
+import resource
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import hypothesis
+import pytest
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
@@ -22,16 +31,47 @@ from cosmic_ray.plugins import get_operator
 ROOT = Path(__file__).parent.parent
 
 MODULES = {
-    "record": "crawler/record.py",
-    "block": "crawler/store/block.py",
-    "verdict": "crawler/frontier/verdict.py",
-    "rate_limiter": "crawler/frontier/rate_limiter.py",
-    "site_health": "crawler/frontier/site_health.py",
-    "proof": "crawler/frontier/proof.py",
-    "fill": "crawler/plan/fill.py",
-    "tail": "crawler/plan/scope.py",
+    "record": (["crawler/record.py"], ["record"]),
+    "block": (["crawler/store/block.py"], ["block"]),
+    "verdict": (["crawler/frontier/verdict.py"], ["verdict"]),
+    "rate_limiter": (["crawler/frontier/rate_limiter.py"], ["rate_limiter"]),
+    "site_health": (
+        ["crawler/frontier/site_health.py", "crawler/frontier/circuit_breaker.py"],
+        ["site_health"],
+    ),
+    "proof": (["crawler/frontier/proof.py", "crawler/frontier/canaries.py"], ["proof"]),
+    "fill": (["crawler/plan/fill.py", "crawler/plan/planned.py"], ["fill", "block_order"]),
+    "tail": (["crawler/plan/scope.py"], ["tail", "scope"]),
 }
-"""Module by the name of its file of tests, `tests/test_<name>.py`."""
+"""Which modules are tried, and by which files of tests, `tests/test_<name>.py`."""
+
+EQUAL: dict[str, list[str]] = {
+    "only tells what is collected when": [
+        "class Record(msgspec.Struct, omit_defaults=True, gc=True):",
+        "class Reply(msgspec.Struct, gc=True):",
+    ],
+    "where the two are alike it does not matter which is kept": [
+        "best, rest = (one, other) if _order(one) > _order(other) else (other, one)",
+    ],
+    "how much is read ahead; what is read is far shorter": [
+        "HEAD_BYTES = 2049",
+        "HEAD_BYTES = 2047",
+    ],
+    "a little smaller, a little slower": ["_LEVEL = 2"],
+    "a text is far shorter than 4 GiB": [
+        f'zlib.crc32(text).to_bytes(4, "little"), (len(text) % {size}).to_bytes(4, "little"),'
+        for size in ("3**32", "2** 33", "2** 31")
+    ],
+    "from 32 on zlib finds out by itself that it is gzip": [
+        "inflate = zlib.decompressobj( 17 + zlib.MAX_WBITS)",
+    ],
+    "-1 is no multiple of a thousand": ["if first % BLOCK_SIZE or not -1 <= first < 10**12:"],
+    "nobody looks at it where there are no numbers": [
+        "start = stop = nums[0] if nums else 1",
+        "start = stop = nums[0] if nums else -1",
+    ],
+}
+"""Changes that mean the same: the lines as changed, by the reason why nothing can notice them."""
 
 OPERATORS = [
     *[
@@ -60,66 +100,118 @@ OPERATORS = [
     "core/ReplaceOrWithAnd",
 ]
 
-TEST_SECONDS = 300
-"""A change that makes the tests hang is noticed, too."""
+MORE_CPU, MORE_SECONDS = 5, 60
+"""A change that makes the tests take so many times their CPU seconds, or so many seconds more in
+all, is noticed, too: they hang."""
 
 WANTED = 0.85
 
+PYTEST = [
+    *("-x", "-q", "--timeout=0", "--hypothesis-profile=one-change", "--hypothesis-seed=1"),
+    "-Wignore::pytest.PytestAssertRewriteWarning",  # plugins are imported once, before the forks
+    *(f"-pno:{name}" for name in ["randomly", "cacheprovider", "xdist", "pytest_cov"]),
+]
 
-def changes_of(path: Path) -> list[tuple[str, int, int]]:
-    """List what can be changed in a module: operator, occurrence, line."""
-    tree = get_ast_from_path(path)
-    listed = []
+
+class Change(NamedTuple):
+    """One change: where it is made, the line as it was and as it is then, the module's new text."""
+
+    path: str
+    line_num: int
+    before: str
+    after: str
+    text: str
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether it means the same, or cannot be made: `*` among parameters is no sign."""
+        if " /," in self.after and " *," in self.before:
+            return True
+        return any(self.after in lines for lines in EQUAL.values())
+
+
+def changes_of(path: str) -> Iterator[Change]:
+    """List what can be changed in a module, in its order."""
+    tree, source = get_ast_from_path(ROOT / path), (ROOT / path).read_text()
+    places = []
     for name in OPERATORS:
         operator = get_operator(name)()
-        places = [place for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
-        listed += [(name, count, place[0][0]) for count, place in enumerate(places)]
-    return listed
+        found = [place for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
+        places += [(place[0], count, operator) for count, place in enumerate(found)]
+    for _, count, operator in sorted(places, key=lambda place: place[:2]):
+        if (text := mutate_code(source, operator, count)) is not None and text != source:
+            pairs = zip(source.splitlines(), text.splitlines(), strict=False)
+            num, one, two = next(
+                (i, *pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1]
+            )
+            yield Change(path, num, one.strip(), two.strip(), text)
 
 
-def is_noticed(copy: Path, tests: str) -> bool:
-    """Whether a file of tests fails in the copy."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:randomly", tests]
-    environ = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # a change may come within one second
-    try:
-        run = subprocess.run(
-            command, cwd=copy, env=environ, capture_output=True, timeout=TEST_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    return run.returncode != 0
+def prepare(tests: list[str]) -> None:
+    """Import all that the tests import, and forget what is the project's own.
+
+    What is left needs not be imported again by the processes that are forked from this one.
+    """
+    hypothesis.settings.register_profile(
+        "one-change",
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["--collect-only", *PYTEST, *tests])
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "/")
+        if name != "__main__" and ROOT in path.parents and ".venv" not in path.parts:
+            del sys.modules[name]
+
+
+def fails(copy: Path, tests: list[str], *, cpu_seconds: float = 0, seconds: int = 0) -> bool:
+    """Whether a file of tests fails in the copy; 0: it may take as long as it wants."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] != 0
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+    signal.alarm(seconds)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    os.dup2(1, 2)
+    os.chdir(copy)
+    sys.path[:] = [str(copy), *(path for path in sys.path if Path(path or ".") != ROOT)]
+    sys.dont_write_bytecode = True
+    code = 1
+    with contextlib.suppress(BaseException):
+        code = int(pytest.main([*PYTEST, *tests]))
+    os._exit(code)
 
 
 def try_module(copy: Path, name: str, most: int, seed: int) -> float:
     """Try at most so many changes of one module, drawn by a seed; return the share noticed."""
-    path, tests = copy / MODULES[name], f"tests/test_{name}.py"
-    if is_noticed(copy, tests):
-        raise SystemExit(f"{tests} fails without any change")
-    source = path.read_text()
-    listed = changes_of(path)
-    drawn = random.Random(f"{name} {seed}").sample(listed, min(most, len(listed)))
+    paths, names = MODULES[name]
+    tests = [f"tests/test_{each}.py" for each in names]
+    prepare(tests)
+    before = _children_seconds()
+    if fails(copy, tests):
+        raise SystemExit(f"{tests} fail without any change")
+    cpu_seconds = 1 + MORE_CPU * (_children_seconds() - before)
+    listed = [change for path in paths for change in changes_of(path)]
+    differing = [change for change in listed if not change.is_equal]
+    chosen = random.Random(f"{name} {seed}").sample(differing, min(most, len(differing)))
     lived = []
-    for operator, occurrence, line in sorted(drawn, key=lambda change: change[2]):
-        changed = mutate_code(source, get_operator(operator)(), occurrence)
-        if changed is None:
-            continue
-        path.write_text(changed)
-        if not is_noticed(copy, tests):
-            new = next(
-                (
-                    two
-                    for one, two in zip(source.split("\n"), changed.split("\n"), strict=False)
-                    if one != two
-                ),
-                "",
-            )
-            lived.append(
-                f"  {MODULES[name]}:{line}: {source.splitlines()[line - 1].strip()}  ->  {new.strip()}"
-            )
-    path.write_text(source)
-    share = 1 - len(lived) / max(1, len(drawn))
+    for change in sorted(chosen, key=listed.index):
+        path = copy / change.path
+        source = path.read_text()
+        Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
+        path.write_text(change.text)
+        if not fails(copy, tests, cpu_seconds=cpu_seconds, seconds=MORE_SECONDS):
+            lived.append(f"  {change.path}:{change.line_num}: {change.before}  ->  {change.after}")
+        path.write_text(source)
+    noticed = len(chosen) - len(lived)
+    share = noticed / max(1, len(chosen))
     print(
-        f"{name}: {len(drawn) - len(lived)} of {len(drawn)} noticed ({share:.0%})",
+        f"{name}: {noticed} of {len(chosen)} noticed ({share:.0%}); "
+        f"{len(listed) - len(differing)} of {len(listed)} mean the same",
         *lived,
         sep="\n",
         flush=True,
@@ -127,11 +219,16 @@ def try_module(copy: Path, name: str, most: int, seed: int) -> float:
     return share
 
 
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> int:
     """Try the modules named, all by default; 1 when any of them is below what is wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modules", nargs="*", help=f"of {', '.join(MODULES)}; default: all")
-    parser.add_argument("--most", type=int, default=40, help="changes of each module")
+    parser.add_argument("--most", type=int, default=1000, help="changes of each; default: all")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -140,6 +237,7 @@ def main() -> int:
             shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
         for part in ("pyproject.toml", "main.py"):
             shutil.copy(ROOT / part, copy / part)
+        compileall.compile_dir(copy, quiet=1)
         shares = [try_module(copy, name, args.most, args.seed) for name in args.modules or MODULES]
     return int(min(shares) < WANTED)
 

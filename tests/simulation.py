@@ -46,13 +46,15 @@ class Clock:
         return self._wall(self.now)
 
 
-def job_over(items: Iterable[Any], results: Any = None, supply: Any = None) -> Job:
+def job_over(
+    items: Iterable[Any], results: Any = None, supply: Any = None, source: Any = None
+) -> Job:
     """Make a job of a source over some items."""
     return Job(
         lambda *_: None,
         IterableSupply(items) if supply is None else supply,
         [] if results is None else results,
-        object(),
+        object() if source is None else source,
         is_recorded=True,
     )
 
@@ -82,6 +84,7 @@ class Crawl:
         rate_limiter: RateLimiter | None = None,
         policy: Policy | None = None,
         supply: Any = None,
+        source: Any = None,
         on_record: Callable[[Record], None] | None = None,
         **options: Any,
     ) -> None:
@@ -102,7 +105,7 @@ class Crawl:
             on_record=self._note,
             **options,
         )
-        self.frontier.add_job(job_over(items, supply=supply))
+        self.frontier.add_job(job_over(items, supply=supply, source=source))
         self.answer, self.latency, self.lateness = answer, latency, lateness
         self.connections = connections
         self.is_over = False

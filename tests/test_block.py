@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tracemalloc
 import zlib
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import BlockFormatError
+from crawler.record import encode_records
 from crawler.store.block import (
     BLOCK_SIZE,
     FORMAT_VERSION,
@@ -27,10 +28,12 @@ from crawler.store.block import (
     encode_block,
     format_block_info,
     merge_blocks,
+    overlaps,
     parse_block_info,
     parse_block_name,
     read_block_info,
     summarise,
+    unproven_stretches,
 )
 from tests.records import NOON, blocks_of, failed, found, missing, mixed
 
@@ -208,10 +211,10 @@ def test_a_block_of_failures_has_no_age():
 
 def test_only_the_commonest_reasons_are_told():
     """The five commonest kinds of failure stand in the counts, most first, then by name."""
-    kinds = ["b", "b", "a", "a", "a", "f", "e", "d", "c"]
+    kinds = ["json", "json", "tls", "tls", "tls", "f", "e", "dns", "c"]
     records = [failed(7000 + place, kind) for place, kind in enumerate(kinds)]
     reasons = encode_block(records, source="s")[1].reasons
-    assert list(reasons.items()) == [("a", 3), ("b", 2), ("c", 1), ("d", 1), ("e", 1)]
+    assert list(reasons.items()) == [("tls", 3), ("json", 2), ("c", 1), ("dns", 1), ("e", 1)]
 
 
 def test_of_each_told_reason_the_first_numbers_are_told():
@@ -241,15 +244,16 @@ def test_counts_fit_the_head_whatever_things_are_called(text):
     assert read_block_info(data[:HEAD_BYTES]) == info
     assert info.source.isascii()
     assert info.source.isprintable()
+    assert (len(info.source), {len(kind) for kind in info.reasons}) == (100, {40})
 
 
 @pytest.mark.parametrize(
     ("records", "why"),
     [
         ([], "at least one"),
-        ([found(7000), missing(7000)], "twice"),
-        ([found(7000), found(8000)], "not of the block"),
-        ([found(6999), found(7000)], "not of the block"),
+        ([found(7000), missing(7000)], "7000 is given twice"),
+        ([found(7000), found(7001), found(8000)], "8000 is not of the block 7000"),
+        ([found(6999), found(7000)], "7000 is not of the block 6000"),
     ],
     ids=["none", "twice", "next block", "block before"],
 )
@@ -261,16 +265,27 @@ def test_what_is_no_block_is_not_written(records, why):
 
 def test_a_block_that_is_too_large_is_refused():
     """A block never grows over what one request can upload with a precondition."""
+    records = mixed(range(7000, 8000)).values()
+    assert encode_block(records, source="genius", max_bytes=len(DATA)) == (DATA, INFO)
     with pytest.raises(BlockFormatError, match=r"songs/000000007000.*keep less"):
-        encode_block(mixed(range(7000, 8000)).values(), source="s", max_bytes=2000)
-    assert MAX_BLOCK_BYTES < 8 * 2**20 < MAX_TEXT_BYTES
+        encode_block(records, source="genius", max_bytes=len(DATA) - 1)
+    assert MAX_BLOCK_BYTES + 64 * 1024 == 8 * 1024 * 1024  # what frames it needs room, too
+
+
+@pytest.mark.parametrize(("more", "is_refused"), [(0, False), (1, True)])
+def test_a_block_unpacks_to_64_MiB_at_most(more, is_refused):
+    """So much is written and read back, and not a byte more."""
+    filling = 64 * 1024 * 1024 + more - len(encode_records([found(7000, "")]))
+    records = {7000: found(7000, "x" * filling)}
+    with pytest.raises(BlockFormatError, match="keep less") if is_refused else nullcontext():
+        assert decode_block(encode_block(records.values(), source="s")[0], NAME) == records
 
 
 BROKEN = {
     "empty": (b"", "empty"),
     "not gzip": (b"hello", "begin"),
     "plain gzip": (gzip.compress(line(7000)), "begin"),
-    "header cut": (DATA[:40], "header"),
+    "header cut": (DATA[: FIELD_END - 1], "header"),
     "foreign field": (DATA[:12] + b"XY" + DATA[14:], "header"),
     "counts garbled": (DATA[:16] + b"x" + DATA[17:], "counts"),
     "cut": (DATA[:-20], "cut"),
@@ -288,6 +303,7 @@ BROKEN = {
     "not UTF-8": (pack(line(7000).replace(b"missing", b"miss\xff")), "not a record"),
     "nested too deep": (pack(line(7000)[:-2] + b',"x":' + b"[" * 10**5 + b"}\n"), "not a record"),
     "wrong number": (pack(line(8000)), "8000"),
+    "number before": (pack(line(6999)), "6999"),
     "negative": (pack(line(-1)), "-1"),
     "number twice": (pack(line(7000) + line(7000)), "7000 is twice"),
     "out of order": (pack(line(7001) + line(7000)), "out of order"),
@@ -392,9 +408,43 @@ def test_any_bytes_are_a_block_or_a_named_error(data):
 
 def test_a_whole_block_is_small():
     """A thousand ordinary songs are far below what one request may upload."""
+    text = gzip.decompress(DATA)
     assert INFO.settled == BLOCK_SIZE
-    assert len(DATA) < MAX_BLOCK_BYTES / 50
-    assert zlib.crc32(gzip.decompress(DATA)) == int.from_bytes(DATA[-8:-4], "little")
+    assert len(DATA) < len(text) / 5 < MAX_BLOCK_BYTES / 50
+    assert zlib.crc32(text) == int.from_bytes(DATA[-8:-4], "little")
+
+
+def test_what_a_block_does_not_have_is_not_in_its_header():
+    """Two bytes a field would add up over a million blocks."""
+    info = encode_block([found(7000), missing(7002)], source="genius")[1]
+    assert format_block_info(info) == (
+        '{"format":1,"source":"genius","first":7000,"found":1,"missing":1,"failed":0,'
+        '"first_num":7000,"last_num":7002,"last_found":7000,'
+        '"oldest_fetched_at":"2026-11-22T12:00:00Z","newest_fetched_at":"2026-11-22T12:00:00Z",'
+        '"unproven":[]}'
+    )
+
+
+def test_the_header_alone_is_enough_to_count():
+    """Not a byte of the packed lines is wanted."""
+    assert read_block_info(DATA[:FIELD_END]) == INFO
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "is_within"),
+    [
+        (0, 7000, False),
+        (0, 7001, True),
+        (7999, 9000, True),
+        (8000, 9000, False),
+        (7500, 7500, False),
+        (7999, None, True),
+        (8000, None, False),
+    ],
+)
+def test_a_block_overlaps_a_range_with_which_it_shares_a_number(start, stop, is_within):
+    """The first and the last of the block count; a range may have no end."""
+    assert overlaps(7000, start, stop) is is_within
 
 
 # ---------------------------------------------------------------- proof, and times
@@ -425,15 +475,30 @@ def test_long_stretches_of_missing_numbers_without_proof_are_counted(records, st
     assert read_block_info(encode_block(records, source="s")[0]) == info
 
 
+def test_stretches_of_any_length_are_listed():
+    """One after the other, proven numbers and those of other outcomes left out."""
+    records = [missing(7000), missing(7001), found(7002), missing(7003), proven(7004, 5)]
+    assert list(unproven_stretches(records)) == [(7000, 7002), (7003, 7004)]
+    assert list(unproven_stretches([found(7000)])) == []
+
+
 def test_the_latest_proofs_are_told_with_their_time():
-    """Which song was found, and when the last number that it proves was asked for."""
+    """Which song was found, when its last number was asked for; of equals the higher number."""
     hour = timedelta(hours=1)
-    records = [proven(7000 + n, 100 + n % 4, NOON + n * hour) for n in range(8)]
-    assert summarise(records, source="s").proof == {
-        "101": NOON + 5 * hour,
-        "102": NOON + 6 * hour,
-        "103": NOON + 7 * hour,
-    }
+    canaries = [105, 103, 103, 101, 104, 102]
+    ages = [2, 1, 4, 4, 4, 3]
+    records = [
+        proven(7000 + n, canary, NOON - age * hour)
+        for n, (canary, age) in enumerate(zip(canaries, ages, strict=True))
+    ]
+    told = summarise(records, source="s").proof
+    assert list(told.items()) == [
+        ("102", NOON - 3 * hour),
+        ("103", NOON - hour),
+        ("105", NOON - 2 * hour),
+    ]
+    told = summarise([proven(7000 + n, 101 + n) for n in range(4)], source="s").proof
+    assert list(told) == ["102", "103", "104"]
 
 
 def test_a_header_full_of_proofs_is_within_the_first_bytes():

@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from crawler.cli.main import main
@@ -63,6 +62,8 @@ def test_the_table_of_columns_is_that_of_an_export(demo: FolderStore):
 
 def test_duckdb_reads_the_blocks_in_place(demo: FolderStore):
     """The statement of the page gives what the records say, whatever the titles."""
+    import duckdb
+
     fill(demo, [*every_outcome(), *hostile_songs(2000), song(3001, artist="Other", pageviews=9)])
     rows = duckdb.sql(blocks_of("sql")[0]).fetchall()
     readable = [r for r in hostile_songs() if not re.search("[\ud800-\udfff]", r.info["title"])]
@@ -74,6 +75,8 @@ def test_duckdb_reads_the_blocks_in_place(demo: FolderStore):
 
 def test_duckdb_sees_every_record_and_type(demo: FolderStore):
     """Times are times, and nothing in a block is unknown to the statement's columns."""
+    import duckdb
+
     fill(demo, every_outcome())
     source = re.search(r"read_json\(.*?\n\)", blocks_of("sql")[0], re.DOTALL)[0]
     rows = duckdb.sql(f"SELECT song_num, outcome, epoch(fetched_at) FROM {source}").fetchall()

@@ -3,9 +3,8 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
-import duckdb
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -189,8 +188,9 @@ def test_names_beyond_a_hundred_are_looked_at_no_more():
     assert len(finder.parts) <= MAX_PARTS + 1
 
 
-def as_objects(frame: pd.DataFrame) -> list[list[object]]:
+def as_objects(frame: Any) -> list[list[object]]:
     """Take the values of a frame, nulls of every kind as None."""
+    import pandas as pd  # half a second for each process of the tests
 
     def plain(value: object) -> object:
         if isinstance(value, dict):
@@ -211,6 +211,8 @@ SAFE = [info | {"word": "b"} for info in OWN]  # DuckDB takes no half of a surro
 @pytest.mark.parametrize("kind", ["genius", "function", "chosen", "no-object"])
 def test_the_statement_of_duckdb_gives_what_pandas_gets(tmp_path, kind, capsys):
     """`schema --duckdb` reads the blocks in place: the same columns, the same values."""
+    import duckdb
+
     folder = FolderStore(tmp_path)
     if kind == "function":
         fill_own(folder, SAFE)

@@ -6,9 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "crawl.ipynb"
@@ -18,11 +16,15 @@ SECONDS = 90
 @pytest.fixture
 def kept() -> Any:
     """The notebook as it is committed."""
+    import nbformat  # brings a second of grammars
+
     return nbformat.read(NOTEBOOK, 4)
 
 
 def run(kept: Any) -> Any:
     """Run it in a kernel of its own, which knows the package, in an empty folder."""
+    from nbclient import NotebookClient
+
     notebook = copy.deepcopy(kept)
     for cell in notebook.cells:
         cell.pop("outputs", None)

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from crawler.record import (
     Record,
     decode_record,
+    decode_records,
     encode_record,
     encode_records,
+    is_from_future,
     is_settled,
+    last_asked_at,
     merge_records,
 )
 from tests.records import HOSTILE, NOON, failed, found, missing, records_of
@@ -88,6 +91,19 @@ def test_the_latest_denial_counts():
     assert merge_records(denied, missing(7, at=LATER)) == denied
 
 
+def test_a_denied_song_was_last_asked_about_when_it_was_denied():
+    """A refresh need not ask it again at once."""
+    denied = merge_records(found(7), missing(7, at=LATER))
+    assert [last_asked_at(one) for one in (found(7), denied)] == [NOON, LATER]
+
+
+def test_E13_a_time_is_from_the_future_from_five_minutes_on():
+    """By so much the clocks of machines may differ."""
+    latest = NOON + timedelta(minutes=5)
+    assert not is_from_future(latest, NOON)
+    assert is_from_future(latest + timedelta(microseconds=1), NOON)
+
+
 def test_found_and_missing_are_settled_and_failed_is_not():
     """Only what the site has answered for good costs no request again."""
     assert [is_settled(one(7)) for one in (found, missing, failed)] == [True, True, False]
@@ -110,6 +126,16 @@ def test_many_records_are_written_as_one_by_one(title):
     records = [found(1), found(2, title), missing(3)]
     lines = encode_records(records).split(b"\n")
     assert lines == [*map(encode_record, records), b""]
+
+
+def test_many_records_are_read_as_one_by_one():
+    """None where it takes more than that: a line cut, or no record, or half of a surrogate pair."""
+    records = [found(1), missing(2), failed(3)]
+    text = encode_records(records)
+    assert decode_records(text) == records
+    assert decode_records(b"") == []
+    for other in (text[:-1], text + b"{}\n", text + encode_records([found(4, "\ud800")])):
+        assert decode_records(other) is None
 
 
 @given(one_number)

@@ -11,7 +11,7 @@ from crawler.plan.scope import Scope, criteria_of
 from crawler.request.crawl_request import CrawlRequest
 from crawler.settings.reading import read_settings
 from tests.records import NOON, failed, found, missing, mixed
-from tests.test_plan import Shelf, drain
+from tests.test_fill import Shelf, drain
 
 
 def scope_of(shelf, *, first_song=1, last_song=None, **request) -> Scope:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,26 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def encodings_of(names: Iterable[str]) -> list[Any]:
+    """Pair each command with one encoding in turn; with the others where there is more time."""
+    encodings = list(ENCODINGS)
+    pairs = []
+    for place, name in enumerate(names):
+        one = encodings[place % len(encodings)]
+        others = [encoding for encoding in encodings if encoding != one]
+        pairs += [(name, [one]), pytest.param(name, others, marks=pytest.mark.once)]
+    return pairs
+
+
+@pytest.mark.parametrize(("name", "encodings"), encodings_of(COMMANDS))
 def test_H1_a_command_says_what_it_has_to_say_whatever_the_encoding(
-    name: str, prepared: Path, demo_site: DemoSite
+    name: str, encodings: list[str], prepared: Path, demo_site: DemoSite
 ):
     """The exit code is that of a terminal that shows all; what cannot be shown is escaped."""
     environ = environment(demo_site)
     wanted, plain, _ = run(prepared, COMMANDS[name], environ | {"PYTHONUTF8": "1"})
-    for encoding in ENCODINGS.values():
-        code, out, err = run(prepared, COMMANDS[name], environ | encoding)
+    for encoding in encodings:
+        code, out, err = run(prepared, COMMANDS[name], environ | ENCODINGS[encoding])
         assert code == wanted, err
         assert b"Traceback" not in err
         assert len(out.splitlines()) == len(plain.splitlines())
@@ -90,16 +102,34 @@ def test_H1_forty_columns_are_enough(command: str, tmp_path: Path):
     assert out.startswith(b"usage:")
 
 
-@pytest.mark.parametrize("name", ["crawl", "status", "verify", "export", "doctor"])
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "| head -c 1"])
+CLOSED = ["<&-", ">&-", "2>&-", ">&- 2>&-", "| head -c 1"]
+CODES = {"crawl": 0, "status": 0, "verify": 3, "export": 0, "doctor": 1}
+
+
+def closed_of(codes: dict[str, int]) -> list[Any]:
+    """Pair a crawl with every way to be closed, each other command with one; the rest takes time."""
+    pairs = []
+    for place, name in enumerate(codes):
+        for turn, closed in enumerate(CLOSED):
+            is_quick = name == "crawl" or turn == place
+            pairs.append(
+                (name, closed) if is_quick else pytest.param(name, closed, marks=pytest.mark.once)
+            )
+    return pairs
+
+
+@pytest.mark.parametrize(("name", "closed"), closed_of(CODES))
 def test_H1_streams_may_be_closed(name: str, closed: str, prepared: Path, demo_site: DemoSite):
     """The exit code is as without, but where a pipe closed before all was said."""
-    environ = environment(demo_site) | {"PYTHONUTF8": "1"}
-    wanted, _, _ = run(prepared, COMMANDS[name], environ)
     line = f"{sys.executable} -m crawler {COMMANDS[name]} {closed}"
     line += "; exit ${PIPESTATUS[0]}"
     done: Any = subprocess.run(
-        ["bash", "-c", line], cwd=prepared, env=environ, capture_output=True, check=False
+        ["bash", "-c", line],
+        cwd=prepared,
+        env=environment(demo_site) | {"PYTHONUTF8": "1"},
+        capture_output=True,
+        check=False,
     )
+    wanted = CODES[name]
     assert done.returncode in ({wanted, 141} if "|" in closed else {wanted}), done.stderr
     assert b"Traceback" not in done.stderr

@@ -13,7 +13,7 @@ from crawler.plan.scope import TailSupply
 from crawler.store.block import BLOCK_SIZE, block_first
 from tests import records
 from tests.simulation import Crawl, found, status
-from tests.test_plan import Shelf
+from tests.test_fill import Shelf
 
 
 def tail_after(last_found=0, **options) -> TailSupply:

@@ -2,9 +2,37 @@
 
 import pytest
 
-from crawler.frontier.verdict import FAILURE_KINDS, Reply, judge
+from crawler.frontier.verdict import FAILURE_KINDS, Reply, Verdict, judge
+from crawler.frontier.work import Attempt
+from tests.simulation import job_over
 
 WALL = {"cf-mitigated": "challenge", "content-type": "text/html"}
+HTML = {"content-type": "text/html; charset=utf-8"}
+
+
+class JsonSource:
+    """A source that asks for JSON, at an address with its number in it."""
+
+    def url(self, num):
+        """Return the address."""
+        return f"https://songs.example/v1/songs/{num}"
+
+    def headers(self):
+        """Ask for JSON, and say who asks."""
+        return {"User-Agent": "a crawler of songs", "ACCEPT": "application/json"}
+
+
+class PlainSource(JsonSource):
+    """A source that asks for pages; one of its headers speaks of JSON all the same."""
+
+    def headers(self):
+        """Ask for pages."""
+        return {"Accept": "text/html", "X-Client": "json"}
+
+
+def reply_of(source, song_num=5, **fields) -> Reply:
+    """Make the reply to an attempt on one of a source's numbers."""
+    return Reply(Attempt(song_num, job_over([], source=source)), **fields)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +49,14 @@ WALL = {"cf-mitigated": "challenge", "content-type": "text/html"}
         ({"status": 403, "headers": {"retry-after": "2"}}, "retry", "http_403"),
         ({"status": 403, "headers": WALL}, "challenged", "http_403"),
         ({"status": 403, "headers": WALL | {"retry-after": "2"}}, "retry", "http_403"),
+        ({"status": 502, "headers": WALL}, "retry", "http_502"),
+        ({"status": 503, "headers": WALL}, "challenged", "http_503"),
+        ({"status": 504, "headers": WALL}, "retry", "http_504"),
         ({"status": 408}, "retry", "http_408"),
+        ({"status": 428}, "failed", "http_428"),
         ({"status": 429}, "retry", "http_429"),
+        ({"status": 430}, "failed", "http_430"),
+        ({"status": 499}, "failed", "http_499"),
         ({"status": 500}, "retry", "http_500"),
         ({"status": 502}, "retry", "http_502"),
         ({"status": 503}, "retry", "http_503"),
@@ -33,12 +67,17 @@ WALL = {"cf-mitigated": "challenge", "content-type": "text/html"}
         ({"status": 451}, "missing", None),
         ({"status": 501}, "failed", "http_501"),
         ({"status": 599}, "retry", "http_599"),
+        ({"status": 600}, "failed", "http_600"),
         ({"status": 520}, "retry", "http_520"),
         ({"status": 530}, "retry", "http_530"),
         ({"status": 421}, "retry", "http_421"),
         ({"status": 425}, "retry", "http_425"),
         ({"status": 505}, "failed", "http_505"),
         ({"status": 204}, "failed", "http_204"),
+        ({"status": 299}, "failed", "http_299"),
+        ({"status": 300}, "failed", "redirect"),
+        ({"status": 399}, "failed", "redirect"),
+        ({"status": 400, "headers": {"location": "/"}}, "failed", "http_400"),
         ({"status": 206}, "failed", "http_206"),
         ({"status": 304}, "failed", "http_304"),
         ({"status": 301}, "failed", "redirect"),
@@ -83,6 +122,88 @@ def test_every_reply_has_a_kind_for_people(error):
         else:
             assert verdict.kind in FAILURE_KINDS or verdict.kind == f"http_{status}"
             assert verdict.kind != "http_None"
+
+
+def test_a_plain_verdict_says_nothing_more():
+    """An ordinary failure counts, and is neither overload nor set-up nor to be excused."""
+    plain = Verdict("retry", "http_500", True, False, False, False, None)
+    assert judge(Reply(None, status=500)) == plain
+    assert not Reply(None).is_unsent
+
+
+def test_C7b_a_challenge_says_nothing_about_the_number():
+    """It does not count towards the number's limit, and a refusal does."""
+    assert not judge(Reply(None, status=403, headers=WALL)).is_counted
+    assert judge(Reply(None, status=403)).is_counted
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "headers", "action"),
+    [
+        (JsonSource(), 403, HTML, "challenged"),
+        (JsonSource(), 403, {"content-type": "TEXT/HTML"}, "challenged"),
+        (JsonSource(), 403, {"content-type": "application/json"}, "refused"),
+        (JsonSource(), 403, {}, "refused"),
+        (JsonSource(), 503, HTML, "retry"),
+        (PlainSource(), 403, HTML, "refused"),
+        (object(), 403, HTML, "refused"),
+    ],
+)
+def test_C7b_html_where_json_was_asked_for_is_a_challenge(source, status, headers, action):
+    """For a source of JSON; other sources' 403 is a refusal, whatever it looks like."""
+    assert judge(reply_of(source, status=status, headers=headers)).action == action
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "to"),
+    [
+        (301, "https://songs.example/v1/songs/77", 77),
+        (308, "/v1/songs/77", 77),
+        (301, "77", 77),
+        (301, " /v1/songs/77 ", 77),
+        (301, "/v1/songs/5", None),
+        (301, "/v1/songs/5/", None),
+        (301, "/v1/songs/77/", None),
+        (301, "/v1/songs/77-a-slug", None),
+        (301, "https://other.example/v1/songs/77", None),
+        (301, "http://songs.example/v1/songs/77", None),
+        (301, "/login?next=77", None),
+        *((status, "/v1/songs/77", None) for status in (300, 302, 303, 307, 309)),
+        (301, "", None),
+        (301, "file:///v1/songs/77", None),
+        (301, "/v1/songs/" + "7" * 5000, None),
+    ],
+)
+def test_B7_a_page_that_moved_for_good_is_missing(status, location, to):
+    """Only where the target is this source's own address of another number; it tells which."""
+    verdict = judge(reply_of(JsonSource(), status=status, headers={"location": location}))
+    wanted = Verdict("failed", "redirect") if to is None else Verdict("missing", moved_to=to)
+    assert verdict == wanted
+
+
+def test_B7_the_last_eight_numbers_of_an_address_are_looked_at():
+    """A version, a host's name and a date may stand before; no address costs more than that."""
+
+    class Deep(JsonSource):
+        def url(self, num):
+            return f"https://songs.example/{num}/1/2/3/4/6/7/8"
+
+    for wanted, more in ((77, ""), (None, "/9")):
+
+        class Deeper(Deep):
+            def url(self, num, more=more):
+                return super().url(num) + more
+
+        headers = {"location": Deeper().url(77)}
+        assert judge(reply_of(Deeper(), status=301, headers=headers)).moved_to == wanted
+
+
+@pytest.mark.parametrize("headers", [None, {}, {"location": "/v1/songs/77"}], ids=str)
+def test_B7_without_an_address_nothing_has_moved(headers):
+    """Neither for a redirect that names none, nor for a function, which has no addresses."""
+    assert judge(reply_of(object(), status=301, headers=headers)).kind == "redirect"
+    if headers != {"location": "/v1/songs/77"}:
+        assert judge(reply_of(JsonSource(), status=301, headers=headers)).kind == "redirect"
 
 
 def test_only_overload_holds_everybody_back():
