@@ -231,6 +231,7 @@ def careless(base_url: str) -> Step1:
 @pytest.mark.parametrize(
     ("fault", "stopped_by", "outcome"),
     [
+        ("status:206", "done", "failed"),
         ("status:400", "done", "failed"),
         ("status:401", "unauthorized", None),
         ("status:404", "done", "missing"),

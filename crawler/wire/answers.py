@@ -128,7 +128,9 @@ class Answer(msgspec.Struct):
 
     @property
     def is_page(self) -> bool:
-        """Whether the site says that this is what was asked for."""
+        """Whether the site says that this is what was asked for; a part is, to who asked for one."""
+        if self.status == 206:
+            return self.request is not None and "Range" in self.request.headers
         return self.status is not None and 200 <= self.status < 300
 
     @property
