@@ -1,5 +1,7 @@
 """The order of blocks: ascending while alone, elsewhere once another run is met."""
 
+import copy
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +67,6 @@ def test_parting_loses_no_block(count: int, takes: int, settled: set[int], share
     last = [order.next() for _ in range(takes)][-1:]
     if last and last[0] is not None:
         order.put_back(last[0])
-    before = sorted(order.rest())
+    before = sorted(taken(copy.deepcopy(order)))
     order.part(sorted(number * 1000 for number in settled), share)
     assert sorted(taken(order)) == before

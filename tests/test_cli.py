@@ -690,7 +690,10 @@ def test_a_pilot_asks_a_sample_and_says_what_the_whole_would_be(demo_site, tmp_p
     assert [line.startswith(word) for line, word in zip(rest, words, strict=True)] == [True] * 5
     code, out, _ = run(tmp_path, *arguments, environ=environ)
     assert (code, demo_site.stats()["requests"]) == (0, 100)
-    assert "settled before" in out
+    again, told, *rest = out.splitlines()
+    assert again == first
+    assert told == "  100 of them were settled before, and cost no request"
+    assert [line[:15] for line in rest] == ["  filled: title", "  its blocks: a"]
 
 
 @pytest.mark.parametrize("how", [["--mode", "next"], ["1", "5", "--fan-out"]])

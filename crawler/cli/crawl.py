@@ -9,14 +9,16 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from crawler.answer import STOPS, Answer, noun_of, why_not_complete
 from crawler.cli.options import (
-    VERBATIM,
+    Commands,
+    add_command,
+    add_range,
     answer_lines,
     checked_request,
     command,
@@ -28,10 +30,13 @@ from crawler.cli.options import (
     store_options,
 )
 from crawler.errors import RequestError, SettingsError
-from crawler.record import Record, encode_record
+from crawler.record import Record, encode_records
 from crawler.request.crawl_request import CrawlRequest, label, songs
 from crawler.run.monitor import progress_bar
 from crawler.settings.reading import Settings, is_loopback
+
+if TYPE_CHECKING:
+    from crawler.fleet.orders import OrderAnswer
 
 _DESCRIPTION = """\
 Make every song number of a range settled: found, or known to be missing.
@@ -55,36 +60,23 @@ exit codes:
 GENIUS_TOKEN and CRAWLER_CONTACT come from the environment or from crawler.env."""
 
 
-def add_crawl(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_crawl(commands: Commands) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser(
-        "crawl",
-        help="fill a range of song numbers",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=VERBATIM,
-        parents=[
-            store_options(),
-            site_options(),
-            setting_options("pace", "rate", "connections", time_budget_seconds="no limit"),
-        ],
-    )
+    pace = setting_options("pace", "rate", "connections", time_budget_seconds="no limit")
+    options, summary = (store_options(), site_options(), pace), "fill a range of song numbers"
+    parser = add_command(commands, "crawl", crawl, summary, _DESCRIPTION, _EXAMPLES, *options)
+    add_range(parser, "?")
     add = parser.add_argument
-    add("start", nargs="?", metavar="START", help="first song number")
-    add("stop", nargs="?", metavar="STOP", help="the number after the last")
     add("--mode", choices=("next", "new"), help="in place of a range: go on, or look for new songs")
     add("--limit", metavar="N", help="with a mode: look at so many numbers at most")
     add("--refresh-older-than-days", metavar="DAYS", help="ask again what is older than this")
     add("--recheck", choices=("missing",), help="ask again what was missing")
     add("--canary", metavar="N", help="a number known to be there, for when many are missing")
-    add(
-        "--sample",
-        metavar="N",
-        help="a pilot: ask N numbers spread over the range, reckon the rest",
-    )
+    add("--sample", metavar="N", help="a pilot: ask N numbers of the range, reckon the rest")
     add("--yes", action="store_true", help="do not ask before a crawl of more than a day")
-    add_fan_out_options(parser)
-    parser.set_defaults(run=crawl)
+    add = parser.add_argument_group("past one machine").add_argument
+    add("--fan-out", action="store_true", help="hand the range to the task queue, CRAWLER_QUEUE")
+    add("--order", metavar="N", help="with --fan-out: enqueue what is left of this order")
 
 
 def crawl(args: argparse.Namespace) -> int:
@@ -111,7 +103,6 @@ def crawl(args: argparse.Namespace) -> int:
     sample = request.sample
     if not (args.yes or sample or _is_wanted(request, settings)):
         return 3
-    songs_found: list[tuple[int, Any]] = []
     noun = noun_of(settings.source if settings.function is None else settings.function)
     quiet = args.json or args.verbose > 0
     with stop_on_signals() as stop, progress_bar(label(request, noun)) as show:
@@ -119,73 +110,85 @@ def crawl(args: argparse.Namespace) -> int:
             request,
             settings,
             function=target,
-            song_urls=songs_found if sample else None,
             stop_event=stop,
             on_progress=None if quiet else show,
         )
-    _tell(answer, args, pilot_lines(answer, songs_found, settings) if sample else None)
+    if args.json:
+        print_json(answer)
+    elif sample and answer.stopped_by != "store":
+        print("\n".join(pilot_lines(answer, _sampled(request, settings), settings)))
+    else:
+        print("\n".join(answer_lines(answer, command(args.argv))))
+    sys.stdout.flush()
     return 0 if sample and answer.stopped_by == "done" else exit_code(answer)
 
 
-def pilot_lines(
-    answer: Answer, found: Sequence[tuple[int, Any]], settings: Settings
-) -> Iterator[str]:
+def _sampled(request: CrawlRequest, settings: Settings) -> list[Record]:
+    """Read what the store now holds of a pilot's numbers, those settled before it included."""
+    from crawler.plan.fill import sample_numbers
+    from crawler.store.opening import read_blocks
+
+    start, stop = request.start or 0, request.stop or 0
+    numbers = set(sample_numbers(start, stop, request.sample))
+    blocks = read_blocks(settings.store, start, stop)
+    return [record for block in blocks for record in block if record.song_num in numbers]
+
+
+def pilot_lines(answer: Answer, records: Sequence[Record], settings: Settings) -> Iterator[str]:
     """Reckon from a sample what the whole range would be: its shares, fields, time, size and cost.
 
     Args:
         answer: Of the run over the sample.
-        found: What it found, `(song_num, info)`.
+        records: Of the sample's numbers.
         settings: At whose pace the whole would be crawled.
     """
     whole, noun = answer.stop - answer.start, answer.noun
-    settled = answer.found + answer.missing
+    found = [record for record in records if record.outcome == "found"]
+    failed = sum(record.outcome == "failed" for record in records)
+    settled = len(records) - failed
     if not settled:
-        why = why_not_complete(answer)
-        if answer.skipped and not answer.failed:
-            why = "its numbers were settled before. Another N has other numbers."
-        yield f"The pilot settled nothing: {why}"
+        yield f"The pilot settled nothing: {why_not_complete(answer)}"
         return
-    share = answer.found / settled
+    share = len(found) / settled
     error = 1.96 * math.sqrt(share * (1 - share) / settled)
     yield (
         f"A pilot of {settled:,} of {whole:,} {noun}s: {100 * share:.1f} % found "
-        f"(give or take {100 * error:.1f}), {answer.failed:,} failed."
+        f"(give or take {100 * error:.1f}), {failed:,} failed."
     )
-    if found and (fields := _filled(found)):
+    if answer.skipped:
+        yield f"  {answer.skipped:,} of them were settled before, and cost no request"
+    if fields := _filled([record.info for record in found]):
         yield f"  filled: {', '.join(fields)}"
-    latency = answer.__dict__.get("latency_seconds", 0.0)
-    yield f"  an answer takes {1000 * latency:.0f} ms, from request to the end of its body"
+    if answer.requests:
+        latency = answer.__dict__.get("latency_seconds", 0.0)
+        yield f"  an answer takes {1000 * latency:.0f} ms, from request to the end of its body"
     pace = settings.rate or answer.mean_rate
-    yield f"  the whole at {pace:g} a second: {timedelta(seconds=round(whole / max(pace, 1e-9)))}"
-    songs_bytes = len(gzip.compress(b"\n".join(map(_line, found)))) * whole / settled
+    if pace:
+        yield f"  the whole at {pace:g} a second: {timedelta(seconds=round(whole / pace))}"
+    songs_bytes = len(gzip.compress(encode_records(found))) * whole / settled
     yield f"  its blocks: about {size(round(songs_bytes + _MISSING_BYTES * whole * (1 - share)))}"
-    yield f"  deployed: about {_cost(whole, pace):.2f} US dollars at list prices, storage not counted"
+    if pace:
+        cost = _cost(whole, pace)
+        yield f"  deployed: about {cost:.2f} US dollars at list prices, storage not counted"
 
 
 _MISSING_BYTES = 25  # of a missing record in a packed block, measured on 2026-11-27
 
 
-def _filled(found: Sequence[tuple[int, Any]]) -> list[str]:
+def _filled(infos: Sequence[Any]) -> list[str]:
     """Return for each field the share of those found that have it."""
-    infos = [info for _, info in found if isinstance(info, dict)]
+    infos = [info for info in infos if isinstance(info, dict)]
     names = dict.fromkeys(name for info in infos for name in info)
     have = {name: sum(info.get(name) not in (None, "", []) for info in infos) for name in names}
     return [f"{name} {100 * number / len(infos):.0f} %" for name, number in have.items()]
-
-
-def _line(song: tuple[int, Any]) -> bytes:
-    num, info = song
-    return encode_record(Record(num, "found", 200, info, None, 1, datetime.now(UTC)))
 
 
 def _cost(requests: int, rate: float) -> float:
     from crawler.deployment.cost import run_cost, size_for
 
     blocks = -(-requests // 1000)
-    seconds = requests / max(rate, 1e-9)
-    return run_cost(
-        size_for(rate, "source"), seconds=seconds, requests=requests, blocks_written=blocks
-    )
+    size, seconds = size_for(rate, "source"), requests / rate
+    return run_cost(size, seconds=seconds, requests=requests, blocks_written=blocks)
 
 
 def exit_code(answer: Answer) -> int:
@@ -206,11 +209,18 @@ def _sample_of(args: argparse.Namespace) -> int | None:
     return int(text)
 
 
-def _asked(args: argparse.Namespace) -> dict[str, str]:
+def _asked(args: argparse.Namespace, *more: str) -> dict[str, str]:
+    """Collect what is asked for, in the words of a request.
+
+    Raises:
+        RequestError: Neither a range nor a mode is.
+    """
     names = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck", "canary")
-    fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in (*names, *more)}
+    fields = {name: value for name, value in given.items() if value is not None}
     if not fields.keys() & {"start", "mode"}:
-        raise RequestError(400, "range_missing", "start", "give START and STOP, or a --mode")
+        how = "give START and STOP" + ("" if args.fan_out else ", or a --mode")
+        raise RequestError(400, "range_missing", "start", how)
     return fields
 
 
@@ -237,28 +247,6 @@ def _is_wanted(request: CrawlRequest, settings: Settings) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _tell(answer: Answer, args: argparse.Namespace, pilot: Iterable[str] | None) -> None:
-    if args.json:
-        print_json(answer)
-        return
-    for line in answer_lines(answer, command(args.argv)) if pilot is None else pilot:
-        print(line)
-    sys.stdout.flush()
-
-
-if TYPE_CHECKING:
-    from crawler.fleet.orders import OrderAnswer
-
-_NAMES = ("start", "stop", "mode", "limit", "refresh_older_than_days", "recheck", "canary", "order")
-
-
-def add_fan_out_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the command `crawl`."""
-    add = parser.add_argument_group("past one machine").add_argument
-    add("--fan-out", action="store_true", help="hand the range to the task queue, CRAWLER_QUEUE")
-    add("--order", metavar="N", help="with --fan-out: enqueue what is left of this order")
-
-
 def order_fan_out(args: argparse.Namespace) -> int:
     """Hand a range to the queue, and tell of it; returns the exit code: 0 all enqueued, 3 not all.
 
@@ -268,10 +256,7 @@ def order_fan_out(args: argparse.Namespace) -> int:
     _refuse_ineffective(args)
     settings = settings_of(args, for_site=False, time_budget_seconds=None)
     _check(settings)
-    given = {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}
-    if "start" not in given and "mode" not in given:
-        raise RequestError(400, "range_missing", "start", "give START and STOP")
-    request = checked_request(given | {"fan_out": "true"})
+    request = checked_request(_asked(args, "order") | {"fan_out": "true"})
     # Imported here: with them come the clients of store and queue, 0.8 s.
     from crawler.fleet.orders import fan_out
     from crawler.fleet.task_queue import TaskQueue
@@ -286,15 +271,7 @@ def order_fan_out(args: argparse.Namespace) -> int:
 
 def _refuse_ineffective(args: argparse.Namespace) -> None:
     """Refuse options that the deployed function would not hear of."""
-    for option in (
-        "source",
-        "base_url",
-        "function",
-        "ca_file",
-        "rate",
-        "connections",
-        "sample",
-    ):
+    for option in ("source", "base_url", "function", "ca_file", "rate", "connections", "sample"):
         if getattr(args, option) is not None:
             name = f"--{option.replace('_', '-')}"
             message = f"{name} has no effect with --fan-out: the deployed function has its own"

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 
 from crawler.errors import BlockFormatError
 from crawler.plan.planned import (
@@ -62,10 +62,6 @@ class BlockOrder:
     def put_back(self, first: int) -> None:
         """Put back a block that was taken and not done, to be taken next."""
         self._stretches.appendleft(_blocks(first, first + BLOCK_SIZE))
-
-    def rest(self) -> Iterator[int]:
-        """List what is left, in order."""
-        return chain.from_iterable(self._stretches)
 
     def __contains__(self, first: int) -> bool:
         """Whether a block is left."""
@@ -121,6 +117,16 @@ def _blocks(low: int, high: int) -> range:
     return range(low, high, BLOCK_SIZE)
 
 
+def sample_numbers(start: int, stop: int, sample: int | None) -> Sequence[int]:
+    """Return the numbers of `[start, stop)` that a sample of so many holds; None: all."""
+    numbers = range(start, stop)
+    return numbers if sample is None else spread(numbers, start, _step(start, stop, sample))
+
+
+def _step(start: int, stop: int, sample: int | None) -> int:
+    return 1 if sample is None else max(1, (stop - start) // sample)
+
+
 class FillSupply:
     """Supplies the numbers of `[start, stop)` that are not settled, ascending.
 
@@ -163,7 +169,7 @@ class FillSupply:
         self.exhausted, self._is_alone = False, True
         self.supplied = self.settled = self.postponed = self.unreadable = 0
         self._start, self._stop = start, stop
-        self._step = 1 if sample is None else max(1, (stop - start) // sample)
+        self._step = _step(start, stop, sample)
         self._listing, self._criteria, self._read = listing, criteria, read
         self._on_block, self._limit = on_block, limit
         self._met, self._relist, self._uniform = met, relist, uniform
