@@ -70,8 +70,46 @@ def test_C9_point_2_a_song_asked_for_before_releases_nothing():
     assert 0 not in crawl.outcomes
     crawl.clock.now += 1
     later, _ = crawl.frontier.take(1)
-    crawl.frontier.hand_back([found(later[0])])
+    crawl.frontier.hand_back([found(attempts[2]), found(later[0])])
     assert crawl.outcomes[0] == "missing"
+
+
+def test_C9_point_2_what_is_under_way_when_a_song_comes_is_waited_for():
+    """An answer that comes in after the song may have been given before it, in the same spell."""
+    crawl = Crawl(range(100), rate=0)
+    first, _ = crawl.frontier.take(1)
+    crawl.clock.now += 1
+    crawl.frontier.hand_back([Reply(first[0], status=404)])
+    slow, quick = crawl.frontier.take(2)[0]
+    crawl.clock.now += 1
+    crawl.frontier.hand_back([found(quick)])
+    crawl.clock.now += 1
+    later, _ = crawl.frontier.take(1)
+    crawl.frontier.hand_back([found(later[0])])
+    assert 0 not in crawl.outcomes
+    crawl.clock.now += 1
+    crawl.frontier.hand_back([Reply(slow, status=404)])
+    last, _ = crawl.frontier.take(1)
+    crawl.frontier.hand_back([found(last[0])])
+    assert crawl.outcomes[0] == "missing"
+
+
+@pytest.mark.parametrize("connections", [4, 16, 64])
+def test_C9_point_3_ten_that_come_in_among_songs_need_a_canary(connections):
+    """Answers come in another order than the site gave them, so that no ten of a spell are in a row."""
+    asked = connections * 2  # answers in the latency's time
+    for seed in range(20):
+        crawl = Crawl(range(40 * connections), rate=0, connections=connections, latency=1.0)
+        crawl.random.seed(seed)
+        lies = range(10 * connections, 10 * connections + max(12, asked // 3))
+        gave = count()
+
+        def answer(attempt, now, lies=lies, gave=gave):
+            is_lie = not attempt.is_canary and next(gave) in lies
+            return Reply(attempt, status=404) if is_lie else found(attempt)
+
+        crawl.answer = answer
+        assert right(crawl.run()), f"seed {seed}"
 
 
 def test_C9_point_3_ten_in_a_row_need_a_canary():

@@ -60,6 +60,6 @@ def test_what_was_mended_is_found_when_it_is_taken_out(row, monkeypatch):
             return True
         return False
 
-    assert not any(breaks(seed) for seed in range(50))
+    assert not any(breaks(seed) for seed in range(60))
     monkeypatch.setattr(owner, name, unmended)
-    assert any(breaks(seed) for seed in range(50))
+    assert any(breaks(seed) for seed in range(60))

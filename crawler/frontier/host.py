@@ -70,6 +70,7 @@ class Host:
         self._on_proof = on_proof
         self._on_first_found = on_first_found or (lambda _song_num: None)
         self._canaries, self._runs_functions = CanaryQueue(), False
+        self._out = set[Attempt]()
         self.ask = self._canaries.ask
         self._clock, self._wall, self._uniform = clock, wall, uniform
 
@@ -111,6 +112,7 @@ class Host:
         for attempt in unsent:
             attempt.is_out = False
             self.in_flight -= 1
+            self._out.discard(attempt)
             self._tally.requests -= 1
             self._tally.retries -= attempt.requests > 0
         self._canaries.put_first([attempt for attempt in unsent if attempt.is_canary])
@@ -129,6 +131,7 @@ class Host:
         attempts = self._canaries.pop(granted)
         for attempt in attempts:
             attempt.sent_at, attempt.is_out = now, True
+        self._out.update(attempts)
         self._tally.requests += granted
         self.in_flight += granted
         return attempts, wait
@@ -188,6 +191,7 @@ class Host:
             attempt.is_out = True
         self._tally.requests += count
         self.in_flight += count
+        self._out.update(attempts)
         return attempts
 
     def _idle_wait(self, now: float) -> float:
@@ -223,6 +227,10 @@ class Host:
             self._on_proof(nums, canary, self._wall())
         for each in held:
             self._ledger.missing(each.attempt, each.reply, each.moment)
+
+    def is_back(self, moment: float) -> bool:
+        """Whether all that was sent before a moment, monotonic seconds, has come back."""
+        return all(attempt.sent_at >= moment for attempt in self._out)
 
     def ask_again(self, held: list[Held]) -> None:
         """Give numbers back to the backlog."""
@@ -267,7 +275,7 @@ class Host:
     def settle(self, replies: list[Reply]) -> None:
         """Judge replies, in the order of arrival."""
         moment, now = self._wall(), self._clock()
-        ledger, proofs = self._ledger, self._proofs
+        ledger, proofs, out = self._ledger, self._proofs, self._out
         returned = good = 0
         waited, last_good = 0.0, None
         for reply in replies:
@@ -275,6 +283,7 @@ class Host:
             if not attempt.is_out:
                 continue  # it was given up meanwhile
             attempt.is_out = False
+            out.discard(attempt)
             attempt.requests += 1
             returned += 1
             waited += now - attempt.sent_at
@@ -324,6 +333,7 @@ class Host:
     def give_up(self, attempt: Attempt) -> None:
         """Fail a number that nobody works on any more, though no reply ever came."""
         self.in_flight -= 1
+        self._out.discard(attempt)
         attempt.is_out, attempt.is_abandoned = False, True
         attempt.requests += 1
         now = self._clock()

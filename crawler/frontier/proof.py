@@ -29,8 +29,11 @@ MOST_BETWEEN_LOOKS = 800
 WINDOW, MOST_MISSING = 200, 120
 """More missing ones than this among the last answers need a canary, too."""
 
-MOST_SHARE = 0.5
-"""Where ten are held, and more than this of all that came in since, they need one as well."""
+CROWDING, FEWEST_AROUND, MOST_AROUND = 4.0, 20, 60
+"""Ten among so few answers that they are four times as many as usual need one as well.
+
+Answers come in another order than the site gave them: of a spell no ten need stand in a row.
+"""
 
 BUDGET, ANSWERS_PER_CANARY = 10, 50
 """So many canaries a run, and one more for so many answers."""
@@ -80,6 +83,9 @@ class Asker(Protocol):
     def end(self, stopped_by: str, detail: str) -> None:
         """End the run."""
 
+    def is_back(self, moment: float) -> bool:
+        """Whether all that was sent before a moment, monotonic seconds, has come back."""
+
 
 class _Look:
     """One look whether the site lies: canaries are asked, then held numbers once more."""
@@ -128,8 +134,9 @@ class Proof:
         self._look_at_streak, self._not_before, self._looked_at = IN_A_ROW, 0.0, 0
         self._has_spread = False
         self._probes, self._next_probe_at, self._lying_since = 0, 0.0, 0.0
-        self._failed_looks = self._wary_until = 0
-        self._had_streak = False  # whether ten in a row are among the held
+        self._failed_looks = self._wary_until = self._believed = self._decided = 0
+        self._is_crowded = False  # whether too many at once are among the held
+        self._song: tuple[float, float] | None = None  # found among them: when sent and arrived
 
     @property
     def room(self) -> int:
@@ -144,7 +151,7 @@ class Proof:
         self._answers += 1
         self._streak, self._look_at_streak = 0, IN_A_ROW
         if self._held and self._current is None:
-            self._release_few(sent_at, now)
+            self._note_song(sent_at, now)
 
     def hold(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
         """Take an answer that says "missing"."""
@@ -156,7 +163,7 @@ class Proof:
             self._asker.ask_again([held])
             return
         self._held.append(held)
-        self._had_streak = self._had_streak or self._streak >= IN_A_ROW
+        self._is_crowded = self._is_crowded or self._is_crowd()
         if self._current is None and self._is_suspicious():
             self._look(now)
 
@@ -211,18 +218,36 @@ class Proof:
             missing_at.popleft()
         return len(missing_at) > MOST_MISSING
 
-    def _release_few(self, sent_at: float, now: float) -> None:
-        """Release what came in before the found song was asked for, unless it is too much.
+    def _is_crowd(self) -> bool:
+        """Whether the last ten held ones came among fewer answers than chance would have it."""
+        if len(self._held) < IN_A_ROW:
+            return False
+        usual = (self._believed + 0.1 * MOST_AROUND) / (self._decided + MOST_AROUND)
+        around = min(max(IN_A_ROW / (CROWDING * usual), FEWEST_AROUND), MOST_AROUND)
+        return self._answers - self._held[-IN_A_ROW].answer_num < around
 
-        Songs that were asked for before may still come in among the first lies, so that no ten of
-        these stand in a row; then they are most of what came in.
+    def _note_song(self, sent_at: float, now: float) -> None:
+        """Release what came in before a song was asked for, once all is back that might belong to it."""
+        song = self._song
+        if song is None and self._held[0].arrived_at <= sent_at:
+            song = self._song = sent_at, now
+        elif song is None or sent_at < song[1]:
+            return
+        if self._asker.is_back(song[1]):
+            self._release_few(song[0], now)
+
+    def _release_few(self, sent_at: float, now: float) -> None:
+        """Release what came in before a song was asked for, unless it is too much.
+
+        All that was under way together with the song has come in: answers that the site gave
+        before it may come in after it.
         """
+        self._song = None
         held = self._held
         count = next((i for i, each in enumerate(held) if each.arrived_at > sent_at), len(held))
         if not count or self._is_mostly_missing():
             return
-        share = count / (self._answers - held[0].answer_num)
-        if self._had_streak or self._is_wary or (count >= IN_A_ROW and share > MOST_SHARE):
+        if self._is_crowded or self._is_wary:
             if self._has_budget or self._is_wary:
                 self._look(now)
         else:
@@ -234,7 +259,7 @@ class Proof:
         """Ask a canary about all that is held now."""
         if not self._held or now < self._not_before:
             return
-        self._looked_at = self._answers
+        self._looked_at, self._song = self._answers, None
         self._current = look = _Look(len(self._held), self._held[0], is_last=is_last)
         if not self._ask_canaries(look, 1):
             self._ask_spread(look, now)
@@ -336,7 +361,7 @@ class Proof:
             self._look_at_streak = self._streak + step
 
     def _ask_all_again(self) -> None:
-        held, self._held, self._had_streak = self._held, [], False
+        held, self._held, self._is_crowded = self._held, [], False
         self._current, self._failed_looks = None, 0
         self._streak, self._look_at_streak = 0, IN_A_ROW
         self._wary_until = self._answers + WARY_ANSWERS
@@ -401,5 +426,7 @@ class Proof:
 
     def _release(self, count: int, canary: int | None) -> None:
         released, self._held = self._held[:count], self._held[count:]
-        self._had_streak = len(self._held) >= IN_A_ROW and self._had_streak
+        if released:
+            self._believed, self._decided = self._believed + count, released[-1].answer_num
+        self._is_crowded = len(self._held) >= IN_A_ROW and self._is_crowded
         self._asker.release(released, canary)
