@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.frontier.announcements import read_announced
+from crawler.frontier.rate_limiter import read_announced
 
 NOON = 1_795_348_800.0
 OWN = {"limit": "X-Discogs-Ratelimit", "remaining": "X-Discogs-Ratelimit-Remaining"}

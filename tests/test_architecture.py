@@ -19,9 +19,8 @@ FLOORS = (
     ("request", "incoming crawl_request"),
     (
         "frontier",
-        "work verdict backlog retries rate_limiter announcements circuit_breaker site_health",
+        "verdict work rate_limiter circuit_breaker site_health canaries proof host frontier",
     ),
-    ("frontier", "canaries proof ledger host frontier"),
     ("wire", "body answers transfer transfers wire session robots"),
     ("", "step1 loops lanes steps"),
     ("store", "block contract folder bucket identity opening control run_objects coverage"),

@@ -10,11 +10,10 @@ from itertools import pairwise
 import pytest
 
 from crawler.errors import StoreUnavailableError
-from crawler.frontier.backlog import MAX_WAITING
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import IterableSupply, Policy
+from crawler.frontier.work import MAX_WAITING, IterableSupply, Policy
 from tests.simulation import NOON, Clock, Crawl, found, job_over, run_together, status
 
 

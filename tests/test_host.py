@@ -3,10 +3,9 @@
 import pytest
 
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.ledger import info_of
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import IterableSupply, Job, Policy
+from crawler.frontier.work import IterableSupply, Job, Policy, info_of
 from tests.simulation import NOON
 
 

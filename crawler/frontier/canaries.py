@@ -1,4 +1,7 @@
-"""Canaries: songs known to be there, asked again to tell a gap in a catalogue from a site in trouble."""
+"""Canaries: songs known to be there, asked again to tell a gap in a catalogue from a site in trouble.
+
+Which ones are asked, and when missing numbers are so many that one is needed.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +14,29 @@ from crawler.frontier.work import Attempt, Job
 RECENT_CANARIES = 8
 SPREAD = 20
 """Without a known song so many numbers, spread over the range, are asked first."""
+
+IN_A_ROW = 10
+"""So many missing ones in a row need a canary; fewer are released by the next found one."""
+
+ALWAYS_IN_A_ROW = 50
+"""So many in a row need one whatever the budget says; the next look comes after twice as many."""
+
+MOST_BETWEEN_LOOKS = 800
+
+WINDOW, MOST_MISSING = 200, 120
+"""More missing ones than this among the last answers need a canary, too."""
+
+CROWDING, FEWEST_AROUND, MOST_AROUND = 4.0, 20, 60
+"""Ten among so few answers that they are four times as many as usual need one as well.
+
+Answers come in another order than the site gave them: of a spell no ten need stand in a row.
+"""
+
+BUDGET, ANSWERS_PER_CANARY = 10, 50
+"""So many canaries a run, and one more for so many answers."""
+
+WARY_ANSWERS = 100
+"""So many answers after a site was found lying even a single missing number needs a canary."""
 
 OnReply = Callable[[Attempt, Reply, float], None]
 """Called with what came of a canary, and when, monotonic seconds."""
@@ -61,6 +87,90 @@ class Canaries:
             return []
         count = min(SPREAD, len(span))
         return [span[(2 * each + 1) * len(span) // (2 * count)] for each in range(count)]
+
+
+class MissingWatch:
+    """Counts the answers of one job, and tells when too many of them say "missing".
+
+    Attributes:
+        canaries_asked: So far; more are in the budget the more was answered.
+    """
+
+    def __init__(self) -> None:
+        """Begin in trust."""
+        self.canaries_asked = 0
+        self._answers = self._streak = self._looked_at = self._wary_until = 0
+        self._believed = self._decided = 0
+        self._missing_at = deque[int]()
+        self._look_at_streak = IN_A_ROW
+
+    def note_found(self) -> None:
+        """Count a song."""
+        self._answers += 1
+        self._streak, self._look_at_streak = 0, IN_A_ROW
+
+    def note_missing(self) -> int:
+        """Count a missing number; return the how manieth answer it is."""
+        self._answers += 1
+        self._streak += 1
+        self._missing_at.append(self._answers)
+        return self._answers
+
+    def needs_canary(self) -> bool:
+        """Whether the last missing number was one too many."""
+        if self._streak < IN_A_ROW:
+            is_due = self._answers - self._looked_at >= ANSWERS_PER_CANARY
+            if not (is_due and self.is_mostly_missing()):
+                return False
+        elif self._streak < self._look_at_streak:
+            return False
+        return self.has_budget or self._streak >= ALWAYS_IN_A_ROW
+
+    @property
+    def is_wary(self) -> bool:
+        """Whether the site lied a moment ago: then even a few need a canary."""
+        return self._answers < self._wary_until
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a canary may be asked for less than fifty in a row."""
+        return self.canaries_asked < BUDGET + self._answers // ANSWERS_PER_CANARY
+
+    def is_mostly_missing(self) -> bool:
+        """Whether most of the last answers said "missing"."""
+        missing_at = self._missing_at
+        while missing_at and missing_at[0] <= self._answers - WINDOW:
+            missing_at.popleft()
+        return len(missing_at) > MOST_MISSING
+
+    def is_crowd(self, since: int) -> bool:
+        """Whether ten since that answer are more than chance would have."""
+        usual = (self._believed + 0.1 * MOST_AROUND) / (self._decided + MOST_AROUND)
+        around = min(max(IN_A_ROW / (CROWDING * usual), FEWEST_AROUND), MOST_AROUND)
+        return self._answers - since < around
+
+    def believe(self, count: int, last: int) -> None:
+        """Count missing numbers that are believed, up to the how manieth answer."""
+        self._believed, self._decided = self._believed + count, last
+
+    def begin_look(self) -> None:
+        """A canary is asked now."""
+        self._looked_at = self._answers
+
+    def end_look(self) -> None:
+        """What was held is believed: the next canary comes after twice as many in a row."""
+        if self._streak:
+            step = min(max(ALWAYS_IN_A_ROW, self._streak), MOST_BETWEEN_LOOKS)
+            self._look_at_streak = self._streak + step
+
+    def be_wary(self) -> None:
+        """The site lied: begin anew, and look closely for a while."""
+        self._streak, self._look_at_streak = 0, IN_A_ROW
+        self._wary_until = self._answers + WARY_ANSWERS
+
+    def wait_until(self, in_a_row: int) -> None:
+        """Nothing can be proved: need no canary before so many in a row."""
+        self._look_at_streak = in_a_row
 
 
 class CanaryQueue:

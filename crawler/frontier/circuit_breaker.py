@@ -1,5 +1,6 @@
-"""The circuit breaker: tells a site in trouble from a stretch of bad pages."""
+"""Failures in a row, overload and refusals: what tells a site in trouble from bad pages."""
 
+from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Attempt
 
 FAILURES_TO_ASK = 100
@@ -147,3 +148,71 @@ class CircuitBreaker:
         """Whether enough probes were made, none is under way, and none succeeded."""
         is_long = self.probes >= FEWEST_PROBES and self.seconds_open(now) >= LONGEST_OPEN_SECONDS
         return (self.probes >= PROBES or is_long) and in_flight == 0
+
+
+class SharedBackoff:
+    """Pauses for everybody, each twice as long as the one before, until something goes well.
+
+    Attributes:
+        count: Pauses in a row.
+        is_probing: Whether one attempt at a time goes out, until one is answered well.
+    """
+
+    def __init__(self, first_seconds: float, most_seconds: float) -> None:
+        self.count, self.is_probing = 0, False
+        self._first, self._most = first_seconds, most_seconds
+        self._began_at = float("-inf")
+
+    def next_pause(self, sent_at: float, now: float) -> float:
+        """Return the seconds of the next pause, 0 for what was sent before the last one began."""
+        self.is_probing = True
+        if sent_at <= self._began_at:
+            return 0.0
+        self._began_at = now
+        self.count += 1
+        return min(self._first * 2.0 ** min(self.count - 1, 30), self._most)
+
+    def reset(self, sent_at: float) -> None:
+        """Begin anew after a good answer, unless it was asked for before the last pause began."""
+        if sent_at > self._began_at:
+            self.count, self.is_probing = 0, False
+
+
+class Refusals:
+    """Tells one forbidden page from a token that is refused altogether.
+
+    The first 401 or 403 is only suspicious: nothing more is asked until what is in flight has
+    come back, and then one at a time. A second one before any good answer is proof. So a run ends
+    within the requests in flight and one more, and one forbidden page costs that page alone.
+    """
+
+    def __init__(self) -> None:
+        self.has_succeeded = self.is_proven = False
+        self._waiting: list[tuple[Attempt, Reply]] = []
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether a refusal waits to be confirmed."""
+        return bool(self._waiting)
+
+    def note(self, attempt: Attempt, reply: Reply) -> bool:
+        """Take one refusal; return whether it proves that we are not wanted."""
+        self.is_proven = self.is_proven or bool(self._waiting)
+        self._waiting.append((attempt, reply))
+        return self.is_proven
+
+    def conclude(self) -> bool:
+        """Return, when nothing is left to ask, whether a lone refusal was about the token.
+
+        401 is, where nothing else was ever answered; 403 may well be about the page.
+        """
+        if not self.has_succeeded and any(reply.status == 401 for _, reply in self._waiting):
+            self.is_proven = True
+        return self.is_proven
+
+    def clear(self) -> list[tuple[Attempt, Reply]]:
+        """Return the refused attempts that were about their page alone; none once it is proven."""
+        if self.is_proven or not self._waiting:
+            return []
+        cleared, self._waiting = self._waiting, []
+        return cleared

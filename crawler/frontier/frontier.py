@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 from crawler.errors import StoreError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.host import SUPPLY_SECONDS, Host
-from crawler.frontier.ledger import Ledger
 from crawler.frontier.rate_limiter import Pause, RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, Job, Policy
+from crawler.frontier.work import Attempt, Job, Ledger, Policy
 from crawler.record import Record
 
 

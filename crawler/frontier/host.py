@@ -4,15 +4,12 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 
-from crawler.frontier.backlog import Backlog
 from crawler.frontier.canaries import CanaryQueue, KnownSongs
-from crawler.frontier.ledger import Ledger
 from crawler.frontier.proof import MOST_HELD, Held, Proof
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.retries import retry_at
 from crawler.frontier.site_health import SAME_FAULTS, SiteHealth
 from crawler.frontier.verdict import Reply, Verdict, judge
-from crawler.frontier.work import Attempt, Job, Policy
+from crawler.frontier.work import Attempt, Backlog, Job, Ledger, Policy, retry_at
 
 SUPPLY_SECONDS = 0.02
 """How soon a supply that is still reading ahead, or a store without room, is asked again."""

@@ -6,37 +6,23 @@ canary is asked, a song known to be there, and then some of the held numbers onc
 in full: docs/missing.md.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from crawler.frontier.canaries import Canaries, KnownSongs, OnReply, reaches_back
+from crawler.frontier.canaries import (
+    IN_A_ROW,
+    Canaries,
+    KnownSongs,
+    MissingWatch,
+    OnReply,
+    reaches_back,
+)
 from crawler.frontier.verdict import Reply, judge
 from crawler.frontier.work import Attempt, Job
 
 MOST_HELD = 1000
 """With so many held, nothing but canaries goes out."""
-
-IN_A_ROW = 10
-"""So many missing ones in a row need a canary; fewer are released by the next found one."""
-
-ALWAYS_IN_A_ROW = 50
-"""So many in a row need one whatever the budget says; the next look comes after twice as many."""
-
-MOST_BETWEEN_LOOKS = 800
-
-WINDOW, MOST_MISSING = 200, 120
-"""More missing ones than this among the last answers need a canary, too."""
-
-CROWDING, FEWEST_AROUND, MOST_AROUND = 4.0, 20, 60
-"""Ten among so few answers that they are four times as many as usual need one as well.
-
-Answers come in another order than the site gave them: of a spell no ten need stand in a row.
-"""
-
-BUDGET, ANSWERS_PER_CANARY = 10, 50
-"""So many canaries a run, and one more for so many answers."""
 
 ASKED_ALL = 24
 """Of so many held numbers all are asked again; of more eight, the first and the last among them.
@@ -47,9 +33,6 @@ catalogue are missing); eight hold the cost of a gap of 5,000 numbers below 1 re
 
 MOST_FAILED_LOOKS = 12
 """Where nothing else is left to ask, so many looks at canaries that fail end the run."""
-
-WARY_ANSWERS = 100
-"""So many answers after a site was found lying even a single missing number needs a canary."""
 
 PROBES = 60
 """A site that lies is probed once a second, and so often."""
@@ -129,12 +112,10 @@ class Proof:
         self._on_first_found = on_first_found
         self._held: list[Held] = []
         self._current: _Look | None = None
-        self._answers = self._streak = self._canaries_asked = 0
-        self._missing_at = deque[int]()
-        self._look_at_streak, self._not_before, self._looked_at = IN_A_ROW, 0.0, 0
+        self._watch, self._not_before = MissingWatch(), 0.0
         self._has_spread = False
         self._probes, self._next_probe_at, self._lying_since = 0, 0.0, 0.0
-        self._failed_looks = self._wary_until = self._believed = self._decided = 0
+        self._failed_looks = 0
         self._is_crowded = False  # whether too many at once are among the held
         self._song: tuple[float, float] | None = None  # found among them: when sent and arrived
 
@@ -148,23 +129,21 @@ class Proof:
         if not self.canaries.recent:
             self._on_first_found(song_num)
         self.canaries.recent.append(song_num)
-        self._answers += 1
-        self._streak, self._look_at_streak = 0, IN_A_ROW
+        self._watch.note_found()
         if self._held and self._current is None:
             self._note_song(sent_at, now)
 
     def hold(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
         """Take an answer that says "missing"."""
-        self._answers += 1
-        held = Held(attempt, reply, now, moment, self._answers)
-        self._streak += 1
-        self._missing_at.append(self._answers)
+        watch = self._watch
+        held = Held(attempt, reply, now, moment, watch.note_missing())
         if self.is_lying:
             self._asker.ask_again([held])
             return
         self._held.append(held)
-        self._is_crowded = self._is_crowded or self._is_crowd()
-        if self._current is None and self._is_suspicious():
+        if len(self._held) >= IN_A_ROW and watch.is_crowd(self._held[-IN_A_ROW].answer_num):
+            self._is_crowded = True
+        if self._current is None and watch.needs_canary():
             self._look(now)
 
     def conclude(self, now: float) -> bool:
@@ -173,8 +152,8 @@ class Proof:
         Returns whether anything is still held.
         """
         if self._held and self._current is None and now >= self._not_before:
-            is_few = len(self._held) < IN_A_ROW and not self._is_wary
-            if is_few and not self._is_mostly_missing():
+            is_few = len(self._held) < IN_A_ROW and not self._watch.is_wary
+            if is_few and not self._watch.is_mostly_missing():
                 self._release(len(self._held), None)
             else:
                 self._look(now, is_last=True)
@@ -191,40 +170,6 @@ class Proof:
         if self._current is None and now >= self._not_before:
             self._look(now)
         return max(0.0, self._not_before - now) or 1.0
-
-    # When to look.
-
-    def _is_suspicious(self) -> bool:
-        if self._streak < IN_A_ROW:
-            is_due = self._answers - self._looked_at >= ANSWERS_PER_CANARY
-            if not (is_due and self._is_mostly_missing()):
-                return False
-        elif self._streak < self._look_at_streak:
-            return False
-        return self._has_budget or self._streak >= ALWAYS_IN_A_ROW
-
-    @property
-    def _is_wary(self) -> bool:
-        """Whether the site lied a moment ago: then even a few need a canary."""
-        return self._answers < self._wary_until
-
-    @property
-    def _has_budget(self) -> bool:
-        return self._canaries_asked < BUDGET + self._answers // ANSWERS_PER_CANARY
-
-    def _is_mostly_missing(self) -> bool:
-        missing_at = self._missing_at
-        while missing_at and missing_at[0] <= self._answers - WINDOW:
-            missing_at.popleft()
-        return len(missing_at) > MOST_MISSING
-
-    def _is_crowd(self) -> bool:
-        """Whether the last ten held ones came among fewer answers than chance would have it."""
-        if len(self._held) < IN_A_ROW:
-            return False
-        usual = (self._believed + 0.1 * MOST_AROUND) / (self._decided + MOST_AROUND)
-        around = min(max(IN_A_ROW / (CROWDING * usual), FEWEST_AROUND), MOST_AROUND)
-        return self._answers - self._held[-IN_A_ROW].answer_num < around
 
     def _note_song(self, sent_at: float, now: float) -> None:
         """Release what came in before a song was asked for, once all is back that might belong to it."""
@@ -245,10 +190,11 @@ class Proof:
         self._song = None
         held = self._held
         count = next((i for i, each in enumerate(held) if each.arrived_at > sent_at), len(held))
-        if not count or self._is_mostly_missing():
+        watch = self._watch
+        if not count or watch.is_mostly_missing():
             return
-        if self._is_crowded or self._is_wary:
-            if self._has_budget or self._is_wary:
+        if self._is_crowded or watch.is_wary:
+            if watch.has_budget or watch.is_wary:
                 self._look(now)
         else:
             self._release(count, None)
@@ -259,7 +205,8 @@ class Proof:
         """Ask a canary about all that is held now."""
         if not self._held or now < self._not_before:
             return
-        self._looked_at, self._song = self._answers, None
+        self._song = None
+        self._watch.begin_look()
         self._current = look = _Look(len(self._held), self._held[0], is_last=is_last)
         if not self._ask_canaries(look, 1):
             self._ask_spread(look, now)
@@ -272,7 +219,7 @@ class Proof:
         fresh = [num for num in known[turn:] + known[:turn] if num not in look.tried]
         fresh.sort(key=lambda num: num // 1000 in blocks)  # those of other blocks first
         chosen = fresh[:wanted]
-        self._canaries_asked += len(chosen)
+        self._watch.canaries_asked += len(chosen)
         self._ask(look, chosen)
         return bool(chosen)
 
@@ -354,17 +301,14 @@ class Proof:
         self._ask(look, nums)
 
     def _end_look(self) -> None:
-        """Go on after what was held is believed; the next look comes after twice as many."""
+        """Go on after what was held is believed."""
         self._current, self._failed_looks = None, 0
-        if self._streak:
-            step = min(max(ALWAYS_IN_A_ROW, self._streak), MOST_BETWEEN_LOOKS)
-            self._look_at_streak = self._streak + step
+        self._watch.end_look()
 
     def _ask_all_again(self) -> None:
         held, self._held, self._is_crowded = self._held, [], False
         self._current, self._failed_looks = None, 0
-        self._streak, self._look_at_streak = 0, IN_A_ROW
-        self._wary_until = self._answers + WARY_ANSWERS
+        self._watch.be_wary()
         self._asker.ask_again(held)
 
     def _look_again_later(self, look: _Look, now: float) -> None:
@@ -387,7 +331,8 @@ class Proof:
         if any(self.canaries.near(look.near)):
             self._begin_probing(look, now)
             return
-        self._current, self._look_at_streak = None, MOST_HELD
+        self._current = None
+        self._watch.wait_until(MOST_HELD)
         if look.is_last or len(self._held) >= MOST_HELD:
             self._asker.end(
                 "circuit",
@@ -427,6 +372,6 @@ class Proof:
     def _release(self, count: int, canary: int | None) -> None:
         released, self._held = self._held[:count], self._held[count:]
         if released:
-            self._believed, self._decided = self._believed + count, released[-1].answer_num
+            self._watch.believe(count, released[-1].answer_num)
         self._is_crowded = len(self._held) >= IN_A_ROW and self._is_crowded
         self._asker.release(released, canary)

@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 
-from crawler.frontier.announcements import Announced, read_announced
-from crawler.frontier.circuit_breaker import WAIT_SECONDS, CircuitBreaker
-from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.retries import http_date, retry_after_seconds
-from crawler.frontier.verdict import Reply, Verdict
+from crawler.frontier.circuit_breaker import (
+    WAIT_SECONDS,
+    CircuitBreaker,
+    Refusals,
+    SharedBackoff,
+)
+from crawler.frontier.rate_limiter import Announced, RateLimiter, read_announced
+from crawler.frontier.verdict import Reply, Verdict, http_date, retry_after_seconds
 from crawler.frontier.work import Attempt, Policy
 
 SAME_FAULTS = 5
@@ -294,71 +297,3 @@ class SiteHealth:
         if self._refusals.conclude():
             self._stop("unauthorized", "the site answered 401")
         return self._refusals.clear()
-
-
-class SharedBackoff:
-    """Pauses for everybody, each twice as long as the one before, until something goes well.
-
-    Attributes:
-        count: Pauses in a row.
-        is_probing: Whether one attempt at a time goes out, until one is answered well.
-    """
-
-    def __init__(self, first_seconds: float, most_seconds: float) -> None:
-        self.count, self.is_probing = 0, False
-        self._first, self._most = first_seconds, most_seconds
-        self._began_at = float("-inf")
-
-    def next_pause(self, sent_at: float, now: float) -> float:
-        """Return the seconds of the next pause, 0 for what was sent before the last one began."""
-        self.is_probing = True
-        if sent_at <= self._began_at:
-            return 0.0
-        self._began_at = now
-        self.count += 1
-        return min(self._first * 2.0 ** min(self.count - 1, 30), self._most)
-
-    def reset(self, sent_at: float) -> None:
-        """Begin anew after a good answer, unless it was asked for before the last pause began."""
-        if sent_at > self._began_at:
-            self.count, self.is_probing = 0, False
-
-
-class Refusals:
-    """Tells one forbidden page from a token that is refused altogether.
-
-    The first 401 or 403 is only suspicious: nothing more is asked until what is in flight has
-    come back, and then one at a time. A second one before any good answer is proof. So a run ends
-    within the requests in flight and one more, and one forbidden page costs that page alone.
-    """
-
-    def __init__(self) -> None:
-        self.has_succeeded = self.is_proven = False
-        self._waiting: list[tuple[Attempt, Reply]] = []
-
-    @property
-    def is_suspicious(self) -> bool:
-        """Whether a refusal waits to be confirmed."""
-        return bool(self._waiting)
-
-    def note(self, attempt: Attempt, reply: Reply) -> bool:
-        """Take one refusal; return whether it proves that we are not wanted."""
-        self.is_proven = self.is_proven or bool(self._waiting)
-        self._waiting.append((attempt, reply))
-        return self.is_proven
-
-    def conclude(self) -> bool:
-        """Return, when nothing is left to ask, whether a lone refusal was about the token.
-
-        401 is, where nothing else was ever answered; 403 may well be about the page.
-        """
-        if not self.has_succeeded and any(reply.status == 401 for _, reply in self._waiting):
-            self.is_proven = True
-        return self.is_proven
-
-    def clear(self) -> list[tuple[Attempt, Reply]]:
-        """Return the refused attempts that were about their page alone; none once it is proven."""
-        if self.is_proven or not self._waiting:
-            return []
-        cleared, self._waiting = self._waiting, []
-        return cleared

@@ -1,11 +1,27 @@
-"""What the frontier deals in: the limits of a run, its counts, jobs, and attempts."""
+"""The work of a run: its limits, jobs and numbers, what is still to be done, and what has come of it."""
 
-from collections import Counter
+import heapq
+import logging
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from itertools import islice
+from datetime import datetime
+from itertools import count, islice
 from typing import Any, Protocol
 
 import msgspec
+
+from crawler.frontier.verdict import Reply
+from crawler.record import Record
+
+logger = logging.getLogger("crawler")
+
+MAX_TOLD = 5
+"""Different things that step 1 does wrong, told in one run; the records have them all."""
+
+MAX_WAITING = 10_000
+"""With so many numbers waiting for a retry no fresh one is begun, so that memory stays bounded."""
+
+_LONGEST_DOUBLING = 16
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,3 +156,216 @@ class Attempt(msgspec.Struct, eq=False, gc=False):
     lone_429s: int = 0
     put_off: int = 0
     good_before: int = -1
+
+
+class Backlog:
+    """Fresh numbers of all jobs, which take turns, and a heap of retries by due time.
+
+    Not safe in threads: the frontier holds its lock.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+        self._ready: deque[Attempt] = deque()
+        self._waiting: list[tuple[float, int, Attempt]] = []
+        self._order = count()
+
+    def add_job(self, job: Job) -> None:
+        """Add one function over one list."""
+        self._jobs.append(job)
+
+    def wait_until(self, due: float, attempt: Attempt) -> None:
+        """Put an attempt back, to be handed out at `due` or later."""
+        heapq.heappush(self._waiting, (due, next(self._order), attempt))
+
+    def put_first(self, attempts: list[Attempt]) -> None:
+        """Put attempts back that were never sent: they come before all others."""
+        self._ready.extendleft(reversed(attempts))
+
+    def prepare(self, wanted: int, now: float, *, is_failing: bool = False) -> int:
+        """Count the attempts that could start now, up to `wanted`.
+
+        Due retries and fresh numbers share what is wanted, so that a stretch of bad pages, tried
+        again and again, never keeps fresh numbers from being asked.
+
+        Args:
+            wanted: Attempts, > 0.
+            now: Monotonic seconds.
+            is_failing: Whether the last answer was a failure: a single one wanted is then fresh.
+        """
+        ready = self._ready
+        short = wanted - len(ready)
+        if short > 0:
+            waiting = self._waiting
+            if waiting and waiting[0][0] <= now:
+                self._fetch_due(len(ready) + (short + (not is_failing)) // 2, now)
+            if len(waiting) < MAX_WAITING:
+                self._fetch(wanted)
+            self._fetch_due(wanted, now)
+        return min(wanted, len(ready))
+
+    def pop(self, count: int) -> list[Attempt]:
+        """Return the next attempts, no more than `prepare` counted."""
+        popleft = self._ready.popleft
+        return [popleft() for _ in range(count)]
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next retry is due, None where none waits."""
+        return self._waiting[0][0] if self._waiting else None
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether a number that was never asked may still come."""
+        return bool(self._jobs or self._ready)
+
+    def _fetch_due(self, wanted: int, now: float) -> None:
+        ready, waiting = self._ready, self._waiting
+        while len(ready) < wanted and waiting and waiting[0][0] <= now:
+            ready.append(heapq.heappop(waiting)[2])
+
+    def _fetch(self, wanted: int) -> None:
+        """Fill up with fresh numbers, each job in its turn, until none has any at hand."""
+        barren = 0
+        while len(self._ready) < wanted and barren < len(self._jobs):
+            job = self._jobs[0]
+            share = -(-(wanted - len(self._ready)) // len(self._jobs))
+            items = job.supply.take(share)
+            self._ready.extend([Attempt(item, job) for item in items])
+            if job.supply.exhausted:
+                self._jobs.popleft()
+            else:
+                self._jobs.rotate(-1)
+                barren = 0 if items else barren + 1
+
+
+def retry_at(
+    attempt: Attempt,
+    policy: Policy,
+    *,
+    is_counted: bool,
+    now: float,
+    held_seconds: float,
+    uniform: Callable[[float, float], float],
+) -> float | None:
+    """Return when a number is due again, monotonic seconds; None when its attempts or its time are used up.
+
+    Exponential backoff with full jitter. The last attempt is made no sooner than half of all the
+    longest waits after the first one: by chance all waits may be short, and then a site that was
+    down for 5 s would have failed the number.
+
+    Args:
+        attempt: What just failed; its request is counted in `requests`, and here in `counted_attempts`.
+        policy: The limits.
+        is_counted: Whether the failure says anything about the number.
+        now: Monotonic seconds.
+        held_seconds: All time held back so far, by pauses or the circuit.
+        uniform: Randomness.
+
+    Source: aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter.
+    """
+    attempt.counted_attempts += is_counted
+    left = policy.max_attempts - attempt.counted_attempts
+    if left <= 0:
+        return None
+    due = now + uniform(0.0, _ceiling(policy, attempt.requests))
+    began = attempt.first_at + held_seconds
+    if left == 1:
+        waits = sum(_ceiling(policy, count) for count in range(1, policy.max_attempts))
+        due = max(due, began + waits / 2)
+    if is_counted and due - began > policy.retry_seconds:
+        return None
+    return due
+
+
+def _ceiling(policy: Policy, requests: int) -> float:
+    """Return how long the wait after so many requests may be."""
+    doublings = min(requests - 1, _LONGEST_DOUBLING)
+    return min(policy.max_backoff_seconds, policy.backoff_seconds * 2.0**doublings)
+
+
+class Ledger:
+    """Books what is known of each number. Called under the frontier's lock."""
+
+    def __init__(self, on_record: Callable[[Record], None] | None) -> None:
+        """Start empty; `on_record` gets each number's record once."""
+        self.tally = Tally()
+        self.is_recording = on_record is not None
+        self._on_record = on_record
+        self._told: set[str] = set()
+
+    def found(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
+        """Append the tuple to its job's results, and record the info."""
+        self.tally.found += 1
+        num, job, info = attempt.song_num, attempt.job, reply.info
+        if job.source is not None:
+            job.results.append((num, info))
+        else:
+            for entry in info:
+                job.results.append(entry)
+            info = info_of(info)
+        if self._on_record is not None:
+            self._on_record(
+                Record(num, "found", reply.status, info, None, attempt.requests, moment)
+            )
+
+    def missing(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
+        """Record that the site has no such page."""
+        self.tally.missing += 1
+        num = attempt.song_num
+        if self._on_record is not None:
+            self._on_record(
+                Record(
+                    num,
+                    "missing",
+                    reply.status,
+                    None,
+                    None,
+                    attempt.requests,
+                    moment,
+                    detail=reply.detail[:200],
+                )
+            )
+
+    def failed(self, attempt: Attempt, reply: Reply, kind: str, moment: datetime) -> None:
+        """Record that we do not know, and why."""
+        self.tally.failed += 1
+        num, detail = attempt.song_num, reply.detail[:200]
+        logger.debug("song %s failed: %s %s", num, kind, detail)
+        if self._on_record is not None:
+            requests = attempt.requests
+            self._on_record(
+                Record(num, "failed", reply.status, None, kind, requests, moment, detail=detail)
+            )
+
+    def failed_attempt(self, attempt: Attempt, reply: Reply, kind: str) -> None:
+        """Count why an attempt failed; tell what step 1 does wrong, whose author may mend it.
+
+        At the first attempt: where it is wrong for every song, no number may come to its last.
+        """
+        self.tally.kinds[kind] += 1
+        if kind == "function":
+            self._tell("step 1 failed on song %s: %s", attempt, reply.detail, "step_1_failed")
+
+    def unsent(self, attempt: Attempt, reply: Reply) -> None:
+        """Take back the request counted for an attempt that sent none; tell what is wrong with it."""
+        self.tally.requests -= 1
+        self.tally.retries -= attempt.requests > 1
+        if reply.found and reply.detail:
+            self._tell("step 1 and song %s: %s", attempt, reply.detail, "step_1_unpaced")
+
+    def _tell(self, message: str, attempt: Attempt, detail: str, event: str) -> None:
+        """Log what step 1 does wrong, whose author may mend it; the same only once."""
+        if detail not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(detail)
+            logger.warning(message, attempt.song_num, detail, extra={"event": event})
+
+
+def info_of(appended: list[Any]) -> Any:
+    """Make one info of what a step 1 function appended for one item.
+
+    `(item, info)` gives info, the longer `(item, a, b)` the list `[a, b]`; several tuples a list
+    of these.
+    """
+    infos = [entry[1] if len(entry) == 2 else list(entry[1:]) for entry in appended]
+    return infos[0] if len(infos) == 1 else infos

@@ -2,8 +2,7 @@
 
 import pytest
 
-from crawler.frontier.backlog import Backlog
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import Attempt, Backlog
 from tests.simulation import job_over
 
 
