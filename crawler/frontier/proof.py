@@ -118,6 +118,7 @@ class Proof:
         self._failed_looks = 0
         self._is_crowded = False  # whether too many at once are among the held
         self._song: tuple[float, float] | None = None  # found among them: when sent and arrived
+        self._sent_at = 0.0  # of the song that was asked for last
 
     @property
     def room(self) -> int:
@@ -130,6 +131,7 @@ class Proof:
             self._on_first_found(song_num)
         self.canaries.recent.append(song_num)
         self._watch.note_found()
+        self._sent_at = max(sent_at, self._sent_at)
         if self._held and self._current is None:
             self._note_song(sent_at, now)
 
@@ -151,6 +153,8 @@ class Proof:
 
         Returns whether anything is still held.
         """
+        if not (self._is_crowded or self._watch.is_wary or self._current):
+            self._release_few(self._sent_at, now)
         if self._held and self._current is None and now >= self._not_before:
             is_few = len(self._held) < IN_A_ROW and not self._watch.is_wary
             if is_few and not self._watch.is_mostly_missing():
