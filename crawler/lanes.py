@@ -9,7 +9,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.verdict import Reply, moved_to
-from crawler.frontier.work import Attempt, Job
+from crawler.frontier.work import Job, PendingNumber
 from crawler.loops import LaneExecutor
 from crawler.source.source import Source, traits_of
 from crawler.step1 import call_step1
@@ -30,7 +30,7 @@ class Lane(Protocol):
     """One executor task that takes attempts from the frontier, and hands back replies."""
 
     @property
-    def blocked_on(self) -> Attempt | None:
+    def blocked_on(self) -> PendingNumber | None:
         """The attempt this lane's thread is stuck with at this moment, None if it cannot be."""
 
     def run(self, frontier: Frontier) -> None:
@@ -43,7 +43,7 @@ class Lane(Protocol):
 class WireLane:
     """The lane whose thread is the wire's own: it reads the pages of declared sources there."""
 
-    blocked_on: Attempt | None = None
+    blocked_on: PendingNumber | None = None
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -61,11 +61,11 @@ class ThreadLane:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._attempt: Attempt | None = None
+        self._attempt: PendingNumber | None = None
         self._session: WireSession | None = None
 
     @property
-    def blocked_on(self) -> Attempt | None:
+    def blocked_on(self) -> PendingNumber | None:
         """The attempt under way: step 1 may never return from it."""
         return self._attempt
 
@@ -91,7 +91,7 @@ class ThreadLane:
         if self._session is not None:
             self._session.end()
 
-    def _perform(self, attempt: Attempt, frontier: Frontier) -> Reply | None:
+    def _perform(self, attempt: PendingNumber, frontier: Frontier) -> Reply | None:
         """Return what came of an attempt; None when a pause began before it was sent."""
         deadline = attempt.sent_at + self._wire.attempt_seconds
 
@@ -113,7 +113,7 @@ class ThreadLane:
         return reply
 
     def _fetch(
-        self, attempt: Attempt, source: Source, deadline: float, may_send: Callable[[], bool]
+        self, attempt: PendingNumber, source: Source, deadline: float, may_send: Callable[[], bool]
     ) -> tuple[Reply | None, int]:
         """Ask for a source's page; return the reply, and how often the request was sent."""
         try:

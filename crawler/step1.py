@@ -9,7 +9,7 @@ from typing import Any
 
 from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import PendingNumber
 from crawler.wire.answers import Answer, detail_of, headers_for_policy, in_words, storage_trouble
 from crawler.wire.session import HeldBackError, WireSession
 
@@ -25,7 +25,7 @@ _CLIENTS = ("requests", "httpx", "urllib3", "urllib.request", "aiohttp", "pycurl
 _NOTHING_TAKEN = "the function appended nothing, though the site answered 200"
 
 
-def call_step1(attempt: Attempt, session: WireSession) -> Reply | None:
+def call_step1(attempt: PendingNumber, session: WireSession) -> Reply | None:
     """Call step 1 once; return None when a shared pause began before a request of its was sent.
 
     The session has begun the attempt.
@@ -50,7 +50,7 @@ class _UnrunError(TypeError):
 
 
 def _call(
-    attempt: Attempt, session: WireSession, appended: list[Any]
+    attempt: PendingNumber, session: WireSession, appended: list[Any]
 ) -> tuple[BaseException | None, tuple[str, int] | None]:
     """Return what step 1 raised, and where, if in its own code.
 
@@ -125,7 +125,10 @@ def _forget_frames(error: BaseException) -> None:
 
 
 def read_outcome(
-    attempt: Attempt, returned: Sequence[Answer], appended: list[Any], raised: BaseException | None
+    attempt: PendingNumber,
+    returned: Sequence[Answer],
+    appended: list[Any],
+    raised: BaseException | None,
 ) -> Reply:
     """Judge one call of step 1.
 

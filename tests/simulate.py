@@ -28,7 +28,7 @@ from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, Job, Policy
+from crawler.frontier.work import Job, PendingNumber, Policy
 from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
@@ -410,7 +410,7 @@ class Site:
         self.served: set[int] = set()
         self.log: list[Answered] = []
 
-    def ask(self, attempt: Attempt, run: int) -> tuple[Reply, float, Served]:
+    def ask(self, attempt: PendingNumber, run: int) -> tuple[Reply, float, Served]:
         """Return the reply to an attempt, after how many seconds it comes, and what it was."""
         plan, num = self._world.plan, attempt.song_num
         there = plan.chance.uniform(0.0, plan.latency / 2)
@@ -576,7 +576,7 @@ class SimulatedRun:
         else:
             self._turn_at(self._world.now + (0.5 if wait is None else max(wait, 1e-6)))
 
-    def _send(self, attempt: Attempt) -> None:
+    def _send(self, attempt: PendingNumber) -> None:
         self.starts.append(self._world.now)
         self._flying += 1
         self.most_flying = max(self.most_flying, self._flying)

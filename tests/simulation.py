@@ -10,16 +10,16 @@ from typing import Any
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, IterableSupply, Job, Policy
+from crawler.frontier.work import IterableSupply, Job, PendingNumber, Policy
 from crawler.record import Record
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
-Answer = Callable[[Attempt, float], Reply]
+Answer = Callable[[PendingNumber, float], Reply]
 """What the site answers to an attempt that reaches it at a time."""
 
 
-def found(attempt: Attempt, _now: float = 0.0) -> Reply:
+def found(attempt: PendingNumber, _now: float = 0.0) -> Reply:
     """Answer with the page."""
     return Reply(attempt, True, {"title": f"Song {attempt.song_num}"}, 200)
 
@@ -95,7 +95,7 @@ class Crawl:
         self.records: dict[Any, list[Record]] = {}
         self.starts: list[float] = []
         self.sent: list[Any] = []
-        self.attempts: list[Attempt] = []
+        self.attempts: list[PendingNumber] = []
         self.frontier = Frontier(
             policy,
             rate_limiter=self.rate_limiter,

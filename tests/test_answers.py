@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.errors import PageError
-from crawler.frontier.work import Attempt, IterableSupply, Job
+from crawler.frontier.work import IterableSupply, Job, PendingNumber
 from crawler.wire.answers import (
     MAX_HEAD_BYTES,
     MAX_HEADER_LINES,
@@ -132,7 +132,7 @@ def test_G1_a_token_in_an_address_is_told_nowhere(answer):
     """What is told of a failure hides it, as it hides what headers carry."""
     source = TokenInAddress()
     job = Job(lambda *_: None, IterableSupply([]), [], source)
-    reply = read_page(Attempt(7, job), source, answer)
+    reply = read_page(PendingNumber(7, job), source, answer)
     assert reply.error in ("schema", "dns")
     assert reply.detail
     assert "t0ken" not in reply.detail

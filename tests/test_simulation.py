@@ -8,7 +8,7 @@ import pytest
 from crawler.frontier import host, proof, verdict
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import PendingNumber
 from tests.simulate import Generator, failure_of, simulate
 from tests.simulated_faults import dead_cluster, outage, pauses, spell_of_404s
 
@@ -30,7 +30,9 @@ def test_a_seed_always_gives_the_same_crawl():
     assert [simulate(seed) for seed in range(20)] == [simulate(seed) for seed in range(20)]
 
 
-def _believe(self: proof.Proof, attempt: Attempt, reply: Reply, moment: Any, now: float) -> None:
+def _believe(
+    self: proof.Proof, attempt: PendingNumber, reply: Reply, moment: Any, now: float
+) -> None:
     self._asker.release([proof.Held(attempt, reply, now, moment, 0)], None)
 
 

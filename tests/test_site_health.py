@@ -5,7 +5,7 @@ import pytest
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.circuit_breaker import CircuitBreaker
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, Policy
+from crawler.frontier.work import PendingNumber, Policy
 from tests.simulation import Crawl, found, job_over, status
 
 FAR = 10**9
@@ -221,7 +221,7 @@ def test_a_name_that_fails_in_mid_run_is_an_outage_like_any_other():
     breaker.note_good()
     for num in range(50):
         breaker.note_failure(
-            Attempt(num, job_over([])), is_setup=True, is_unsent=False, is_overload=False
+            PendingNumber(num, job_over([])), is_setup=True, is_unsent=False, is_overload=False
         )
     assert not breaker.is_hopeless
 

@@ -3,7 +3,7 @@
 import pytest
 
 from crawler.frontier.verdict import FAILURE_KINDS, Reply, Verdict, judge
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import PendingNumber
 from tests.simulation import job_over
 
 WALL = {"cf-mitigated": "challenge", "content-type": "text/html"}
@@ -32,7 +32,7 @@ class PlainSource(JsonSource):
 
 def reply_of(source, song_num=5, **fields) -> Reply:
     """Make the reply to an attempt on one of a source's numbers."""
-    return Reply(Attempt(song_num, job_over([], source=source)), **fields)
+    return Reply(PendingNumber(song_num, job_over([], source=source)), **fields)
 
 
 @pytest.mark.parametrize(

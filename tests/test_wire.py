@@ -17,7 +17,7 @@ from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import Pause, RateLimiter
-from crawler.frontier.work import Attempt, Policy
+from crawler.frontier.work import PendingNumber, Policy
 from crawler.lanes import gather_lanes, lanes_for
 from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop, make_job, request_song_info
@@ -545,7 +545,7 @@ class Policy1:
         self.policy, self.stopped_by = Policy(), None
         self.pause, self.resume_at = Pause(), 0.0
         self.replies = []
-        self._attempts = [Attempt(SONG, job, sent_at=time.monotonic(), is_canary=is_canary)]
+        self._attempts = [PendingNumber(SONG, job, sent_at=time.monotonic(), is_canary=is_canary)]
 
     def grace_left(self):
         """There is no end."""

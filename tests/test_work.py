@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.frontier.work import Attempt, Backlog
+from crawler.frontier.work import Backlog, PendingNumber
 from tests.simulation import job_over
 
 
@@ -23,7 +23,7 @@ def test_retries_that_are_due_come_first_and_in_the_order_of_their_time():
     """Then fresh numbers follow."""
     backlog = backlog_of(range(100, 110))
     for due in (5.0, 3.0, 4.0, 9.0):
-        backlog.wait_until(due, Attempt(int(due), job_over([])))
+        backlog.wait_until(due, PendingNumber(int(due), job_over([])))
     assert items(backlog, 5, now=5.0) == [3, 4, 5, 100, 101]
     assert backlog.next_due == 9.0
 
@@ -32,7 +32,7 @@ def test_retries_of_one_time_keep_their_order():
     """Attempts cannot be compared, and need not be."""
     backlog = Backlog()
     for num in range(5):
-        backlog.wait_until(1.0, Attempt(num, job_over([])))
+        backlog.wait_until(1.0, PendingNumber(num, job_over([])))
     assert items(backlog, 9, now=1.0) == [0, 1, 2, 3, 4]
 
 
@@ -40,7 +40,7 @@ def test_what_was_prepared_and_not_taken_keeps_its_place():
     """Asking how much there is changes no order."""
     backlog = backlog_of(range(10))
     assert backlog.prepare(3, 0.0) == 3
-    backlog.wait_until(0.0, Attempt(99, job_over([])))
+    backlog.wait_until(0.0, PendingNumber(99, job_over([])))
     assert items(backlog, 2) == [0, 1]
     assert items(backlog, 9) == [2, 99, 3, 4, 5, 6, 7, 8, 9]
     assert (items(backlog, 1), backlog.has_fresh) == ([], False)

@@ -10,7 +10,7 @@ import requests
 
 from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, IterableSupply, Job, Policy
+from crawler.frontier.work import IterableSupply, Job, PendingNumber, Policy
 from crawler.source.declared import DeclaredSource
 from crawler.source.source import Source, user_agent
 from crawler.source.values import short
@@ -91,10 +91,10 @@ def try_step_1(
         yield from field_findings(target, song_num, seen[-1].content)
 
 
-def _attempt(target: Any, song_num: int) -> Attempt:
+def _attempt(target: Any, song_num: int) -> PendingNumber:
     """Describe the call as a run does whose records are stored."""
     source = target if isinstance(target, Source) else None
-    return Attempt(song_num, Job(target, IterableSupply([]), [], source, is_recorded=True))
+    return PendingNumber(song_num, Job(target, IterableSupply([]), [], source, is_recorded=True))
 
 
 def _site_finding(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, Job
+from crawler.frontier.work import Job, PendingNumber
 
 RECENT_CANARIES = 8
 SPREAD = 20
@@ -38,7 +38,7 @@ BUDGET, ANSWERS_PER_CANARY = 10, 50
 WARY_ANSWERS = 100
 """So many answers after a site was found lying even a single missing number needs a canary."""
 
-OnReply = Callable[[Attempt, Reply, float], None]
+OnReply = Callable[[PendingNumber, Reply, float], None]
 """Called with what came of a canary, and when, monotonic seconds."""
 
 
@@ -177,7 +177,7 @@ class CanaryQueue:
     """Canaries that are to go out, and who waits for what comes of each."""
 
     def __init__(self) -> None:
-        self._waiting = deque[Attempt]()
+        self._waiting = deque[PendingNumber]()
         self._on_replies: dict[int, OnReply] = {}
 
     def __len__(self) -> int:
@@ -185,19 +185,19 @@ class CanaryQueue:
 
     def ask(self, song_num: int, job: Job, on_reply: OnReply) -> None:
         """Ask a number soon, and throw away what is found; `on_reply` learns what came of it."""
-        attempt = Attempt(song_num, job, is_canary=True)
+        attempt = PendingNumber(song_num, job, is_canary=True)
         self._waiting.append(attempt)
         self._on_replies[id(attempt)] = on_reply
 
-    def pop(self, count: int) -> list[Attempt]:
+    def pop(self, count: int) -> list[PendingNumber]:
         """Return the next ones, no more than there are."""
         return [self._waiting.popleft() for _ in range(count)]
 
-    def put_first(self, attempts: list[Attempt]) -> None:
+    def put_first(self, attempts: list[PendingNumber]) -> None:
         """Put back what was never sent."""
         self._waiting.extendleft(reversed(attempts))
 
-    def answer(self, attempt: Attempt, reply: Reply, now: float) -> None:
+    def answer(self, attempt: PendingNumber, reply: Reply, now: float) -> None:
         """Tell who waits for it what came of a canary."""
         self._on_replies.pop(id(attempt))(attempt, reply, now)
 

@@ -1,7 +1,7 @@
 """Failures in a row, overload and refusals: what tells a site in trouble from bad pages."""
 
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import PendingNumber
 
 FAILURES_TO_ASK = 100
 """After so many failures in a row a canary tells a site in trouble from a stretch of bad pages."""
@@ -46,7 +46,7 @@ class CircuitBreaker:
         self.failures = 0
         self.is_asking = self.is_open = self.has_succeeded = False
         self.probes = 0
-        self._row: dict[int, Attempt] = {}
+        self._row: dict[int, PendingNumber] = {}
         self._is_stretch = False
         self._requests = self._asked_at = 0
         self._setup_failures = self._unsent_failures = 0
@@ -81,7 +81,7 @@ class CircuitBreaker:
         return self.failures >= FAILURES_TO_ASK or not self.has_succeeded
 
     def note_failure(
-        self, attempt: Attempt, *, is_setup: bool, is_unsent: bool, is_overload: bool
+        self, attempt: PendingNumber, *, is_setup: bool, is_unsent: bool, is_overload: bool
     ) -> None:
         """Count one failure."""
         self.failures += is_overload or id(attempt) not in self._row
@@ -117,7 +117,7 @@ class CircuitBreaker:
             self.is_asking = False
             self.open(now, probes=1)
 
-    def is_spent_page(self, attempt: Attempt) -> bool:
+    def is_spent_page(self, attempt: PendingNumber) -> bool:
         """Whether a number that just failed in a stretch of bad pages had its further attempt."""
         if attempt.is_last_try:
             return True
@@ -188,14 +188,14 @@ class Refusals:
 
     def __init__(self) -> None:
         self.has_succeeded = self.is_proven = False
-        self._waiting: list[tuple[Attempt, Reply]] = []
+        self._waiting: list[tuple[PendingNumber, Reply]] = []
 
     @property
     def is_suspicious(self) -> bool:
         """Whether a refusal waits to be confirmed."""
         return bool(self._waiting)
 
-    def note(self, attempt: Attempt, reply: Reply) -> bool:
+    def note(self, attempt: PendingNumber, reply: Reply) -> bool:
         """Take one refusal; return whether it proves that we are not wanted."""
         self.is_proven = self.is_proven or bool(self._waiting)
         self._waiting.append((attempt, reply))
@@ -210,7 +210,7 @@ class Refusals:
             self.is_proven = True
         return self.is_proven
 
-    def clear(self) -> list[tuple[Attempt, Reply]]:
+    def clear(self) -> list[tuple[PendingNumber, Reply]]:
         """Return the refused attempts that were about their page alone; none once it is proven."""
         if self.is_proven or not self._waiting:
             return []

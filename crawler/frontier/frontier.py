@@ -12,7 +12,7 @@ from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.host import SUPPLY_SECONDS, Host
 from crawler.frontier.rate_limiter import Pause, RateLimiter
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt, Job, Ledger, Policy
+from crawler.frontier.work import Job, Ledger, PendingNumber, Policy
 from crawler.record import Record
 
 
@@ -158,7 +158,7 @@ class Frontier:
 
     # What lanes call.
 
-    def take(self, wanted: int) -> tuple[list[Attempt], float | None]:
+    def take(self, wanted: int) -> tuple[list[PendingNumber], float | None]:
         """Hand out attempts that are due, without waiting.
 
         Returns:
@@ -168,7 +168,7 @@ class Frontier:
         with self._lock:
             return self._take(wanted)
 
-    def next_attempt(self) -> Attempt | None:
+    def next_attempt(self) -> PendingNumber | None:
         """Wait for one attempt; None when there will be none ever again."""
         with self._lock:
             try:
@@ -196,13 +196,13 @@ class Frontier:
                 self._host.settle(replies)
                 self._due.notify()
 
-    def put_back(self, attempts: list[Attempt]) -> None:
+    def put_back(self, attempts: list[PendingNumber]) -> None:
         """Take back attempts whose request was never sent; they cost nothing and come again."""
         with self._lock:
             self._host.put_back(attempts)
             self._due.notify()
 
-    def abandon(self, attempt: Attempt) -> None:
+    def abandon(self, attempt: PendingNumber) -> None:
         """Fail a number whose lane is stuck in code that cannot be interrupted."""
         with self._lock:
             if attempt.is_out and not self._is_finished:
@@ -225,7 +225,7 @@ class Frontier:
 
     # Under the lock.
 
-    def _take(self, wanted: int) -> tuple[list[Attempt], float | None]:
+    def _take(self, wanted: int) -> tuple[list[PendingNumber], float | None]:
         if self.stopped_by is not None:
             return [], None
         now = self._clock()

@@ -9,7 +9,7 @@ from crawler.frontier.proof import MOST_HELD, Held, Proof
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.site_health import SAME_FAULTS, SiteHealth
 from crawler.frontier.verdict import Reply, Verdict, judge
-from crawler.frontier.work import Attempt, Backlog, Job, Ledger, Policy, retry_at
+from crawler.frontier.work import Backlog, Job, Ledger, PendingNumber, Policy, retry_at
 
 SUPPLY_SECONDS = 0.02
 """How soon a supply that is still reading ahead, or a store without room, is asked again."""
@@ -67,7 +67,7 @@ class Host:
         self._on_proof = on_proof
         self._on_first_found = on_first_found or (lambda _song_num: None)
         self._canaries, self._runs_functions = CanaryQueue(), False
-        self._out = set[Attempt]()
+        self._out = set[PendingNumber]()
         self.ask = self._canaries.ask
         self._clock, self._wall, self._uniform = clock, wall, uniform
 
@@ -86,11 +86,11 @@ class Host:
 
     # Handing out.
 
-    def take(self, wanted: int, now: float) -> tuple[list[Attempt], float]:
+    def take(self, wanted: int, now: float) -> tuple[list[PendingNumber], float]:
         """Hand out at most so many attempts; return in how many seconds there may be more."""
         resume_at = self.limiter.resume_at
         if resume_at > now:
-            attempts, wait = list[Attempt](), resume_at - now
+            attempts, wait = list[PendingNumber](), resume_at - now
             self._health.check_pause(now)
         elif self._canaries:
             attempts, wait = self._take_canaries(wanted, now)
@@ -103,7 +103,7 @@ class Host:
                 attempts, wait = self._take_canaries(wanted, now)
         return attempts, min(wait, IDLE_SECONDS)
 
-    def put_back(self, attempts: list[Attempt]) -> None:
+    def put_back(self, attempts: list[PendingNumber]) -> None:
         """Take back attempts whose request was never sent."""
         unsent = [attempt for attempt in attempts if attempt.is_out]
         for attempt in unsent:
@@ -115,7 +115,7 @@ class Host:
         self._canaries.put_first([attempt for attempt in unsent if attempt.is_canary])
         self._backlog.put_first([attempt for attempt in unsent if not attempt.is_canary])
 
-    def _take_canaries(self, wanted: int, now: float) -> tuple[list[Attempt], float]:
+    def _take_canaries(self, wanted: int, now: float) -> tuple[list[PendingNumber], float]:
         left = self._requests_left
         if left <= 0:
             self.end("daily_cap", "")
@@ -174,7 +174,7 @@ class Host:
             granted = ready
         return granted, wait
 
-    def _hand_out(self, count: int, now: float) -> list[Attempt]:
+    def _hand_out(self, count: int, now: float) -> list[PendingNumber]:
         if self._health.is_in_doubt:
             self._health.note_handed_out(now)
         attempts = self._backlog.pop(count)
@@ -245,19 +245,21 @@ class Host:
                 return True
         return False
 
-    def _note_any_answer(self, attempt: Attempt, reply: Reply, now: float) -> None:
+    def _note_any_answer(self, attempt: PendingNumber, reply: Reply, now: float) -> None:
         """Of a number of which nothing is known "missing" is as good an answer as a song."""
         is_well = judge(reply).action in ("found", "missing")
         self._note_canary_answer(attempt, reply, now, is_well=is_well)
 
     def _note_canary_answer(
-        self, _attempt: Attempt, reply: Reply, now: float, *, is_well: bool = False
+        self, _attempt: PendingNumber, reply: Reply, now: float, *, is_well: bool = False
     ) -> None:
         is_well = is_well or reply.found
         for attempt, refusal in self._health.note_canary(is_found=is_well, now=now):
             self._ledger.failed(attempt, refusal, f"http_{refusal.status}", self._wall())
 
-    def _note_canary(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
+    def _note_canary(
+        self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float
+    ) -> None:
         verdict = judge(reply)
         if verdict.action in ("retry", "failed", "challenged"):
             self._ledger.failed_attempt(attempt, reply, verdict.kind or "protocol")
@@ -310,14 +312,16 @@ class Host:
         self._tally.latency_seconds += waited
         self.in_flight -= returned
 
-    def _note_head(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
+    def _note_head(
+        self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float
+    ) -> None:
         if reply.headers:
             self._health.note_headers(attempt, reply, moment, now)
         if reply.is_unsent:
             self._ledger.unsent(attempt, reply)
 
     def _note_missing(
-        self, attempt: Attempt, reply: Reply, verdict: Verdict, moment: datetime, now: float
+        self, attempt: PendingNumber, reply: Reply, verdict: Verdict, moment: datetime, now: float
     ) -> None:
         if verdict.moved_to is not None:
             reply.detail = f"moved to {verdict.moved_to}"
@@ -327,7 +331,7 @@ class Host:
         else:
             self._ledger.missing(attempt, reply, moment)
 
-    def give_up(self, attempt: Attempt) -> None:
+    def give_up(self, attempt: PendingNumber) -> None:
         """Fail a number that nobody works on any more, though no reply ever came."""
         self.in_flight -= 1
         self._out.discard(attempt)
@@ -347,7 +351,7 @@ class Host:
             self._ledger.failed(attempt, reply, f"http_{reply.status}", moment)
 
     def _note_bad(
-        self, attempt: Attempt, reply: Reply, verdict: Verdict, moment: datetime, now: float
+        self, attempt: PendingNumber, reply: Reply, verdict: Verdict, moment: datetime, now: float
     ) -> None:
         kind = verdict.kind or "protocol"
         self._ledger.failed_attempt(attempt, reply, kind)
@@ -368,7 +372,7 @@ class Host:
         if verdict.action == "failed" or not self._retry(attempt, reply, verdict, now):
             self._ledger.failed(attempt, reply, kind, moment)
 
-    def _retry(self, attempt: Attempt, reply: Reply, verdict: Verdict, now: float) -> bool:
+    def _retry(self, attempt: PendingNumber, reply: Reply, verdict: Verdict, now: float) -> bool:
         """Put the number back into the backlog, unless its tries or its time are used up.
 
         A 429 and what fails while the circuit is open say nothing about the number. Then it serves

@@ -19,7 +19,7 @@ from crawler.frontier.canaries import (
     reaches_back,
 )
 from crawler.frontier.verdict import Reply, judge
-from crawler.frontier.work import Attempt, Job
+from crawler.frontier.work import Job, PendingNumber
 
 MOST_HELD = 1000
 """With so many held, nothing but canaries goes out."""
@@ -44,7 +44,7 @@ class Held(NamedTuple):
     `arrived_at` is monotonic seconds, `moment` the time of day.
     """
 
-    attempt: Attempt
+    attempt: PendingNumber
     reply: Reply
     arrived_at: float
     moment: datetime
@@ -135,7 +135,7 @@ class Proof:
         if self._held and self._current is None:
             self._note_song(sent_at, now)
 
-    def hold(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
+    def hold(self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float) -> None:
         """Take an answer that says "missing"."""
         watch = self._watch
         held = Held(attempt, reply, now, moment, watch.note_missing())
@@ -242,7 +242,7 @@ class Proof:
             look.outstanding += 1
             self._asker.ask(num, self._job, lambda *answer: self._note(look, *answer))
 
-    def _note(self, look: _Look, attempt: Attempt, reply: Reply, now: float) -> None:
+    def _note(self, look: _Look, attempt: PendingNumber, reply: Reply, now: float) -> None:
         """Learn what came of a canary, or of a held number that was asked again."""
         look.outstanding -= 1
         is_stale = reaches_back(reply, look.since)
@@ -357,7 +357,7 @@ class Proof:
         self._probes += 1
         self._next_probe_at = now + self._probe_seconds
 
-    def _note_probe(self, attempt: Attempt, reply: Reply, _now: float) -> None:
+    def _note_probe(self, attempt: PendingNumber, reply: Reply, _now: float) -> None:
         if reply.found and reaches_back(reply, self._lying_since) is False:
             self.is_lying = False
         elif self._probes >= PROBES and self.is_lying:

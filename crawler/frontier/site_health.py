@@ -12,7 +12,7 @@ from crawler.frontier.circuit_breaker import (
 )
 from crawler.frontier.rate_limiter import Announced, RateLimiter, read_announced
 from crawler.frontier.verdict import Reply, Verdict, http_date, retry_after_seconds
-from crawler.frontier.work import Attempt, Policy
+from crawler.frontier.work import PendingNumber, Policy
 
 SAME_FAULTS = 5
 """So often running step 1 makes the same mistake before the run ends; so many calls are under way
@@ -70,7 +70,7 @@ class SiteHealth:
         self._on_pace, self._window, self._told_pace = on_pace, 0.0, math.inf
         self._max_pause_seconds = policy.max_pause_seconds
         self._good = self._asked_beside = 0
-        self._fault_place, self._faulty = ("", 0), list[Attempt]()
+        self._fault_place, self._faulty = ("", 0), list[PendingNumber]()
         self._breaker, self._refusals = CircuitBreaker(policy.probe_seconds), Refusals()
         self._overload = SharedBackoff(OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS)
         self._challenge = SharedBackoff(CHALLENGE_SECONDS, CHALLENGE_SECONDS * 2**CHALLENGES)
@@ -122,7 +122,9 @@ class SiteHealth:
         if self._breaker.is_open:
             self._breaker.start_probe(now)
 
-    def note_good(self, count: int, sent_at: float, now: float) -> list[tuple[Attempt, Reply]]:
+    def note_good(
+        self, count: int, sent_at: float, now: float
+    ) -> list[tuple[PendingNumber, Reply]]:
         """Be well again; return the refused `(attempt, reply)` that were about their page alone.
 
         Args:
@@ -147,7 +149,7 @@ class SiteHealth:
         self.is_in_doubt = self.is_in_doubt or self.is_probing
 
     def note_failure(
-        self, attempt: Attempt, verdict: Verdict, now: float, *, is_unsent: bool
+        self, attempt: PendingNumber, verdict: Verdict, now: float, *, is_unsent: bool
     ) -> None:
         """Count one failure; at a hundred in a row ask a canary."""
         breaker, self._last_kind = self._breaker, verdict.kind or "protocol"
@@ -171,7 +173,7 @@ class SiteHealth:
                 breaker.open(now)
         self.is_in_doubt = self.is_in_doubt or breaker.is_asking or breaker.is_open
 
-    def note_canary(self, *, is_found: bool, now: float) -> list[tuple[Attempt, Reply]]:
+    def note_canary(self, *, is_found: bool, now: float) -> list[tuple[PendingNumber, Reply]]:
         """Learn what came of a canary that was asked for the circuit breaker; see `note_good`."""
         if is_found and self._breaker.is_open:
             return self.note_good(1, now, now)
@@ -185,17 +187,17 @@ class SiteHealth:
             self._asked_beside = 0
         return []
 
-    def is_spent_page(self, attempt: Attempt) -> bool:
+    def is_spent_page(self, attempt: PendingNumber) -> bool:
         """Whether a number that just failed had its last attempt: it is bad, and not the site."""
         return attempt.lone_429s >= MAX_LONE_429S or self._breaker.is_spent_page(attempt)
 
-    def note_refusal(self, attempt: Attempt, reply: Reply) -> None:
+    def note_refusal(self, attempt: PendingNumber, reply: Reply) -> None:
         """Count one 401 or 403."""
         self.is_in_doubt = True
         if self._refusals.note(attempt, reply):
             self._stop("unauthorized", f"the site answered {reply.status}")
 
-    def note_fault(self, attempt: Attempt, fault: tuple[str, int, str]) -> None:
+    def note_fault(self, attempt: PendingNumber, fault: tuple[str, int, str]) -> None:
         """Count a mistake in step 1 itself; the same one five times running ends the run.
 
         Once something went well a number counts once: a page that the function cannot read costs
@@ -209,7 +211,9 @@ class SiteHealth:
         if len(self._faulty) >= SAME_FAULTS:
             self._stop("circuit", f"step 1 is wrong in {file}, line {line}: {text}")
 
-    def note_headers(self, attempt: Attempt, reply: Reply, moment: datetime, now: float) -> None:
+    def note_headers(
+        self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float
+    ) -> None:
         """Go no faster than the site announces; where nothing is left all wait for the reset."""
         announced = self._read_announced(attempt, reply, moment)
         if announced is None:
@@ -227,13 +231,15 @@ class SiteHealth:
             self._told_pace = pace
             self._on_pace(pace, announced.in_words(self._window or None))
 
-    def _read_announced(self, attempt: Attempt, reply: Reply, moment: datetime) -> Announced | None:
+    def _read_announced(
+        self, attempt: PendingNumber, reply: Reply, moment: datetime
+    ) -> Announced | None:
         own_names = getattr(attempt.job.source, "rate_headers", {})
         answered = http_date(reply.header("date"), now=moment) or moment
         return read_announced(reply.headers or {}, own_names, time_of_day=answered.timestamp())
 
     def note_overload(
-        self, attempt: Attempt, reply: Reply, verdict: Verdict, moment: datetime, now: float
+        self, attempt: PendingNumber, reply: Reply, verdict: Verdict, moment: datetime, now: float
     ) -> None:
         """Hold everybody back as the site asks, and go on at half the pace.
 
@@ -263,7 +269,7 @@ class SiteHealth:
             self._limiter.slow_down(attempt.sent_at, now)
             self._ask_whether_alone(attempt, reply)
 
-    def _ask_whether_alone(self, attempt: Attempt, reply: Reply) -> None:
+    def _ask_whether_alone(self, attempt: PendingNumber, reply: Reply) -> None:
         """Ask a canary where one number is put off again and again, and no other is left to ask."""
         if attempt.is_canary or reply.status != 429 or attempt.put_off < 2:
             return
@@ -282,7 +288,7 @@ class SiteHealth:
         if seconds and self._limiter.hold(now + seconds, now) and self._on_pause is not None:
             self._on_pause(seconds)
 
-    def _is_alone(self, attempt: Attempt, reply: Reply) -> bool:
+    def _is_alone(self, attempt: PendingNumber, reply: Reply) -> bool:
         """Whether others were answered well since this number last got a 429: it alone is meant."""
         if reply.status != 429 or attempt.is_canary:
             return False
@@ -292,7 +298,7 @@ class SiteHealth:
         attempt.good_before = self._good
         return is_alone
 
-    def conclude(self) -> list[tuple[Attempt, Reply]]:
+    def conclude(self) -> list[tuple[PendingNumber, Reply]]:
         """When nothing is left to ask: return the refused attempts that were about their page."""
         if self._refusals.conclude():
             self._stop("unauthorized", "the site answered 401")

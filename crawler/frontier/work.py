@@ -123,8 +123,8 @@ class Job(msgspec.Struct, eq=False):
     is_recorded: bool = False
 
 
-class Attempt(msgspec.Struct, eq=False, gc=False):
-    """One HTTP request for one number.
+class PendingNumber(msgspec.Struct, eq=False, gc=False):
+    """One number that is to be settled, over all its attempts.
 
     Attributes:
         song_num: The number, or whatever item the user's function takes.
@@ -166,19 +166,19 @@ class Backlog:
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
-        self._ready: deque[Attempt] = deque()
-        self._waiting: list[tuple[float, int, Attempt]] = []
+        self._ready: deque[PendingNumber] = deque()
+        self._waiting: list[tuple[float, int, PendingNumber]] = []
         self._order = count()
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list."""
         self._jobs.append(job)
 
-    def wait_until(self, due: float, attempt: Attempt) -> None:
+    def wait_until(self, due: float, attempt: PendingNumber) -> None:
         """Put an attempt back, to be handed out at `due` or later."""
         heapq.heappush(self._waiting, (due, next(self._order), attempt))
 
-    def put_first(self, attempts: list[Attempt]) -> None:
+    def put_first(self, attempts: list[PendingNumber]) -> None:
         """Put attempts back that were never sent: they come before all others."""
         self._ready.extendleft(reversed(attempts))
 
@@ -204,7 +204,7 @@ class Backlog:
             self._fetch_due(wanted, now)
         return min(wanted, len(ready))
 
-    def pop(self, count: int) -> list[Attempt]:
+    def pop(self, count: int) -> list[PendingNumber]:
         """Return the next attempts, no more than `prepare` counted."""
         popleft = self._ready.popleft
         return [popleft() for _ in range(count)]
@@ -231,7 +231,7 @@ class Backlog:
             job = self._jobs[0]
             share = -(-(wanted - len(self._ready)) // len(self._jobs))
             items = job.supply.take(share)
-            self._ready.extend([Attempt(item, job) for item in items])
+            self._ready.extend([PendingNumber(item, job) for item in items])
             if job.supply.exhausted:
                 self._jobs.popleft()
             else:
@@ -240,7 +240,7 @@ class Backlog:
 
 
 def retry_at(
-    attempt: Attempt,
+    attempt: PendingNumber,
     policy: Policy,
     *,
     is_counted: bool,
@@ -294,7 +294,7 @@ class Ledger:
         self._on_record = on_record
         self._told: set[str] = set()
 
-    def found(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
+    def found(self, attempt: PendingNumber, reply: Reply, moment: datetime) -> None:
         """Append the tuple to its job's results, and record the info."""
         self.tally.found += 1
         num, job, info = attempt.song_num, attempt.job, reply.info
@@ -309,7 +309,7 @@ class Ledger:
                 Record(num, "found", reply.status, info, None, attempt.requests, moment)
             )
 
-    def missing(self, attempt: Attempt, reply: Reply, moment: datetime) -> None:
+    def missing(self, attempt: PendingNumber, reply: Reply, moment: datetime) -> None:
         """Record that the site has no such page."""
         self.tally.missing += 1
         num = attempt.song_num
@@ -327,7 +327,7 @@ class Ledger:
                 )
             )
 
-    def failed(self, attempt: Attempt, reply: Reply, kind: str, moment: datetime) -> None:
+    def failed(self, attempt: PendingNumber, reply: Reply, kind: str, moment: datetime) -> None:
         """Record that we do not know, and why."""
         self.tally.failed += 1
         num, detail = attempt.song_num, reply.detail[:200]
@@ -338,7 +338,7 @@ class Ledger:
                 Record(num, "failed", reply.status, None, kind, requests, moment, detail=detail)
             )
 
-    def failed_attempt(self, attempt: Attempt, reply: Reply, kind: str) -> None:
+    def failed_attempt(self, attempt: PendingNumber, reply: Reply, kind: str) -> None:
         """Count why an attempt failed; tell what step 1 does wrong, whose author may mend it.
 
         At the first attempt: where it is wrong for every song, no number may come to its last.
@@ -347,14 +347,14 @@ class Ledger:
         if kind == "function":
             self._tell("step 1 failed on song %s: %s", attempt, reply.detail, "step_1_failed")
 
-    def unsent(self, attempt: Attempt, reply: Reply) -> None:
+    def unsent(self, attempt: PendingNumber, reply: Reply) -> None:
         """Take back the request counted for an attempt that sent none; tell what is wrong with it."""
         self.tally.requests -= 1
         self.tally.retries -= attempt.requests > 1
         if reply.found and reply.detail:
             self._tell("step 1 and song %s: %s", attempt, reply.detail, "step_1_unpaced")
 
-    def _tell(self, message: str, attempt: Attempt, detail: str, event: str) -> None:
+    def _tell(self, message: str, attempt: PendingNumber, detail: str, event: str) -> None:
         """Log what step 1 does wrong, whose author may mend it; the same only once."""
         if detail not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(detail)

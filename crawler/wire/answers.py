@@ -11,7 +11,7 @@ import requests.exceptions as raised
 
 from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import PendingNumber
 from crawler.logs import one_line, redact
 from crawler.source.source import Source, traits_of
 
@@ -261,7 +261,7 @@ def header_fields(lines: Iterable[bytes]) -> list[tuple[str, str]]:
     return fields
 
 
-def read_page(attempt: Attempt, source: Source, answer: Answer) -> Reply:
+def read_page(attempt: PendingNumber, source: Source, answer: Answer) -> Reply:
     """Turn an answer about a source's page into a reply; the source takes the info from it."""
     if answer.error is not None:
         detail = _told(source, answer.detail)
@@ -290,7 +290,7 @@ def read_page(attempt: Attempt, source: Source, answer: Answer) -> Reply:
     return Reply(attempt, True, info, 200, headers=headers_for_policy(attempt, answer))
 
 
-def headers_for_policy(attempt: Attempt, answer: Answer) -> dict[str, str] | None:
+def headers_for_policy(attempt: PendingNumber, answer: Answer) -> dict[str, str] | None:
     """Return the headers of an answer where policy may need them.
 
     It does of all that is no plain page, of a canary, and where a limit is announced: by the usual
@@ -307,7 +307,9 @@ def headers_for_policy(attempt: Attempt, answer: Answer) -> dict[str, str] | Non
     return answer.headers if answer.head else None
 
 
-def _no_page(attempt: Attempt, source: Source, answer: Answer, kind: str, detail: str) -> Reply:
+def _no_page(
+    attempt: PendingNumber, source: Source, answer: Answer, kind: str, detail: str
+) -> Reply:
     told = _told(source, detail)
     return Reply(attempt, status=200, error=kind, detail=told, headers=answer.headers)
 

@@ -8,7 +8,7 @@ import msgspec
 import pycurl
 
 from crawler.errors import PageError
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import PendingNumber
 from crawler.source.source import Source
 from crawler.wire.answers import (
     MAX_HEAD_BYTES,
@@ -102,7 +102,7 @@ class Transfer:
         self.setopt, self.getinfo = handle.setopt, handle.getinfo
         self.lines: list[bytes] = []
         self.raw = bytearray()
-        self.attempt: Attempt | None = None
+        self.attempt: PendingNumber | None = None
         self.source: Source | None = None
         self.request: WireRequest | None = None
         self.url = self.origin = ""
@@ -115,7 +115,7 @@ class Transfer:
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         handle.setopt(pycurl.WRITEFUNCTION, self.raw.extend)
 
-    def begin_page(self, attempt: Attempt, user_agent: str) -> None:
+    def begin_page(self, attempt: PendingNumber, user_agent: str) -> None:
         """Set the handle for a source's page.
 
         Raises:
@@ -285,7 +285,7 @@ class Transfer:
         return count
 
 
-def source_lines(attempt: Attempt, source: Source, user_agent: str) -> list[bytes]:
+def source_lines(attempt: PendingNumber, source: Source, user_agent: str) -> list[bytes]:
     """Write the headers of a source as libcurl wants them; no cache may answer for a canary.
 
     Raises:
@@ -299,7 +299,7 @@ def source_lines(attempt: Attempt, source: Source, user_agent: str) -> list[byte
     return exact_lines([*(each for each in ours if each[0].lower() not in given), *headers.items()])
 
 
-def page_request(attempt: Attempt, source: Source, user_agent: str) -> WireRequest:
+def page_request(attempt: PendingNumber, source: Source, user_agent: str) -> WireRequest:
     """Write the request for a source's page.
 
     Raises:

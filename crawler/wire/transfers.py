@@ -16,7 +16,7 @@ import pycurl
 
 from crawler.errors import PageError
 from crawler.frontier.rate_limiter import Pause
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import PendingNumber
 from crawler.wire.answers import MAX_HEADER_LINES, Answer
 from crawler.wire.body import MAX_BODY_BYTES
 from crawler.wire.transfer import CONNECT_SECONDS, SHORT_BODY_BYTES, Transfer
@@ -118,7 +118,7 @@ class Transfers:
                 self._silent_since[transfer] = (None, now)
         self._multi.add_handle(transfer.handle)
 
-    def begin_page(self, attempt: Attempt, user_agent: str) -> None:
+    def begin_page(self, attempt: PendingNumber, user_agent: str) -> None:
         """Begin an attempt at a source's page; there must be room.
 
         Raises:

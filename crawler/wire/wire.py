@@ -23,7 +23,7 @@ import requests.exceptions as raised
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Attempt
+from crawler.frontier.work import PendingNumber
 from crawler.wire.answers import Answer, detail_of, in_words, read_page
 from crawler.wire.transfer import WireRequest
 from crawler.wire.transfers import BODY_BUDGET_BYTES, Ended, Transfers
@@ -302,7 +302,7 @@ class Wire:
         """Drive the transfers, read the pages that came; return whether there is more to do now."""
         ended, is_more = self._transfers.collect()
         replies: list[Reply] = []
-        held: list[Attempt] = []
+        held: list[PendingNumber] = []
         unpaid = 0
         for transfer, answer in ended:
             attempt = transfer.attempt
