@@ -33,14 +33,14 @@ ROOT = Path(__file__).parent.parent
 MODULES = {
     "record": (["crawler/record.py"], ["record"]),
     "block": (["crawler/store/block.py"], ["block"]),
-    "verdict": (["crawler/frontier/verdict.py"], ["verdict"]),
-    "rate_limiter": (["crawler/frontier/rate_limiter.py"], ["rate_limiter"]),
+    "verdict": (["crawler/frontier/verdict.py"], ["verdict", "retries"]),
+    "rate_limiter": (["crawler/frontier/rate_limiter.py"], ["rate_limiter", "announcements"]),
     "site_health": (
         ["crawler/frontier/site_health.py", "crawler/frontier/circuit_breaker.py"],
         ["site_health"],
     ),
     "proof": (["crawler/frontier/proof.py", "crawler/frontier/canaries.py"], ["proof"]),
-    "fill": (["crawler/plan/fill.py", "crawler/plan/planned.py"], ["fill", "block_order"]),
+    "fill": (["crawler/plan/fill.py", "crawler/plan/planned.py"], ["fill"]),
     "tail": (["crawler/plan/scope.py"], ["tail", "scope"]),
 }
 """Which modules are tried, and by which files of tests, `tests/test_<name>.py`."""
@@ -66,6 +66,55 @@ EQUAL: dict[str, list[str]] = {
         "inflate = zlib.decompressobj( 17 + zlib.MAX_WBITS)",
     ],
     "-1 is no multiple of a thousand": ["if first % BLOCK_SIZE or not -1 <= first < 10**12:"],
+    "how far is read ahead, and by how many threads": [
+        "READ_AHEAD = 9  # blocks, so that reading one from a bucket delays nobody",
+        "READ_AHEAD = 7  # blocks, so that reading one from a bucket delays nobody",
+        'self._pool = ThreadPoolExecutor( 5, "plan")',
+        'self._pool = ThreadPoolExecutor( 3, "plan")',
+        'self._pool = ThreadPoolExecutor( 2, "plan")',
+        'self._pool = ThreadPoolExecutor( 0, "plan")',
+    ],
+    "set anew before it is looked at": [
+        "self._current_first = 1",
+        "self._current_first = -1",
+        "self._recovered_at = math.inf",
+        *(
+            f"self._counted_from, self._counted, self._measured = -math.inf, {counted}"
+            for counted in ("1, 0.0", "-1, 0.0", "0, 1.0", "0, -1.0")
+        ),
+    ],
+    "a range of no numbers has none in any block": [
+        f"self._order = BlockOrder(range(block_first(start), stop if start < stop else {stop}, BLOCK_SIZE))"
+        for stop in (1, -1)
+    ],
+    "asks once too often whether there is news": [
+        "if len(self._met) >= len(self._heeded) and self._has_met():",
+    ],
+    "a step of one leaves out none, only slower": [
+        f"return numbers if self._step == {step} else spread(numbers, self._start, self._step)"
+        for step in (0, 2)
+    ],
+    "a block without numbers is announced to nobody": [
+        "return PlannedBlock(first, [], is_new=True, unreadable=len(numbers))",
+        "return PlannedBlock(first, [], is_new=True, settled=len(numbers))",
+    ],
+    "what follows comes to the same": [
+        "if len(numbers) and info.first_num < numbers[0] and numbers[-1] <= info.last_num:",
+        "if len(numbers) and info.first_num <= numbers[ -1] and numbers[-1] <= info.last_num:",
+        "if len(numbers) and info.first_num <= numbers[0] and numbers[-1] < info.last_num:",
+    ],
+    "how a record may be made, or changed by whom nobody knows": [
+        "class Criteria(msgspec.Struct, frozen=False, kw_only=True):",
+        "class Criteria(msgspec.Struct, frozen=True, kw_only=False):",
+        "class Verdict(msgspec.Struct, frozen=False):",
+    ],
+    "both sides say the same there": [
+        "if limit > 50:",
+        "if limit >= 51:",
+        "if limit >= 49:",
+        "if full >= 1:",
+    ],
+    "nothing is to be won back": ["if self._limit > self._full:"],
     "nobody looks at it where there are no numbers": [
         "start = stop = nums[0] if nums else 1",
         "start = stop = nums[0] if nums else -1",

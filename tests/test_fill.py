@@ -1,14 +1,16 @@
 """The plan: which numbers a run asks for, given what its store holds."""
 
+import copy
 import time
 from datetime import timedelta
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import BlockFormatError, StoreUnavailableError
-from crawler.plan.fill import FillSupply
+from crawler.plan.fill import BlockOrder, FillSupply, spread
 from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.record import Record, is_settled
 from crawler.store.block import BLOCK_SIZE, summarise
@@ -39,8 +41,8 @@ class Shelf:
             raise BlockFormatError(f"block {first} is broken")
         return self.blocks.get(first, {})
 
-    def fill(self, start, stop, *, limit=None, **criteria) -> FillSupply:
-        """Plan a range over what is here."""
+    def fill(self, start, stop, *, limit=None, options=None, **criteria) -> FillSupply:
+        """Plan a range over what is here; `options` are those of the supply itself."""
         return FillSupply(
             start,
             stop,
@@ -49,6 +51,7 @@ class Shelf:
             read=self.read,
             on_block=self.entered.append,
             limit=limit,
+            **(options or {}),
         )
 
 
@@ -104,6 +107,23 @@ def test_a_block_with_holes_is_read():
     assert (shelf.reads, supply.settled) == ([0], 857)
 
 
+def test_the_rest_of_a_block_without_holes_is_asked_of_a_block_that_is_there():
+    """The writer has to merge, and is told."""
+    shelf = Shelf(mixed(range(200, 700)).values())
+    assert len(drain(shelf.fill(0, 1000))) == 500
+    assert (shelf.reads, [block.is_new for block in shelf.entered]) == ([], [False])
+    holes = Shelf([found(1), found(3)])
+    drain(holes.fill(0, 1000))
+    assert [block.is_new for block in holes.entered] == [False]
+
+
+def test_a_number_is_due_from_the_moment_on_that_was_set():
+    """Not before, and not a moment after."""
+    moments = [NOON - timedelta(microseconds=1), NOON, NOON + timedelta(microseconds=1)]
+    shelf = Shelf([failed(num, next_try_at=at) for num, at in enumerate(moments)])
+    assert drain(shelf.fill(0, 3, skip_until_due=True)) == [0, 1]
+
+
 def test_failed_numbers_are_asked_again():
     """With how often they failed before; only mode next waits until they are due."""
     records = [
@@ -153,6 +173,19 @@ def test_refresh_asks_what_is_old():
     assert (shelf.reads, supply.settled) == ([0], 1980)
 
 
+def test_what_is_as_old_as_that_is_not_refreshed():
+    """It was asked at the moment of the order, not before."""
+    shelf = Shelf([found(0, at=NOON), found(1, at=NOON - timedelta(microseconds=1))])
+    assert drain(shelf.fill(0, 2, refresh_before=NOON)) == [1]
+
+
+def test_a_recheck_reads_no_block_without_a_missing_number():
+    """Its counts say that there is none."""
+    shelf = Shelf([found(n, at=EARLIER) for n in range(1000)])
+    assert drain(shelf.fill(0, 1000, is_missing_rechecked=True)) == []
+    assert shelf.reads == []
+
+
 def test_recheck_asks_what_is_missing():
     """Found ones are left alone."""
     shelf = Shelf(mixed(range(1000), EARLIER).values())
@@ -197,6 +230,13 @@ def test_what_an_interrupted_run_did_not_come_to_is_counted_once_and_again():
     assert [supply.settled_beyond() for _ in range(3)] == [1002] * 3
     assert len(drain(supply)) == 80_000 - 1500 - 1002
     assert supply.settled_beyond() == 0
+
+
+def test_of_a_block_that_is_wanted_in_part_nothing_is_counted_unread():
+    """Which of its numbers are settled is not known."""
+    shelf = Shelf([found(num) for num in (5, 7, 700, 900)])
+    assert shelf.fill(500, 30_000).settled_beyond() == 0
+    assert shelf.fill(0, 30_000).settled_beyond() == 4
 
 
 def test_an_interrupted_refresh_does_not_call_old_records_settled():
@@ -312,6 +352,205 @@ def test_a_listing_that_never_catches_up_costs_no_endless_search():
     assert shelf.reads.count(1000) == 2
 
 
+# ---------------------------------------------------------------- beside another run
+
+
+def order_of(count: int) -> BlockOrder:
+    """Make an order of so many blocks."""
+    return BlockOrder(range(0, count * 1000, 1000))
+
+
+def taken(order: BlockOrder) -> list[int]:
+    """Take all that is left."""
+    return list(iter(order.next, None))
+
+
+def test_alone_a_run_goes_up() -> None:
+    """Blocks come ascending, each once."""
+    assert taken(order_of(3)) == [0, 1000, 2000]
+    assert taken(order_of(0)) == []
+
+
+def test_what_is_put_back_comes_next() -> None:
+    """A block that was taken and not done is taken again before all others."""
+    order = order_of(3)
+    order.put_back(order.next() or 0)
+    assert taken(order) == [0, 1000, 2000]
+
+
+def test_a_run_that_parts_goes_on_in_the_middle_of_the_longest_stretch() -> None:
+    """It goes up from there, then round; settled blocks come last."""
+    order = order_of(10)
+    order.part([0, 1000, 8000], share=0.5)
+    assert taken(order) == [5000, 6000, 7000, 9000, 2000, 3000, 4000, 0, 1000, 8000]
+
+
+def test_runs_that_part_at_once_go_different_ways() -> None:
+    """Chance decides within the middle half of the stretch."""
+    firsts = set()
+    for share in (0.0, 0.5, 1.0):
+        order = order_of(100)
+        order.part([], share)
+        firsts.add(order.next())
+    assert firsts == {25_000, 50_000, 75_000}
+
+
+def test_a_single_block_is_left_to_whoever_comes() -> None:
+    """Where one block is left there is no middle."""
+    order = order_of(2)
+    order.part([0], share=1.0)
+    assert taken(order) == [1000, 0]
+
+
+@given(
+    count=st.integers(0, 30),
+    takes=st.integers(0, 30),
+    settled=st.sets(st.integers(-5, 40)),
+    share=st.floats(0, 1),
+)
+def test_parting_loses_no_block(count: int, takes: int, settled: set[int], share: float) -> None:
+    """Whatever is settled and wherever a run stands, what was left is left, each once."""
+    order = order_of(count)
+    last = [order.next() for _ in range(takes)][-1:]
+    if last and last[0] is not None:
+        order.put_back(last[0])
+    before = sorted(taken(copy.deepcopy(order)))
+    order.part(sorted(number * 1000 for number in settled), share)
+    assert sorted(taken(order)) == before
+
+
+class Beside:
+    """A fill of ten blocks that meets another run in its first one.
+
+    Attributes:
+        met: Where the other run was met.
+        chances: Between what chance was asked to decide.
+        relisted: How often the listing was brought up to date.
+    """
+
+    def __init__(self, shelf: Shelf, listed=()):
+        self.met, self.chances, self.relisted = set[int](), [], 0
+        self._shelf, self._listed = shelf, listed
+        options = {"met": self.met, "relist": self._relist, "uniform": self._decide}
+        self.supply = shelf.fill(0, 10_000, options=options)
+        self.numbers = self.supply.take(10)
+        self.met.add(0)
+
+    def _relist(self):
+        self.relisted += 1
+        for first in self._listed:
+            block = mixed(range(first, first + BLOCK_SIZE))
+            self._shelf.blocks[first] = block
+            self._shelf.listing[first] = summarise(block.values(), source="test")
+
+    def _decide(self, *between):
+        self.chances.append(between)
+        return 0.5 if len(self.chances) == 1 else 1.0
+
+    def order(self) -> list[int]:
+        """Ask all that is left; list the blocks in the order in which they are entered."""
+        self.numbers += drain(self.supply)
+        return [block.first for block in self._shelf.entered]
+
+
+def test_a_run_that_meets_another_goes_on_in_the_middle_of_what_is_open():
+    """It lists anew, once; what it had begun comes in its turn, and what is settled is not asked."""
+    beside = Beside(Shelf(), listed=[2000])
+    assert beside.order() == [0, 6000, 7000, 8000, 9000, 0, 1000, 3000, 4000, 5000]
+    assert sorted(beside.numbers) == [n for n in range(10_000) if n // 1000 != 2]
+    assert (beside.relisted, beside.chances) == (1, [(0.0, 1.0)])
+
+
+def test_once_parted_a_block_is_read_just_before_it_is_entered():
+    """What the other run did meanwhile is seen, so it is not read ahead of time."""
+    shelf = Shelf()
+    beside = Beside(shelf)
+    while not (numbers := beside.supply.take(10)):
+        time.sleep(0.0002)
+    assert (numbers[0], shelf.reads) == (5000, [5000])
+    assert shelf.entered[-1].is_new
+    beside.supply.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "listed", "is_touched"),
+    [
+        ([], [], False),
+        ([found(5001)], [], True),
+        ([found(5001), failed(5002)], [found(5001), failed(5002)], False),
+        ([found(5001), failed(5002)], [found(5001)], True),
+    ],
+    ids=["nothing", "unlisted", "as listed", "more"],
+)
+def test_a_block_that_holds_more_than_was_listed_parts_the_run_again(stored, listed, is_touched):
+    """Another run is at it: this one goes elsewhere, and comes back."""
+    shelf = Shelf(listed)
+    shelf.blocks = Shelf(stored).blocks
+    beside = Beside(shelf)
+    order = beside.order()
+    assert beside.relisted == (2 if is_touched else 1)
+    assert order[1] == (7000 if is_touched else 5000)
+    gone = {record.song_num for record in stored if is_settled(record)}
+    assert sorted(beside.numbers) == [n for n in range(10_000) if n not in gone]
+
+
+def test_while_blocks_are_read_nothing_is_supplied_and_nobody_waits():
+    """Neither who takes nor who closes; what was not begun is never read."""
+    shelf, gate = Shelf([found(first * 1000 + n) for first in range(8) for n in (1, 3)]), Event()
+
+    def read(first):
+        shelf.reads.append(first)
+        gate.wait(20)
+        return shelf.blocks[first]
+
+    shelf.read = read  # type: ignore[method-assign]
+    supply = shelf.fill(0, 8000)
+    assert (supply.take(5), supply.exhausted) == ([], False)
+    supply.close()
+    assert not gate.is_set()
+    gate.set()
+    time.sleep(0.05)  # a thread that went on would read the next one
+    assert len(shelf.reads) <= 4
+
+
+# ---------------------------------------------------------------- samples
+
+
+def test_a_sample_is_one_number_of_each_stratum():
+    """Scattered by Knuth's multiplier, and the same wherever the range is cut."""
+    assert spread(range(600), 0, 100) == [0, 161, 222, 383, 444, 505]
+    assert spread(range(7, 77), 7, 7) == [7, 19, 24, 29, 41, 46, 51, 56, 68, 73]
+    assert spread(range(20, 50), 7, 7) == [24, 29, 41, 46]
+    assert spread(range(29, 30), 7, 7) == [29]
+    assert spread(range(5, 5), 0, 7) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "sample", "step"),
+    [(1000, 1100, 20, 5), (0, 100, 60, 1), (0, 100, 200, 1), (900, 2300, 7, 200)],
+)
+def test_a_plan_of_a_sample_asks_the_sample(start, stop, sample, step):
+    """As many as were wished for, where the range has as many, over all of its blocks."""
+    supply = Shelf().fill(start, stop, options={"sample": sample})
+    assert drain(supply) == spread(range(start, stop), start, step)
+
+
+@given(start=st.integers(0, 10**6), length=st.integers(1, 10**6), sample=st.integers(1, 500))
+def test_a_sample_is_spread_over_the_range(start, length, sample):
+    """Each stratum of the range gives one number, the same each time, whatever the cuts."""
+    numbers = range(start, start + length)
+    step = max(1, length // sample)
+    whole = spread(numbers, start, step)
+    assert whole == sorted(set(whole))
+    assert min(sample, length) <= len(whole) + 1
+    assert {(num - start) // step for num in whole} >= set(range(length // step))
+    middle = start + length // 2
+    halves = spread(range(start, middle), start, step) + spread(
+        range(middle, start + length), start, step
+    )
+    assert halves == whole
+
+
 # ---------------------------------------------------------------- clocks that are wrong
 
 AHEAD = NOON + timedelta(days=5 * 365)
@@ -332,6 +571,12 @@ def test_E13_a_block_all_from_the_future_is_refreshed():
     assert drain(shelf.fill(0, 1000, refresh_before=EARLIER)) == list(range(1000))
 
 
+def test_E13_a_block_with_one_record_from_the_future_is_read():
+    """The newest of its times tells, whatever the oldest is."""
+    shelf = Shelf([found(num, at=AHEAD if num == 7 else NOON) for num in range(1000)])
+    assert drain(shelf.fill(0, 1000, refresh_before=EARLIER)) == [7]
+
+
 def test_E13_without_a_refresh_a_record_from_the_future_is_settled():
     """Its answer is as good as any other."""
     shelf = Shelf([found(1, at=AHEAD)])
@@ -349,8 +594,9 @@ def test_E13_a_failure_from_the_future_is_due():
     shelf = Shelf(
         [
             failed(1, at=AHEAD, next_try_at=AHEAD + timedelta(hours=1)),
-            failed(2, next_try_at=LATER + timedelta(days=6)),
+            failed(2, next_try_at=LATER + timedelta(days=7, minutes=5)),
+            failed(3, next_try_at=LATER + timedelta(days=7, minutes=5, microseconds=1)),
         ]
     )
-    assert drain(shelf.fill(1, 3, skip_until_due=True)) == [1]
+    assert drain(shelf.fill(1, 4, skip_until_due=True)) == [1, 3]
     assert shelf.entered[0].newest == {1: AHEAD}

@@ -3,10 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from crawler.plan.fill import spread
 from crawler.plan.scope import Scope, criteria_of
 from crawler.request.crawl_request import CrawlRequest
 from crawler.settings.reading import read_settings
@@ -132,19 +129,3 @@ def test_criteria_look_from_the_moment_of_the_order():
     assert (criteria.now, criteria.refresh_before) == (NOON, NOON - timedelta(days=2))
     assert criteria.is_missing_rechecked
     assert not criteria.skip_until_due
-
-
-@given(start=st.integers(0, 10**6), length=st.integers(1, 10**6), sample=st.integers(1, 500))
-def test_a_sample_is_spread_over_the_range(start, length, sample):
-    """Each stratum of the range gives one number, the same each time, whatever the cuts."""
-    numbers = range(start, start + length)
-    step = max(1, length // sample)
-    whole = spread(numbers, start, step)
-    assert whole == sorted(set(whole))
-    assert min(sample, length) <= len(whole) + 1
-    assert {(num - start) // step for num in whole} >= set(range(length // step))
-    middle = start + length // 2
-    halves = spread(range(start, middle), start, step) + spread(
-        range(middle, start + length), start, step
-    )
-    assert halves == whole

@@ -2,7 +2,14 @@
 
 import pytest
 
-from crawler.frontier.verdict import FAILURE_KINDS, Reply, Verdict, judge
+from crawler.frontier.verdict import (
+    FAILURE_KINDS,
+    Reply,
+    Verdict,
+    failure_sentence,
+    is_worth_repeating,
+    judge,
+)
 from crawler.frontier.work import PendingNumber
 from tests.simulation import job_over
 
@@ -241,3 +248,27 @@ def test_B1_only_a_connection_that_was_let_go_is_excused(fields, is_excused):
 def test_name_and_certificate_lie_between_us_and_the_site(kind):
     """Only these two end a run early when nothing else happens."""
     assert judge(Reply(None, error=kind)).is_setup is (kind in ("dns", "tls"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("tls", "the certificate is not valid for the host"),
+        ("http_404", "the site answers 404 Not Found"),
+        ("http_520", "the site answers 520"),
+        ("other", "several kinds"),
+        ("new", "new"),
+    ],
+)
+def test_a_kind_of_failure_is_told_in_words(kind, sentence):
+    """One that nobody knows is told as it is."""
+    assert failure_sentence(kind) == sentence
+
+
+def test_a_repeat_helps_where_the_cause_may_pass():
+    """Of the 4xx only those which say so, or a token that can be mended; a page that moved stays."""
+    helps = {kind for kind in FAILURE_KINDS if is_worth_repeating(kind)}
+    assert set(FAILURE_KINDS) - helps == {"too_large", "redirect", "robots", "function"}
+    statuses = [status for status in range(400, 500) if is_worth_repeating(f"http_{status}")]
+    assert statuses == [401, 403, 408, 421, 425, 429]
+    assert all(is_worth_repeating(f"http_{status}") for status in (204, 399, 500, 503, 599))

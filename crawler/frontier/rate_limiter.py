@@ -186,10 +186,9 @@ class RateLimiter:
         with self._lock:
             if sent_at <= self._cut_at:
                 return
-            if self._full == math.inf:
-                self._full = self._measured_rate(now)
-            if self._full > 1:
-                self._limit = max(1.0, min(self._limit, self._full) / 2)
+            full = self._measured_rate(now) if self._full == math.inf else self._full
+            if full > 1:
+                self._full, self._limit = full, max(1.0, min(self._limit, full) / 2)
             self._cut_at = now
             self._recovered_at = max(now, self.pause.until)
             self._credit = min(self._credit, 1.0)
@@ -228,7 +227,7 @@ class RateLimiter:
     def _measured_rate(self, now: float) -> float:
         """Grants a second in the last whole second or in the one begun, whichever is more."""
         current = self._counted / max(now - self._counted_from, 0.1)
-        return max(1.0, self._measured, current)
+        return max(self._measured, current)
 
 
 def _peak(limit: float) -> tuple[float, float]:
@@ -239,7 +238,7 @@ def _peak(limit: float) -> tuple[float, float]:
     than one attempt, it is one attempt more than the rate, for lateness up to 50 ms.
     """
     if limit >= 50:
-        return limit * 1.01, max(1.5, limit * 0.03)
+        return limit * 1.01, limit * 0.03
     return limit * 1.01, min(1.5, 1.0 + limit * 0.05)
 
 
