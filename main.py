@@ -230,7 +230,7 @@ def _read_deployment() -> _Deployment:
     settings = read_settings(os.environ, env_file=_ENV_FILE)
     token = settings.token
     configure_logging(os.environ, secrets=[token.reveal()] if token else [])
-    return _Deployment(settings, RateLimiter(settings.rate))
+    return _Deployment(settings, RateLimiter(settings.rate, share=1 / settings.instances))
 
 
 def _read_request(request: Request, settings: Settings, *, is_limited: bool) -> CrawlRequest:

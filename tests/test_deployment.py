@@ -158,10 +158,10 @@ def test_an_unknown_name_in_the_file_is_an_error(tmp_path):
 
 
 def test_the_rate_is_divided_by_the_instances():
-    """Four instances at a quarter of the rate each keep the rate; the size fits one of them."""
+    """Four instances at a quarter of the rate each keep the rate, and what a site announces; the size fits one."""
     deployment = read_deployment(REQUIRED | {"MAX_INSTANCES": "4"})
     environment = function_environment(deployment)
-    assert environment["CRAWLER_RATE"] == "25"
+    assert (environment["CRAWLER_RATE"], environment["CRAWLER_INSTANCES"]) == ("25", "4")
     assert deployment.size.cpu == 0.167
 
 

@@ -13,6 +13,8 @@ from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatchError
 from crawler.record import Record
+from crawler.run.monitor import Sample
+from crawler.run.run import advised_rate
 from crawler.store.block import block_name, decode_block
 from crawler.store.contract import save_block
 from crawler.store.control import order_stop, read_control
@@ -21,6 +23,7 @@ from crawler.store.folder import FolderStore
 from crawler.store.run_objects import read_runs
 from tests.clock import utc_now
 from tests.crawls import CALLERS, asking
+from tests.pages import a_run
 from tests.records import failed
 
 
@@ -403,3 +406,35 @@ def test_C9_a_canary_that_is_named_proves_what_is_missing(tmp_path: Path) -> Non
         answer = crawl(400, 500, canary=5, **where)
     assert (answer.complete, answer.missing) == (True, 100)
     assert {record.proof for record in records_of(tmp_path).values()} == {5}
+
+
+COURSE = [Sample(at, 0, found, 0, 0, 0, 0.0, paused) for at, found, paused in [
+    (1.0, 40, 7.0), (5.0, 40, 3.0), (9.0, 80, 7.0), (17.0, 120, 7.0), (20.0, 120, 4.0),
+]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("course", "refused", "announced", "rate", "advised"),
+    [
+        (COURSE, 2, 0.0, 100.0, None),
+        (COURSE, 3, 0.0, 100.0, 5.0),
+        (COURSE, 3, 0.0, 3.0, 2.7),
+        (COURSE[:1], 3, 0.0, 100.0, 4.5),
+        ([], 3, 0.0, 0.0, 6.0),
+        (COURSE, 3, 1.0, 100.0, 1.0),
+        (COURSE, 3, 0.4166, 100.0, 0.41),
+    ],
+    ids=["twice", "to the last pause", "slow", "one pause", "no pause", "announced", "25 a minute"],
+)
+def test_a_rate_is_advised_that_the_site_bears(
+    course: list[Sample], refused: int, announced: float, rate: float, advised: float | None
+) -> None:
+    """From pause to pause, so that a quota spent in the first second promises nothing."""
+    answer = a_run(seconds=25.0, found=150, missing=0).answer
+    assert advised_rate(answer, course, refused, announced=announced, rate=rate) == advised
+
+
+def test_a_site_of_which_nothing_was_settled_bears_no_rate() -> None:
+    """Then nothing is advised."""
+    answer = a_run(seconds=25.0, found=0, missing=0).answer
+    assert advised_rate(answer, [], 9, announced=0.0, rate=10.0) is None

@@ -22,7 +22,14 @@ def test_a_course_is_made_of_paces():
 def test_a_pause_is_on_the_course():
     """The seconds for which the site asked everybody to wait are marked, and no others."""
     points = course(a_run(seconds=20, pause_at=7))
-    assert [point.seconds for point in points if point.paused] == [8, 9, 10, 11, 12]
+    assert [point.seconds for point in points if point.limited == 1.0] == [8, 9, 10, 11, 12]
+
+
+def test_a_pace_that_the_site_announced_is_on_the_course():
+    """To half the height; a sample of version 1.0 does not say."""
+    run = a_run(seconds=4, pause_at=3)
+    run.samples[1] = [*run.samples[1], 1.0]
+    assert [point.limited for point in course(run)] == [0.0, 0.5, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("first", [1, 6], ids=["nothing sent", "nothing back yet"])

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -60,7 +61,21 @@ def slugs(num: int) -> tuple[int, str, dict[str, str]]:
     return (301, "", {"Location": SLUGS[num]}) if num in SLUGS else hackernews(num)
 
 
-SITES = {"slugs": slugs, "hackernews": hackernews, "discogs": discogs, "museum": museum}
+def busy(num: int) -> tuple[int, str, dict[str, str]]:
+    """Answer as a site that says no to each number from 21 on when it is first asked for."""
+    is_new = num > 20 and num not in ASKED
+    ASKED.add(num)
+    return (429, "", {"Retry-After": "0"}) if is_new else hackernews(num)
+
+
+ASKED: set[int] = set()
+SITES = {
+    "busy": busy,
+    "slugs": slugs,
+    "hackernews": hackernews,
+    "discogs": discogs,
+    "museum": museum,
+}
 
 
 class Site(BaseHTTPRequestHandler):
@@ -156,6 +171,46 @@ def test_discogs_gets_its_token_and_is_known_by_its_limit(tmp_path, monkeypatch)
     traits = traits_of(open_source(str(EXAMPLES / "discogs.toml"), "key-1"))
     assert traits.rate_headers["remaining"] == "X-Discogs-Ratelimit-Remaining"
     assert traits.rate == 1
+
+
+@pytest.mark.parametrize(("own_rate", "instances"), [("rate = 1", 1), ("rate = 1", 2), ("", 2)])
+def test_D3b_a_pilot_says_what_the_site_announces(
+    tmp_path, monkeypatch, capsys, own_rate, instances
+):
+    """D3b: it reckons at that pace; what is announced or declared is shared by the instances."""
+    monkeypatch.setenv("DISCOGS_TOKEN", "key-1")
+    monkeypatch.setenv("CRAWLER_INSTANCES", str(instances))
+    text = (EXAMPLES / "discogs.toml").read_text(encoding="utf-8")
+    source = tmp_path / "discogs.toml"
+    source.write_text(text.replace("rate = 1", own_rate, 1), encoding="utf-8")
+    with serving("discogs") as site:
+        where = ["--source", str(source), "--store", str(tmp_path / "store"), "--sample", "2"]
+        address = f"http://127.0.0.1:{site.server_port}"
+        assert main(["crawl", "1", "60001", *where, "--base-url", address]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  the site announces 60 a minute" in lines
+    took = timedelta(seconds=60_000 * instances)
+    assert f"  the whole at {1 / instances:g} a second: {took}" in lines
+
+
+def test_the_end_proposes_a_rate_where_the_site_said_no_more_than_twice(tmp_path, capsys):
+    """Twice is how a site tells its limit."""
+    for last, times in ((23, 2), (25, 4)):
+        ASKED.clear()
+        with serving("busy") as site:
+            where = [
+                "--source",
+                str(EXAMPLES / "hackernews.toml"),
+                "--store",
+                str(tmp_path / f"{times}"),
+            ]
+            where += ["--base-url", f"http://127.0.0.1:{site.server_port}"]
+            assert main(["crawl", str(last - times), str(last), *where]) == 0
+        told = re.search(
+            r"The site said no (\d+) times \(429\): --rate ([\d.]+) is what it bears",
+            capsys.readouterr().out,
+        )
+        assert (told is not None) == (times > 2)
 
 
 def test_a_museum_s_web_pages_are_records(tmp_path):

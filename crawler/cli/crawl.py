@@ -162,7 +162,8 @@ def pilot_lines(answer: Answer, records: Sequence[Record], settings: Settings) -
     if answer.requests:
         latency = answer.__dict__.get("latency_seconds", 0.0)
         yield f"  an answer takes {1000 * latency:.0f} ms, from request to the end of its body"
-    pace = settings.rate or answer.mean_rate
+        yield f"  the site announces {answer.__dict__.get('announced') or 'no limit'}"
+    pace = answer.__dict__.get("pace") or settings.rate or answer.mean_rate
     if pace:
         yield f"  the whole at {pace:g} a second: {timedelta(seconds=round(whole / pace))}"
     songs_bytes = len(gzip.compress(encode_records(found))) * whole / settled

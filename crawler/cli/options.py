@@ -102,6 +102,11 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
         f"{count(answer.requests, 'request')} in {answer.seconds:.1f} s, "
         f"{answer.mean_rate:.1f} a second; {count(answer.blocks_written, 'block')} written.",
     ]
+    limits: dict[str, Any] = answer.__dict__
+    if (rate := limits.get("advised_rate")) is not None:
+        lines.append(
+            f"The site said no {limits['refused']:,} times (429): --rate {rate:g} is what it bears."
+        )
     if answer.complete:
         return [*lines, "Complete: every number is settled."]
     left = f"{answer.remaining:,} not asked, {answer.failed:,} failed"

@@ -268,6 +268,7 @@ def function_environment(deployment: Deployment) -> dict[str, str]:
         "store": f"gs://{deployment.bucket}/{deployment.prefix}",
         "contact": deployment.contact,
         "rate": deployment.rate_per_instance,
+        "instances": deployment.max_instances if deployment.max_instances > 1 else None,
         "time_budget_seconds": deployment.time_budget_seconds,
         **deployment.passed_on,
     }

@@ -120,6 +120,11 @@ class Frontier:
         """Attempts per second that the site's quota leaves us, 0 where that is not below our rate."""
         return self._host.limiter.announced
 
+    @property
+    def announcement(self) -> str:
+        """What the site announced last, such as "60 a minute"; empty where it announced nothing."""
+        return self._host.announcement
+
     def add_job(self, job: Job) -> None:
         """Add one function over one list; jobs take turns."""
         with self._lock:

@@ -71,6 +71,11 @@ class Host:
         self.ask = self._canaries.ask
         self._clock, self._wall, self._uniform = clock, wall, uniform
 
+    @property
+    def announcement(self) -> str:
+        """What the site announced last, in words; empty where it announced nothing."""
+        return self._health.announcement
+
     def add_job(self, job: Job) -> None:
         """Add one function over one list."""
         self._backlog.add_job(job)

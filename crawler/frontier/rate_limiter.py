@@ -292,6 +292,11 @@ class Announced(NamedTuple):
             rate = min(rate, self.remaining / self.reset_seconds)
         return rate
 
+    def tightest(self, known_window: float | None) -> "Announced":
+        """Return the part that allows least: the quota, or what is left of it until the reset."""
+        quota, left = self._replace(remaining=None), self._replace(limit=None)
+        return left if left.rate(None) < 0.9 * quota.rate(known_window) else quota
+
     def in_words(self, known_window: float | None) -> str:
         """Return the quota as people say it, such as "60 a minute"."""
         seconds = self.window_seconds or known_window or DEFAULT_WINDOW_SECONDS

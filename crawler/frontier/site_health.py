@@ -68,6 +68,7 @@ class SiteHealth:
         self._limiter, self._stop, self._ask_canary = limiter, stop, ask_canary
         self._deadline, self._on_pause = deadline, on_pause
         self._on_pace, self._window, self._told_pace = on_pace, 0.0, math.inf
+        self._announced: Announced | None = None
         self._max_pause_seconds = policy.max_pause_seconds
         self._good = self._asked_beside = 0
         self._fault_place, self._faulty = ("", 0), list[PendingNumber]()
@@ -218,6 +219,7 @@ class SiteHealth:
         announced = self._read_announced(attempt, reply, moment)
         if announced is None:
             return
+        self._announced = announced
         self._window = max(self._window, announced.reset_seconds or 0.0)
         quota = announced.rate(self._window or None)
         if quota < math.inf:
@@ -225,11 +227,17 @@ class SiteHealth:
         if reply.status != 429:
             self._hold(announced.pause_seconds, now)
 
+    @property
+    def announcement(self) -> str:
+        """What the site announced last, such as "60 a minute"; empty where it announced nothing."""
+        return self._announced.in_words(self._window or None) if self._announced else ""
+
     def _tell_pace(self, pace: float, announced: Announced) -> None:
         is_lowered = not self._limiter.rate or pace < self._limiter.rate
         if is_lowered and pace < self._told_pace * 0.8 and self._on_pace is not None:
             self._told_pace = pace
-            self._on_pace(pace, announced.in_words(self._window or None))
+            window = self._window or None
+            self._on_pace(pace, announced.tightest(window).in_words(window))
 
     def _read_announced(
         self, attempt: PendingNumber, reply: Reply, moment: datetime

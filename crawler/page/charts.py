@@ -221,7 +221,7 @@ MAX_POINTS = 120
 FORECAST_DAYS = 7
 """A forecast goes by the pace of so many days."""
 
-_START = [0.0] * 8  # a sample before anything happened
+_START = [0.0] * 9  # a sample before anything happened
 _LATEST = timedelta(days=36_500)  # no forecast looks further than a century
 
 
@@ -233,7 +233,8 @@ class Point(NamedTuple):
         requests: Requests per second in it.
         found: Numbers found per second in it; so `missing`, `failed` and `retries`.
         latency_ms: Mean time from sending a request to its answer, None where there was none.
-        paused: Whether the site had asked everybody to wait.
+        limited: 1.0 where the site had asked everybody to wait, 0.5 where it had announced a pace
+            below ours, else 0.0.
     """
 
     seconds: float
@@ -243,7 +244,7 @@ class Point(NamedTuple):
     failed: float
     retries: float
     latency_ms: float | None
-    paused: bool
+    limited: float
 
 
 class SettledCount(NamedTuple):
@@ -255,7 +256,7 @@ class SettledCount(NamedTuple):
 
 def course(run: RunObject) -> list[Point]:
     """Turn the samples of a run, counts since its start, into paces; at most `MAX_POINTS`."""
-    samples = [_START, *(sample for sample in run.samples if len(sample) == len(_START))]
+    samples = [_START, *([*each, 0.0][:9] for each in run.samples if len(each) in (8, 9))]
     step = -(-(len(samples) - 1) // MAX_POINTS) or 1
     kept = samples[::step]
     if kept[-1] is not samples[-1]:
@@ -306,6 +307,7 @@ def _point(before: list[float], after: list[float], pauses: list[tuple[float, fl
     )
     sent = after[1] - before[1]
     waited = after[6] - before[6]
+    is_paused = any(begin < after[0] and end > before[0] for begin, end in pauses)
     return Point(
         round(after[0], 1),
         requests,
@@ -314,7 +316,7 @@ def _point(before: list[float], after: list[float], pauses: list[tuple[float, fl
         failed,
         retries,
         round(1000 * waited / sent, 1) if sent and waited > 0 else None,
-        any(begin < after[0] and end > before[0] for begin, end in pauses),
+        1.0 if is_paused else 0.5 if after[8] else 0.0,
     )
 
 

@@ -289,5 +289,6 @@ def run(
     answer.__dict__["kinds"] = dict(tally.kinds.most_common(3))
     answer.__dict__["failures"] = dict(made.writer.failures.most_common())
     answer.__dict__["source"] = mine.source
+    answer.__dict__.update(made.site_limits(answer))
     answer.__dict__["draw_map"] = lambda: map_strip(index.listing.values())
     return answer

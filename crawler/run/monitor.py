@@ -74,6 +74,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     retries: int
     latency_seconds: float
     paused: float
+    site_rate: float = 0.0
 
 
 class Housekeeper:
@@ -216,6 +217,7 @@ class Housekeeper:
                 tally.retries,
                 round(tally.latency_seconds, 3),
                 round(max(0.0, self._frontier.resume_at - now), 1),
+                round(self._frontier.announced_rate, 3),
             )
         )
         if len(self.samples) >= MAX_SAMPLES:

@@ -1,10 +1,11 @@
 """The parts of one run, put together: scope, frontier, lanes, writer, watchers, and its answer."""
 
 import logging
+import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
 from crawler.run.control_watcher import CONTROL_SECONDS, ControlWatcher
-from crawler.run.monitor import STATUS_SECONDS, Housekeeper, Progress
+from crawler.run.monitor import STATUS_SECONDS, Housekeeper, Progress, Sample
 from crawler.run.raw import RawKeeper
 from crawler.run.store_index import STORE_SECONDS, StoreIndex
 from crawler.run.writer import GIVE_UP_SECONDS, MAX_PENDING_BLOCKS, Writer
@@ -47,6 +48,9 @@ numbers of the Genius catalogue are missing."""
 
 THROTTLED_SHARE = 0.01
 """A run of which more answers than this were 429 goes faster than the site likes."""
+
+FEW_REFUSALS = 2
+"""So many answers of 429 are how a site tells its limit; more are a pace that is too high."""
 
 FEW = 100
 """A share of fewer numbers than this says nothing."""
@@ -115,12 +119,13 @@ class Run:
         )
         self.canaries: list[int] = [] if request.canary is None else [request.canary]
         self.robots = RobotsPolicy(target, settings)
-        budget = settings.time_budget_seconds
+        budget, share = settings.time_budget_seconds, 1 / settings.instances
         self.frontier = Frontier(
             msgspec.structs.replace(limits.policy, max_requests=self._requests_left()),
             rate_limiter=self.robots.slowed(
-                rate_limiter or RateLimiter(settings.rate),
-                _least(request.max_rate, traits_of(target).rate),
+                rate_limiter or RateLimiter(settings.rate, share=share),
+                _least(request.max_rate, (traits_of(target).rate or 0.0) * share),
+                share=share,
             ),
             deadline=None if budget is None else self.started + budget,
             on_record=self._book if self.scope.has_tail else self.writer.add,
@@ -263,6 +268,24 @@ class Run:
             },
         )
 
+    def site_limits(self, answer: Answer) -> dict[str, Any]:
+        """Return what a run learnt of the site's limits, for people.
+
+        Returns:
+            `announced`: the site's words, such as "60 a minute", or "". `pace`: requests per second
+            that settings, source and site allow, 0 for no limit. `refused`: answers of 429.
+            `advised_rate`: see there.
+        """
+        announced, refused = self.frontier.announced_rate, self.frontier.tally.kinds["http_429"]
+        rate, samples = self.settings.rate, self.keeper.samples
+        allowed = (traits_of(self.target).rate or 0.0) / self.settings.instances
+        return {
+            "announced": self.frontier.announcement,
+            "pace": _least(rate, allowed, announced) or 0.0,
+            "refused": refused,
+            "advised_rate": advised_rate(answer, samples, refused, announced=announced, rate=rate),
+        }
+
     def _requests_left(self) -> int | None:
         cap = self.settings.max_requests_per_day
         if cap is None:
@@ -284,6 +307,39 @@ def _log_pace(rate: float, announced: str) -> None:
 def _least(*rates: float | None) -> float | None:
     """Return the lowest of the rates that somebody set, requests per second; None: nobody did."""
     return min((rate for rate in rates if rate), default=None)
+
+
+def advised_rate(
+    answer: Answer, samples: Sequence[Sample], refused: int, *, announced: float, rate: float
+) -> float | None:
+    """Return the requests per second that a site bears, two digits of them.
+
+    None where it said no at most twice, or nothing was settled. Counted is from its first pause to
+    its last: what it gives away before and after, such as a whole quota in a second, would promise
+    too much.
+
+    Args:
+        answer: Of the run.
+        samples: Its course.
+        refused: Answers of 429.
+        announced: Requests per second that the site announced, 0 where it did not.
+        rate: Those of the run's settings, 0 for no limit.
+    """
+    if refused <= FEW_REFUSALS:
+        return None
+    began: dict[int, float] = {}  # each pause, by what was settled before
+    for each in samples:
+        if each.paused:
+            began.setdefault(each.found + each.missing, each.seconds)
+    pauses = list(began.items())
+    first = pauses[0] if pauses else (0, 0.0)
+    last = pauses[-1] if len(pauses) > 1 else (answer.found + answer.missing, answer.seconds)
+    borne = announced or (last[0] - first[0]) / max(last[1] - first[1], 1.0)
+    borne = min(borne, 0.9 * (rate or math.inf))
+    if borne <= 0:
+        return None
+    unit = 10.0 ** (math.floor(math.log10(borne)) - 1)
+    return float(f"{math.floor(borne / unit + 1e-9) * unit:.2g}")
 
 
 def make_answer(

@@ -54,6 +54,7 @@ class SettingsArguments(TypedDict, total=False):
     base_url: str | None
     contact: str | None
     rate: float | None
+    instances: int | None
     connections: int | None
     source: str | os.PathLike[str] | None
     function: str | None

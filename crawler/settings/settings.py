@@ -109,6 +109,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, le=10_000),
         _about("requests/s", "Pace of this process over all runs; 0: no limit.", metavar="N"),
     ] = 100.0
+    instances: Annotated[
+        int,
+        Meta(ge=1, le=1000),
+        _about(
+            "instances",
+            "How many crawl the site at once; what it announces or its source allows is divided by it.",
+            deployed=False,
+        ),
+    ] = 1
     connections: Annotated[
         int,
         Meta(ge=1, le=900),

@@ -32,7 +32,8 @@ class RunObject(msgspec.Struct, kw_only=True):
         rate: The pace that was set, requests per second; 0 for no limit.
         connections: Requests under way at most.
         samples: Its course: `[seconds, requests, found, missing, failed, retries,
-            latency_seconds, paused]`, counts and the sum of latencies since the start.
+            latency_seconds, paused, site_rate]`, counts and the sum of latencies since the start;
+            version 1.0 wrote no `site_rate`, the pace that the site announced.
         options: What a command has to name to crawl the same site in the same way, such as
             `--source FILE`; None where no command can.
     """

@@ -47,14 +47,17 @@ class RobotsPolicy:
             except StoppedError as error:
                 self._stop = error
 
-    def slowed(self, shared: RateLimiter, max_rate: float | None) -> RateLimiter:
+    def slowed(
+        self, shared: RateLimiter, max_rate: float | None, *, share: float = 1.0
+    ) -> RateLimiter:
         """Return the shared pace, or a lower one of this run alone in front of it.
 
         Args:
             shared: The pace of all runs of the process.
             max_rate: What this run may have at most; robots.txt may ask for a longer delay.
+            share: What part of the host's pace is ours: one by the number of instances.
         """
-        rate = self._robots.slowed(max_rate or 0.0)
+        rate = self._robots.slowed(max_rate or 0.0, share=share)
         return RateLimiter(rate, shared=shared) if rate else shared
 
     def apply(self, frontier: Frontier, supply: Supply, book: Callable[[Record], None]) -> Supply:
@@ -101,11 +104,11 @@ class Robots:
         """Whether we may ask for an address."""
         return not self.has_rules or self._rules.can_fetch(url, PRODUCT)
 
-    def slowed(self, rate: float) -> float:
-        """Give the pace, requests per second, that heeds `Crawl-delay`; 0 is no limit in both."""
+    def slowed(self, rate: float, *, share: float = 1.0) -> float:
+        """Return the pace, requests per second, that heeds `Crawl-delay`; 0 is no limit in both."""
         if self.crawl_delay == 0:
             return rate
-        return min(rate or float("inf"), 1 / self.crawl_delay)
+        return min(rate or float("inf"), share / self.crawl_delay)
 
 
 def asks_robots(source: Any, setting: str | None) -> bool:

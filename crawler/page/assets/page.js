@@ -186,12 +186,14 @@
     fill(byId("progress-table"), ["When", "Settled"], data.progress.map(([x, y]) => [when(x), count(y)]));
   }
 
+  const limits = (limited) => limited === 1 ? "paused" : limited ? "slowed by the site" : "no";
+
   function drawRun(points) {
     const at = (column) => points.map((point) => ({ x: point[0], y: point[column] }));
     const say = (index) => {
-      const [seconds, requests, found, missing, failed, retries, latency, paused] = points[index];
+      const [seconds, requests, found, missing, failed, retries, latency, limited] = points[index];
       const answer = latency === null ? "no answers" : `${latency} ms to an answer`;
-      return `After ${seconds} s: ${requests} requests/s, ${found} found/s, ${missing} missing/s, ${failed} failed/s, ${retries} retries/s, ${answer}${paused ? ", paused" : ""}`;
+      return `After ${seconds} s: ${requests} requests/s, ${found} found/s, ${missing} missing/s, ${failed} failed/s, ${retries} retries/s, ${answer}${limited ? `, ${limits(limited)}` : ""}`;
     };
     const seconds = (value) => `${value} s`;
     const title = { callbacks: { title: (items) => items.length ? `after ${items[0].parsed.x} s` : "" } };
@@ -202,7 +204,7 @@
     const rate = bounded(base());
     rate.scales.pause = { display: false, min: 0, max: 1 };
     rate.plugins = { legend: { display: false }, tooltip: { ...title, filter: (item) => item.datasetIndex < 1 } };
-    const pauses = points.flatMap((point, index) => [{ x: index ? points[index - 1][0] : 0, y: point[7] ? 1 : 0 }, { x: point[0], y: point[7] ? 1 : 0 }]);
+    const pauses = points.flatMap((point, index) => [{ x: index ? points[index - 1][0] : 0, y: point[7] }, { x: point[0], y: point[7] }]);
     alive(byId("rate"), { type: "line", data: { datasets: [
       line("requests/s", at(1), "line"),
       line("paused", pauses, "pause", { yAxisID: "pause", fill: "origin", borderWidth: 0, pointHitRadius: 0, pointHoverRadius: 0 }),
@@ -220,8 +222,8 @@
       line("failed", at(4), "failed", { fill: "-1", borderWidth: 0 }),
     ] }, options: outcomes }, "run-said", say);
 
-    fill(byId("run-table"), ["Seconds", "Requests/s", "Found/s", "Missing/s", "Failed/s", "Retries/s", "ms to an answer", "Paused"],
-      points.map((point) => point.map((value, at) => at === 7 ? (value ? "yes" : "no") : value === null ? "none" : String(value))));
+    fill(byId("run-table"), ["Seconds", "Requests/s", "Found/s", "Missing/s", "Failed/s", "Retries/s", "ms to an answer", "Limited"],
+      points.map((point) => point.map((value, at) => at === 7 ? limits(value) : value === null ? "none" : String(value))));
   }
 
   function showRun(index) {
