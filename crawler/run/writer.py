@@ -156,7 +156,8 @@ class Writer:
             if record.outcome == "failed":
                 self.failures[record.error or "unknown"] += 1
                 _postpone(record, block.failed_runs.get(num, 0) + 1)
-            record.proof = self._proofs.pop(num, None) if record.outcome == "missing" else None
+            elif record.outcome == "missing":
+                record.proof = self._proofs.pop(num, None)
             if num in block.newest:  # else the merge would keep the record from the future
                 record.fetched_at = max(record.fetched_at, block.newest[num] + _MICROSECOND)
             block.records[num] = record

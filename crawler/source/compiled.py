@@ -72,8 +72,7 @@ def compile_json(shape: Shape, slowly: Info) -> Info:
     tree = _plant(shape)
     if tree is None:
         return slowly
-    decode = msgspec.json.Decoder(tree.struct()).decode
-    take = _generate(shape, tree)
+    take = _generate(shape, tree, msgspec.json.Decoder(tree.struct()).decode)
     longest = max((len(str(c.value)) for c in shape.missing if not c.path), default=-1)
 
     def info(song_num: int, body: bytes) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def compile_json(shape: Shape, slowly: Info) -> Info:
             if not body.isascii():
                 str(body, "utf-8")  # msgspec skips unknown fields without looking at their bytes
             is_page = longest < 0 or len(body.strip()) > longest
-            taken = take(decode(body), song_num) if is_page else None
+            taken = take(body, song_num) if is_page else None
         except (ValueError, RecursionError, msgspec.MsgspecError):
             taken = None
         return slowly(song_num, body) if taken is None else taken
@@ -182,14 +181,16 @@ def _names(node: _Node) -> Iterator[str]:
         yield from _names(child)
 
 
-def _generate(shape: Shape, tree: _Node) -> Callable[[Any, int], dict[str, Any] | None]:
-    """Write the function that takes the values from a decoded page, None where it is not right.
+def _generate(
+    shape: Shape, tree: _Node, decode: Callable[[bytes], Any]
+) -> Callable[[bytes, int], dict[str, Any] | None]:
+    """Write the function that takes the values from a page, None where it is not right.
 
     Only names of ours and literals stand in its text: what the declaration says comes as `repr`.
     """
-    scope: dict[str, Any] = {"fitted": _fitted, "walk": walk}
+    scope: dict[str, Any] = {"decode": decode, "fitted": _fitted, "walk": walk}
     tree.var = "n0"
-    lines = ["def take(n0, num):", *_openings(tree, scope)]
+    lines = ["def take(body, num):", "n0 = decode(body)", *_openings(tree, scope)]
     if shape.id is not None:
         _, reach, rest = tree.find((*shape.record, *shape.id.path))
         value = f"walk({reach}, {rest!r})" if rest else reach
@@ -200,7 +201,7 @@ def _generate(shape: Shape, tree: _Node) -> Callable[[Any, int], dict[str, Any] 
     entries = ", ".join(_entry(tree, shape.record, field) for field in shape.fields)
     lines.append(f"return {{{entries}}}")
     exec("\n    ".join(lines), scope)  # noqa: S102 - as dataclasses do: half the time of a loop
-    made: Callable[[Any, int], dict[str, Any] | None] = scope["take"]
+    made: Callable[[bytes, int], dict[str, Any] | None] = scope["take"]
     return made
 
 

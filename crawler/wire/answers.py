@@ -24,8 +24,10 @@ MAX_DETAIL = 200
 
 _STATUS_LINE = re.compile(rb"HTTP/([0-9.]+) [2-9][0-9]{2}(?: ([^\r\n]*))?\r?\n")  # 1xx ends nothing
 
-_ORDINARY_STATUS_LINES = frozenset({b"HTTP/1.1 200 OK\r\n", b"HTTP/2 200 \r\n"})
+_PLAIN_STATUS_LINES = frozenset({b"HTTP/1.1 200 OK\r\n", b"HTTP/2 200 \r\n"})
 _HEAD_END = b"\r\n"
+_TELLING = (b"transfer-encoding", b"content-encoding", b"set-cookie", b"ratelimit", b"rate-limit")
+_MOST_KNOWN, _LONGEST_KNOWN_BYTES = 512, MAX_HEAD_BYTES // MAX_HEADER_LINES
 
 Raised = type[raised.RequestException]
 
@@ -75,13 +77,14 @@ _OF_A_PAGE: dict[str, Raised] = {
 """What is raised where a whole transfer is no answer; anything else is a ConnectionError."""
 
 
-class Answer(msgspec.Struct):
+class Answer(msgspec.Struct, gc=False):
     """What came of one request.
 
     Attributes:
         status: HTTP status of the final answer, None where none came.
         head: The lines of its head as received, the status line first.
-        text: All of the head in lower case; empty where it was not checked.
+        text: All of the head in lower case; empty where it was not checked, and where it is plain
+            (`PlainLines`).
         body: Decoded; empty where there is an error.
         error: A word of `crawler.frontier.verdict.FAILURE_KINDS`, None for a whole answer.
         detail: The error in words, which may quote what was sent.
@@ -146,6 +149,48 @@ class Answer(msgspec.Struct):
         return {b"1.0": 10, b"2": 20}.get(line[1], 11) if line else 11
 
 
+class PlainLines:
+    """Header lines that were looked at and change nothing; not safe in threads.
+
+    Most lines of a site's answers are those of the answer before, so that they are known by their
+    hash, and most heads need no other look.
+    """
+
+    def __init__(self) -> None:
+        """Know the lines that begin and end a head."""
+        self._known = {*_PLAIN_STATUS_LINES, _HEAD_END}
+
+    def make_head(self, lines: list[bytes]) -> bool:
+        """Whether these are one head that is plainly right: whole, of status 200, nothing in it told.
+
+        Then `final_head` finds the same lines, `check_head` nothing wrong, and they name neither
+        encodings nor cookies nor, by the usual names, limits. A head that is not plain may be right.
+        """
+        if not (self._known.issuperset(lines) or self._learn(lines)):
+            return False
+        count = len(lines)
+        is_head = 1 < count <= MAX_HEADER_LINES and lines[-1] == _HEAD_END
+        return is_head and lines[0] in _PLAIN_STATUS_LINES and lines.index(_HEAD_END) == count - 1
+
+    def _learn(self, lines: list[bytes]) -> bool:
+        """Look at the lines that are new; return whether all of them change nothing."""
+        new = [line for line in lines if line not in self._known]
+        if not all(map(_is_plain, new)):
+            return False
+        if len(self._known) > _MOST_KNOWN:
+            self._known = {*_PLAIN_STATUS_LINES, _HEAD_END}
+        self._known.update(new)
+        return True
+
+
+def _is_plain(line: bytes) -> bool:
+    is_one_line = line.endswith(b"\n") and line.count(b"\n") == 1
+    if not is_one_line or len(line) > _LONGEST_KNOWN_BYTES:
+        return False
+    written = line.lower()
+    return not any(word in written for word in _TELLING)
+
+
 def note_failure(
     answer: Answer, number: int, message: str, *, is_resolved: bool, is_head_whole: bool
 ) -> None:
@@ -183,21 +228,6 @@ def final_head(lines: list[bytes]) -> tuple[list[bytes], bool]:
         if lines[end] in (b"\r\n", b"\n"):
             return lines[begin : end + 1], True
     return lines[begin:], False
-
-
-def ordinary_head(lines: list[bytes]) -> bytes:
-    """Return in lower case a head that is plainly right: whole, of status 200, its body as it is.
-
-    Most answers are such, and need no closer look: `final_head` finds the same lines, `check_head`
-    the same text, `content_encoding` none. Empty for any other, which may still be right.
-    """
-    if not lines or lines[0] not in _ORDINARY_STATUS_LINES or lines[-1] != _HEAD_END:
-        return b""
-    if len(lines) > MAX_HEADER_LINES or lines.count(_HEAD_END) > 1:
-        return b""
-    text = b"".join(lines).lower()
-    is_plain = b"\ntransfer-encoding:" not in text and b"\ncontent-encoding:" not in text
-    return text if is_plain and len(text) <= MAX_HEAD_BYTES else b""
 
 
 def is_final(status_line: bytes) -> bool:
@@ -287,7 +317,9 @@ def read_page(attempt: PendingNumber, source: Source, answer: Answer) -> Reply:
         trouble = storage_trouble(info)
         if trouble is not None:
             return _no_page(attempt, source, answer, "function", trouble)
-    return Reply(attempt, True, info, 200, headers=headers_for_policy(attempt, answer))
+    may_tell = answer.text or attempt.is_canary or getattr(source, "rate_headers", None)
+    headers = headers_for_policy(attempt, answer) if may_tell else None
+    return Reply(attempt, True, info, 200, headers=headers)
 
 
 def headers_for_policy(attempt: PendingNumber, answer: Answer) -> dict[str, str] | None:
@@ -297,7 +329,8 @@ def headers_for_policy(attempt: PendingNumber, answer: Answer) -> dict[str, str]
     names, or by those that the source declares.
     """
     if answer.status == 200 and answer.error is None and not attempt.is_canary:
-        text, names = answer.text, getattr(attempt.job.source, "rate_headers", None)
+        names = getattr(attempt.job.source, "rate_headers", None)
+        text = answer.text or (b"".join(answer.head).lower() if names else b"")
         if not (
             b"ratelimit" in text
             or b"rate-limit" in text

@@ -14,12 +14,12 @@ from crawler.wire.answers import (
     MAX_HEAD_BYTES,
     MAX_HEADER_LINES,
     Answer,
+    PlainLines,
     check_head,
     content_encoding,
     final_head,
     is_final,
     note_failure,
-    ordinary_head,
 )
 from crawler.wire.body import MAX_BODY_BYTES, BodyDecoder
 
@@ -34,7 +34,7 @@ _LINE_WEIGHT_BYTES = 48
 _BODILESS = (204, 304)
 _SWITCHING_PROTOCOLS = 101
 
-_ADDED_BY_LIBCURL = (b"accept", b"content-type", b"expect", b"user-agent")
+_ADDED_BY_LIBCURL, _ADDED_WITH_A_BODY = (b"accept", b"user-agent"), (b"content-type", b"expect")
 """Headers that libcurl would send by itself; those that nobody gave are left out."""
 
 
@@ -93,12 +93,13 @@ class Transfer:
     """
 
     __slots__ = (
-        "_decoded", "_decoder", "_headers", "_is_plain", "attempt", "decoded_bytes", "getinfo",
-        "handle", "lines", "origin", "raw", "request", "sent", "setopt", "sockets", "source", "url",
+        "_decoded", "_decoder", "_headers", "_is_plain", "_plain_lines", "attempt", "decoded_bytes",
+        "getinfo", "handle", "lines", "origin", "raw", "request", "sent", "setopt", "sockets",
+        "source", "url",
     )  # fmt: skip
 
-    def __init__(self, handle: pycurl.Curl) -> None:
-        self.handle = handle
+    def __init__(self, handle: pycurl.Curl, plain_lines: PlainLines) -> None:
+        self.handle, self._plain_lines = handle, plain_lines
         self.setopt, self.getinfo = handle.setopt, handle.getinfo
         self.lines: list[bytes] = []
         self.raw = bytearray()
@@ -162,10 +163,11 @@ class Transfer:
 
     def end(self, number: int = 0, message: str = "") -> Answer:
         """Return what came of the transfer; the numbers and words are libcurl's."""
-        raw, is_right = self.raw, number == 0 and self._decoder is None
-        if is_right and len(raw) <= MAX_BODY_BYTES and (text := ordinary_head(self.lines)):
-            head = self.lines if self.request is None else self.lines.copy()
-            return Answer(200, head, text, bytes(raw), sent=self.sent)
+        lines, raw = self.lines, self.raw
+        is_right = number == 0 and self._decoder is None and len(raw) <= MAX_BODY_BYTES
+        if is_right and self._plain_lines.make_head(lines):
+            head = lines if self.request is None else lines.copy()
+            return Answer(200, head, b"", bytes(raw), sent=self.sent)
         head, is_whole = final_head(self.lines)
         if self.request is not None:
             head = head.copy()  # another thread reads it when this handle is long in use again
@@ -296,7 +298,8 @@ def source_lines(attempt: PendingNumber, source: Source, user_agent: str) -> lis
     ours = [("User-Agent", user_agent), ("Accept-Encoding", "gzip")]
     if attempt.is_canary:
         ours.append(("Cache-Control", "no-cache"))
-    return exact_lines([*(each for each in ours if each[0].lower() not in given), *headers.items()])
+    ours = [each for each in ours if each[0].lower() not in given]
+    return exact_lines([*ours, *headers.items()], has_body=False)
 
 
 def page_request(attempt: PendingNumber, source: Source, user_agent: str) -> WireRequest:
@@ -311,8 +314,10 @@ def page_request(attempt: PendingNumber, source: Source, user_agent: str) -> Wir
     return WireRequest("GET", url, source_lines(attempt, source, user_agent))
 
 
-def exact_lines(headers: Iterable[tuple[Any, Any]]) -> list[bytes]:
+def exact_lines(headers: Iterable[tuple[Any, Any]], *, has_body: bool = True) -> list[bytes]:
     """Write headers, text or bytes, as libcurl wants them, so that it adds none of its own.
+
+    Without a body it adds fewer, and the shorter the list, the sooner it is searched.
 
     Raises:
         ValueError: One holds a line end, or what is not Latin-1.
@@ -324,7 +329,8 @@ def exact_lines(headers: Iterable[tuple[Any, Any]]) -> list[bytes]:
             raise ValueError(f"the header {name!r} holds a line end")
         given.add(_as_bytes(name).lower())
         lines.append(line)
-    return lines + [name + b":" for name in _ADDED_BY_LIBCURL if name not in given]
+    added = _ADDED_BY_LIBCURL + (_ADDED_WITH_A_BODY if has_body else ())
+    return lines + [name + b":" for name in added if name not in given]
 
 
 def _as_bytes(text: Any) -> bytes:

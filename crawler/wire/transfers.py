@@ -9,6 +9,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ import pycurl
 from crawler.errors import PageError
 from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.work import PendingNumber
-from crawler.wire.answers import MAX_HEADER_LINES, Answer
+from crawler.wire.answers import MAX_HEADER_LINES, Answer, PlainLines
 from crawler.wire.body import MAX_BODY_BYTES
 from crawler.wire.transfer import CONNECT_SECONDS, SHORT_BODY_BYTES, Transfer
 
@@ -66,7 +67,7 @@ class Transfers:
         self._options = _options(attempt_seconds, ca_file)
         if connections * MAX_BODY_BYTES > body_budget_bytes:
             self._options[pycurl.BUFFERSIZE] = _PIECE_BYTES
-        self._unopened = connections
+        self._unopened, self._plain_lines = connections, PlainLines()
         self._free: list[Transfer] = []
         self._by_handle: dict[Any, Transfer] = {}
         self._busy: set[Transfer] = set()
@@ -221,10 +222,10 @@ class Transfers:
     def _open(self) -> Transfer:
         self._unopened -= 1
         handle = pycurl.Curl()
-        transfer = Transfer(handle)
+        transfer = Transfer(handle, self._plain_lines)
         for option, value in self._options.items():
             handle.setopt(option, value)
-        handle.setopt(pycurl.PREREQFUNCTION, functools.partial(self._let_out, transfer))
+        handle.setopt(pycurl.PREREQFUNCTION, self._gate(transfer))
         handle.setopt(pycurl.SOCKOPTFUNCTION, functools.partial(_count_socket, transfer))
         return self._by_handle.setdefault(handle, transfer)
 
@@ -233,21 +234,26 @@ class Transfers:
         for transfer in self._by_handle.values():
             transfer.setopt(option, value)
 
-    def _let_out(self, transfer: Transfer, address: str, *_connection: Any) -> int:
-        """Called by libcurl when a connection stands and the request is about to be sent."""
-        if self._meeting:
-            self._note_met(transfer)
-        if transfer.sockets > 1:
-            self._pin(transfer.url, address)
-        if transfer.request is not None:
-            is_held = not transfer.request.may_send()
-        else:  # the clock is read only where the pause was not over a moment ago
-            until = self._pause.until
-            is_held = until > self._driven_at and until > time.monotonic()
-        if is_held:
-            return _ABORT
-        transfer.sent += 1
-        return _SEND
+    def _gate(self, transfer: Transfer) -> Callable[..., int]:
+        """Make what libcurl asks when a connection stands and a request is about to be sent."""
+        pause, meeting = self._pause, self._meeting
+
+        def let_out(address: str, *_connection: Any) -> int:
+            if meeting:
+                self._note_met(transfer)
+            if transfer.sockets > 1:
+                self._pin(transfer.url, address)
+            request = transfer.request
+            if request is not None:
+                is_held = not request.may_send()
+            else:  # the clock is read only where the pause was not over a moment ago
+                is_held = pause.until > self._driven_at and pause.until > time.monotonic()
+            if is_held:
+                return _ABORT
+            transfer.sent += 1
+            return _SEND
+
+        return let_out
 
     def _note_met(self, transfer: Transfer) -> None:
         self._met.add(transfer.origin)
