@@ -1,8 +1,10 @@
 """Options: each is known by the word of its setting, and none is accepted and dropped."""
 
 import argparse
+import inspect
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +13,12 @@ import pytest
 
 from crawler.cli.main import build_parser, main
 from crawler.cli.options import overrides_of, set_up_logs
+from crawler.demo.behaviour import SiteBehaviour
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
+from crawler.run.crawl import crawl as run_crawl
 from crawler.settings.reading import SETTINGS
+from tests.faulty_site import FaultySite
 
 TESTS = Path(__file__).parent
 MISSING = sum(expected_info(num) is None for num in range(1, 31))
@@ -100,7 +105,7 @@ ALIKE = {"--store", "--json", "--verbose"}
 """Read by one function for all commands; each command's own tests name a store."""
 
 OF_OTHER_ROOMS = {"demo-site", "deployment", "doctor", "schema", "rebuild", "sources"}
-"""Commands whose options are held by the tests of what stands behind them."""
+"""Commands whose options are held by the tests of what stands behind them, one and all."""
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -171,6 +176,55 @@ def test_every_option_has_a_test_that_misses_it():
     for test in SHOWN_ELSEWHERE.values():
         module, _, function = test.partition(".")
         assert f"def {function}(" in (TESTS / f"{module}.py").read_text(encoding="utf-8")
+
+
+SETTINGS_SHOWN = {
+    "token": "test_cli.test_a_refused_token_is_an_error",
+    "contact": "test_options.test_the_contact_is_told_to_the_site",
+    "max_range": "test_crawl.test_a_longest_range_holds_in_python_too_when_it_is_set",
+    "first_song": "test_scope.test_next_in_an_empty_store_begins_at_the_first_song",
+    "last_song": "test_scope.test_nothing_is_asked_above_the_last_song",
+    "robots": "test_robots.test_D9_a_run_that_is_told_to_ignore_it_does_not_ask",
+    "max_requests_per_day": "test_run.test_the_daily_cap_holds_over_runs",
+    "fields": "test_raw.test_chosen_fields_are_stored",
+    "keep_raw": "test_raw.test_bodies_are_kept_in_a_bucket_too",
+    "queue": "test_orders.test_an_order_is_in_the_store_before_its_first_task",
+    "url": "test_task_queue.test_a_task_is_delivered_as_it_was_described",
+    "invoker": "test_task_queue.test_a_task_is_delivered_as_it_was_described",
+    "shard_songs": "test_orders.test_a_range_of_too_many_shards_is_refused",
+}
+"""Settings that are no option, and the test that fails when one has no effect."""
+
+
+def test_every_setting_has_a_test_that_misses_it():
+    """One that is read and has no effect has none, and fails here."""
+    assert {row.field for row in SETTINGS.values() if not row.option} == set(SETTINGS_SHOWN)
+    for test in SETTINGS_SHOWN.values():
+        module, _, function = test.partition(".")
+        assert f"def {function}(" in (TESTS / f"{module}.py").read_text(encoding="utf-8")
+
+
+def test_the_contact_is_told_to_the_site(faulty_site: FaultySite, tmp_path: Path):
+    """Each page is asked for under the crawler's name and the address of who runs it."""
+    site = {"base_url": faulty_site.url("right"), "token": "t", "store": tmp_path, "rate": 0}
+    run_crawl(1, 4, contact="me@example.org", **site)
+    seen = [request.headers["user-agent"] for request in faulty_site.requests]
+    assert seen
+    assert all("(+me@example.org)" in name for name in seen)
+
+
+def test_every_command_reads_what_it_accepts():
+    """An option whose value nothing behind its command looks at is dropped, and fails here."""
+    shared = {"verbose", *SETTINGS}  # read for all commands by `set_up_logs` and `settings_of`
+    shared |= {"bigquery"}  # what is left where it is not --duckdb
+    site = set(SiteBehaviour.__dataclass_fields__)  # read by their names, all of them
+    for name, parser in commands().items():
+        if name == "crawl":  # by their names, too; each shows its effect above
+            continue
+        text = inspect.getsource(sys.modules[(parser.get_default("run") or main).__module__])
+        for action in parser._actions:
+            if action.dest not in {"help", argparse.SUPPRESS, *shared, *site}:
+                assert re.search(rf"\bargs\.{action.dest}\b", text), (name, action.dest)
 
 
 def test_an_option_that_is_a_setting_has_its_word():
