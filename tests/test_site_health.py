@@ -265,6 +265,51 @@ def test_one_forbidden_page_costs_only_itself(forbidden, connections, number):
     assert len(crawl.outcomes) == 1000
 
 
+@pytest.mark.parametrize("first", [0, 100])
+@pytest.mark.parametrize("count", [2, 30, 300])
+@pytest.mark.parametrize("connections", [1, 64])
+@pytest.mark.parametrize("number", [401, 403])
+def test_C7_a_stretch_of_forbidden_pages_is_no_refused_token(first, count, connections, number):
+    """A canary tells them apart: each of the pages fails, all others are found."""
+
+    def answer(attempt, _now):
+        is_forbidden = first <= attempt.song_num < first + count
+        return Reply(attempt, status=number) if is_forbidden else found(attempt)
+
+    known = KnownSongs(published=[999])
+    crawl = Crawl(range(1000), connections=connections, rate=0, answer=answer, known=known).run()
+    assert crawl.frontier.stopped_by == "done"
+    failed = [num for num, outcome in crawl.outcomes.items() if outcome == "failed"]
+    assert sorted(failed) == list(range(first, first + count))
+    assert len(crawl.starts) <= 1000 + 10
+
+
+@pytest.mark.parametrize("connections", [1, 2, 64])
+def test_C7_a_token_that_is_refused_amid_forbidden_pages_ends_the_run(connections):
+    """At the hundredth failure in a row a canary is asked again."""
+    asked = []
+
+    def answer(attempt, _now):
+        asked.append(attempt)
+        is_let_in = len(asked) < 200 and attempt.song_num < 100
+        return found(attempt) if is_let_in else Reply(attempt, status=403)
+
+    crawl = Crawl(range(FAR), connections=connections, rate=0, answer=answer).run()
+    assert crawl.frontier.stopped_by == "unauthorized"
+    assert len(asked) - 100 <= 100 + 3 * connections + 2
+
+
+def test_a_canary_that_fails_says_nothing_about_the_token():
+    """Then a fresh number is asked, and a site that only fails costs no more than a dead one."""
+
+    def answer(attempt, _now):
+        return Reply(attempt, status=403 if attempt.song_num == 0 else 500)
+
+    crawl = Crawl(range(FAR), rate=0, answer=answer, known=KnownSongs(published=[7])).run()
+    assert crawl.frontier.stopped_by == "circuit"
+    assert len(crawl.starts) <= 100 + 64 + 60
+
+
 def test_after_a_refusal_nothing_is_asked_until_what_is_under_way_is_back():
     """Then one number at a time, until it is clear what the refusal was about."""
     crawl = Crawl(range(100), rate=0)

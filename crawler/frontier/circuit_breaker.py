@@ -179,15 +179,25 @@ class SharedBackoff:
 
 
 class Refusals:
-    """Tells one forbidden page from a token that is refused altogether.
+    """Tells forbidden pages from a token that is refused altogether.
 
-    The first 401 or 403 is only suspicious: nothing more is asked until what is in flight has
-    come back, and then one at a time. A second one before any good answer is proof. So a run ends
-    within the requests in flight and one more, and one forbidden page costs that page alone.
+    The first 401 or 403 is only suspicious: nothing more is asked until what is in flight has come
+    back, and then a canary. A canary that is refused, too, is proof; one that is answered means
+    that these pages are forbidden, and those refused after them until the next good answer. Where
+    no canary is known a second refusal before any good answer is proof. So a run ends within the
+    requests in flight and one more, and forbidden pages cost themselves alone.
+
+    Attributes:
+        is_proven: Whether the token is refused.
+        is_asking: Whether a canary is under way that decides.
+        has_asked: Whether one was asked since the last good answer.
+        are_pages: Whether it was answered: then these pages are forbidden.
+        has_succeeded: Whether there ever was a good answer.
     """
 
     def __init__(self) -> None:
         self.has_succeeded = self.is_proven = False
+        self.is_asking = self.has_asked = self.are_pages = False
         self._waiting: list[tuple[PendingNumber, Reply]] = []
 
     @property
@@ -196,10 +206,9 @@ class Refusals:
         return bool(self._waiting)
 
     def note(self, attempt: PendingNumber, reply: Reply) -> bool:
-        """Take one refusal; return whether it proves that we are not wanted."""
-        self.is_proven = self.is_proven or bool(self._waiting)
+        """Take one refusal; return whether it is the second in a row."""
         self._waiting.append((attempt, reply))
-        return self.is_proven
+        return len(self._waiting) > 1
 
     def conclude(self) -> bool:
         """Return, when nothing is left to ask, whether a lone refusal was about the token.
@@ -209,6 +218,11 @@ class Refusals:
         if not self.has_succeeded and any(reply.status == 401 for _, reply in self._waiting):
             self.is_proven = True
         return self.is_proven
+
+    def note_good(self) -> None:
+        """Begin to suspect anew."""
+        self.has_succeeded = True
+        self.is_asking = self.has_asked = self.are_pages = False
 
     def clear(self) -> list[tuple[PendingNumber, Reply]]:
         """Return the refused attempts that were about their page alone; none once it is proven."""

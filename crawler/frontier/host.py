@@ -259,7 +259,7 @@ class Host:
         self, _attempt: PendingNumber, reply: Reply, now: float, *, is_well: bool = False
     ) -> None:
         is_well = is_well or reply.found
-        for attempt, refusal in self._health.note_canary(is_found=is_well, now=now):
+        for attempt, refusal in self._health.note_canary(reply, is_well=is_well, now=now):
             self._ledger.failed(attempt, refusal, f"http_{refusal.status}", self._wall())
 
     def _note_canary(
@@ -367,14 +367,13 @@ class Host:
         if verdict.action == "challenged":
             self._backlog.wait_until(now, attempt)
             return
-        if verdict.action == "refused":
-            self._health.note_refusal(attempt, reply)
+        if verdict.action == "refused" and not self._health.note_refusal(attempt, reply):
             return
         if verdict.is_excused and attempt.requests <= MAX_EXCUSES:
             self._backlog.wait_until(now, attempt)
             return
         self._health.note_failure(attempt, verdict, now, is_unsent=reply.is_unsent)
-        if verdict.action == "failed" or not self._retry(attempt, reply, verdict, now):
+        if verdict.action in ("failed", "refused") or not self._retry(attempt, reply, verdict, now):
             self._ledger.failed(attempt, reply, kind, moment)
 
     def _retry(self, attempt: PendingNumber, reply: Reply, verdict: Verdict, now: float) -> bool:

@@ -11,7 +11,7 @@ from crawler.frontier.circuit_breaker import (
     SharedBackoff,
 )
 from crawler.frontier.rate_limiter import Announced, RateLimiter, read_announced
-from crawler.frontier.verdict import Reply, Verdict, http_date, retry_after_seconds
+from crawler.frontier.verdict import Reply, Verdict, http_date, judge, retry_after_seconds
 from crawler.frontier.work import PendingNumber, Policy
 
 SAME_FAULTS = 5
@@ -100,7 +100,7 @@ class SiteHealth:
     def allowance(self, wanted: int, in_flight: int, now: float) -> tuple[int, float]:
         """Return how many attempts may start, and if none, in how many seconds to ask again."""
         breaker = self._breaker
-        if breaker.is_asking:
+        if breaker.is_asking or self._refusals.is_asking:
             return 0, WAIT_SECONDS
         if breaker.is_open:
             if breaker.is_spent(in_flight, now):
@@ -114,6 +114,8 @@ class SiteHealth:
                 breaker.start_probe(now)
                 return 0, 0.0
             wanted = 1
+        if self._refusals.is_suspicious and not in_flight and self._ask_whether_refused():
+            return 0, 0.0
         if self._refusals.is_suspicious or self.is_probing:
             return (0, WAIT_SECONDS) if in_flight else (1, 0.0)
         return wanted, 0.0
@@ -138,7 +140,8 @@ class SiteHealth:
         self._limiter.recover(now)
         self.held_seconds += self._breaker.seconds_open(now)
         self._breaker.note_good()
-        self.has_succeeded = self._refusals.has_succeeded = True
+        self.has_succeeded = True
+        self._refusals.note_good()
         self.is_in_doubt = False
         self.end_probing(sent_at)
         return self._refusals.clear()
@@ -174,14 +177,18 @@ class SiteHealth:
                 breaker.open(now)
         self.is_in_doubt = self.is_in_doubt or breaker.is_asking or breaker.is_open
 
-    def note_canary(self, *, is_found: bool, now: float) -> list[tuple[PendingNumber, Reply]]:
-        """Learn what came of a canary that was asked for the circuit breaker; see `note_good`."""
-        if is_found and self._breaker.is_open:
+    def note_canary(
+        self, reply: Reply, *, is_well: bool, now: float
+    ) -> list[tuple[PendingNumber, Reply]]:
+        """Learn what came of a canary that was asked for the site's health; see `note_good`."""
+        if self._refusals.is_asking or (self._refusals.are_pages and self._is_refusal(reply)):
+            return self._conclude_refusals(reply, is_well=is_well)
+        if is_well and self._breaker.is_open:
             return self.note_good(1, now, now)
-        if is_found and self._breaker.is_asking:
+        if is_well and self._breaker.is_asking:
             self._breaker.note_bad_pages()
             self.is_in_doubt = self.is_probing or self.is_suspicious
-        elif not is_found:
+        elif not is_well:
             self._breaker.note_canary_failed(now)
         elif not self._breaker.is_open:
             self._good += 1  # so a number that is put off again and again is so alone
@@ -192,11 +199,42 @@ class SiteHealth:
         """Whether a number that just failed had its last attempt: it is bad, and not the site."""
         return attempt.lone_429s >= MAX_LONE_429S or self._breaker.is_spent_page(attempt)
 
-    def note_refusal(self, attempt: PendingNumber, reply: Reply) -> None:
-        """Count one 401 or 403."""
+    def note_refusal(self, attempt: PendingNumber, reply: Reply) -> bool:
+        """Count one 401 or 403; return whether its page alone is known to be forbidden."""
+        if self._refusals.are_pages:
+            return True
         self.is_in_doubt = True
-        if self._refusals.note(attempt, reply):
-            self._stop("unauthorized", f"the site answered {reply.status}")
+        is_second = self._refusals.note(attempt, reply)
+        if is_second and not self._refusals.is_asking and not self._ask_whether_refused():
+            self._refuse(reply)
+        return False
+
+    def _ask_whether_refused(self) -> bool:
+        """Ask a canary, once, whether the token is refused; return False where none is known."""
+        refusals = self._refusals
+        refusals.is_asking = not refusals.has_asked and self._ask_canary(0)
+        refusals.has_asked = True
+        return refusals.is_asking
+
+    def _conclude_refusals(
+        self, reply: Reply, *, is_well: bool
+    ) -> list[tuple[PendingNumber, Reply]]:
+        self._refusals.is_asking = False
+        if self._is_refusal(reply):
+            self._refuse(reply)
+        elif is_well or judge(reply).action == "missing":
+            self._refusals.are_pages = True
+            self.is_in_doubt = self.is_probing or self._breaker.is_open
+            return self._refusals.clear()
+        return []  # it says nothing about the token: a fresh number decides
+
+    @staticmethod
+    def _is_refusal(reply: Reply) -> bool:
+        return judge(reply).action == "refused"
+
+    def _refuse(self, reply: Reply) -> None:
+        self._refusals.is_proven = True
+        self._stop("unauthorized", f"the site answered {reply.status}")
 
     def note_fault(self, attempt: PendingNumber, fault: tuple[str, int, str]) -> None:
         """Count a mistake in step 1 itself; the same one five times running ends the run.
