@@ -85,12 +85,14 @@ async def get_data_asynchronous(
         jobs: More work for the same gather: `(function, items, results)` each.
         connections: Requests under way at once.
         rate: Attempts per second over everything, retries included; 0 for no limit.
-        contact: Whom the site may ask: an address or URL, told in `User-Agent`.
+        contact: Whom the site may ask: an address or URL, told in `User-Agent`; required for any
+            site but one on this machine. By default `CRAWLER_CONTACT` of the environment.
         ca_file: A file of certificate authorities to trust instead of the usual ones; by default
             the one that the environment names (`CRAWLER_CA_FILE`, `SSL_CERT_FILE` …), if any.
         frontier: A prepared frontier, for callers who want its counts; it brings its own rate.
 
     Raises:
+        SettingsError: The first request to another machine would name nobody.
         StoppedError: The run ended early, for instance because the token was refused; what was
             collected is in `song_urls`. Not raised when a `frontier` was given: it knows.
     """
@@ -102,11 +104,15 @@ async def get_data_asynchronous(
     made = [make_job(*pair, is_recorded=frontier.is_recording) for pair in pairs]
     for job in made:
         frontier.add_job(job)
+    contact = contact or _named("contact")
+    if contact is None:
+        _refuse_anonymous(made)
     wire = Wire(
         connections if max_workers is None else max_workers,
         user_agent=user_agent(contact),
         attempt_seconds=frontier.policy.attempt_seconds,
-        ca_file=ca_file or _ca_file_named(),
+        ca_file=ca_file or _named("ca_file"),
+        is_anonymous=contact is None,
     )
     await gather_lanes(lanes_for(made, wire), frontier, wire)
     if own_frontier:
@@ -172,10 +178,19 @@ def default_source() -> DeclaredSource:
     )
 
 
-def _ca_file_named() -> str | None:
+def _refuse_anonymous(jobs: Sequence[Job]) -> None:
+    from crawler.settings.reading import contact_missing, is_loopback
+
+    for job in jobs:
+        if job.source is not None and not is_loopback(url := job.source.url(0)):
+            raise contact_missing(url)
+
+
+def _named(field: str) -> str | None:
+    """Return what the environment says of a setting, None where it says nothing."""
     from crawler.settings.settings import SETTINGS  # the names are written there, once
 
-    row = SETTINGS["ca_file"]
+    row = SETTINGS[field]
     return next(filter(None, map(os.environ.get, (row.variable, *row.also))), None)
 
 

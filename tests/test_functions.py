@@ -4,12 +4,13 @@ import functools
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crawler import crawl, step, to_pandas
+from crawler import crawl, execute_async_event_loop, step, to_pandas
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.errors import SettingsError, StoreMismatchError
@@ -237,3 +238,61 @@ def test_E9_a_store_of_version_1_goes_on_though_it_names_the_default_host(
     answer = crawl(990, 1000, store=tmp_path / "store", function="plain_songs:request_plain_song")
     assert answer.skipped > 0
     assert read_identity(FolderStore(tmp_path / "store"), timeout=9).host == ""
+
+
+class Asking:
+    """A step 1 function that asks one site for its songs, whatever the settings say."""
+
+    name = "asking"
+
+    def __init__(self, address: str) -> None:
+        self.address, self.answers = address, list[Any]()
+
+    def __call__(self, session: Any, song_num: int, songs: list[Any]) -> None:
+        """Append what came; like the tutorial's own it swallows what is raised."""
+        with suppress(Exception):
+            response = session.get(f"{self.address}/{song_num}", headers=DEMO_TOKEN)
+            self.answers.append(response)
+            songs.append((song_num, response.json()))
+
+
+DEMO_TOKEN = {"Authorization": "Bearer demo-token"}
+
+
+def test_a_function_s_host_is_the_one_that_was_really_asked(
+    demo_site: DemoSite, tmp_path: Path
+) -> None:
+    """The store notes it with the first block, and takes no other one's from then on (E9)."""
+    function = Asking(f"{demo_site.base_url}/songs")
+    assert crawl(1, 5, store=tmp_path, function=function, rate=0).complete
+    store = FolderStore(tmp_path)
+    assert read_identity(store, timeout=9).host == "localhost"
+    text = (tmp_path / "store.json").read_text("utf-8")
+    (tmp_path / "store.json").write_text(text.replace("localhost", "songs.example"))
+    answer = crawl(1000, 1005, store=tmp_path, function=function, rate=0)
+    assert (answer.stopped_by, answer.blocks_written) == ("store", 0)
+    assert read_identity(store, timeout=9).host == "songs.example"
+
+
+def test_a_function_on_this_machine_needs_no_contact(demo_site: DemoSite, tmp_path: Path) -> None:
+    """Nobody but oneself is asked."""
+    function = Asking(f"{demo_site.base_url}/songs")
+    assert crawl(1, 3, store=tmp_path, function=function).complete
+    assert execute_async_event_loop([1], function=function)
+
+
+def test_a_function_without_a_contact_sends_nothing_elsewhere(
+    demo_site: DemoSite, tmp_path: Path
+) -> None:
+    """Whatever base_url says and whatever the function swallows; steps 2 and 3 alike."""
+    function = Asking("https://songs.invalid/songs")
+    for ask in (
+        lambda: crawl(1, 50, store=tmp_path, base_url=demo_site.base_url, function=function),
+        lambda: execute_async_event_loop([1, 2], function=function),
+        lambda: execute_async_event_loop([1, 2], function=open_source("genius", "token")),
+    ):
+        with pytest.raises(SettingsError, match="CRAWLER_CONTACT is required") as refused:
+            ask()
+        assert refused.value.code == "contact_missing"
+    assert function.answers == []
+    assert [*FolderStore(tmp_path).list_blocks(timeout=9)] == []

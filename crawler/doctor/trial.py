@@ -68,8 +68,15 @@ def try_step_1(
     trouble: Exception | None = None
     before = wall()
     agent, seconds = user_agent(contact), Policy().attempt_seconds
+    anonymous = contact is None
     with (
-        Wire(1, user_agent=agent, attempt_seconds=seconds, ca_file=ca_file) as wire,
+        Wire(
+            1,
+            user_agent=agent,
+            attempt_seconds=seconds,
+            ca_file=ca_file,
+            is_anonymous=anonymous,
+        ) as wire,
         WireSession(wire) as session,
     ):
         session.hooks["response"].append(lambda response, *_a, **_k: seen.append(response))
@@ -81,6 +88,9 @@ def try_step_1(
         except Exception as error:  # noqa: BLE001 - step 1 is anybody's code
             trouble = error
         returned = session.returned
+    if wire.refusal is not None:
+        yield Finding("contact", "wrong", str(wire.refusal))
+        return
     reply = read_outcome(_attempt(target, song_num), returned, results, trouble)
     told = reply.detail or ("" if trouble is None else in_words(trouble))
     hidden = [*secrets, *(secret for each in returned for secret in each.secrets)]

@@ -74,6 +74,7 @@ class Frontier:
         self.policy = policy or Policy()
         self.stopped_by: str | None = None
         self.stop_detail = ""
+        self.asked_url: str | None = None  # the first that a step 1 function asked for
         ledger = Ledger(on_record)
         self.tally, self.is_recording = ledger.tally, ledger.is_recording
         self._clock, self._closed_at = clock, math.inf

@@ -125,16 +125,16 @@ def identify(target: Any, base_url: str) -> Identity:
     """Return whose records a run makes, so that a store never mixes two.
 
     A step 1 function is known by the name and schema that it states (`crawler.step`), else by its
-    qualified name and `1`. Which host it asks, it alone knows, unless the settings name one.
+    qualified name and `1`. Which host it asks is seen later, unless the settings name one.
     """
     inner = _unwrapped(target)
     fields: dict[str, str] = {field.name: field.type for field in traits_of(inner).fields}
     if isinstance(target, Source):
-        host = _host(target.url(0))
+        host = host_of(target.url(0))
         return Identity(target.name, host, target.schema, FORMAT_VERSION, fields)
     name = getattr(inner, "name", None) or qualified_name(target)
     schema = str(getattr(inner, "schema", getattr(inner, "version", "1")))  # version 1.0's word
-    host = "" if base_url == DEFAULT_BASE_URL else _host(base_url)
+    host = "" if base_url == DEFAULT_BASE_URL else host_of(base_url)
     return Identity(str(name), host, schema, FORMAT_VERSION, fields)
 
 
@@ -147,7 +147,7 @@ def claim(
         StoreMismatchError: It holds something else, in words that say what to do.
     """
     mine = identify(target, base_url)
-    doubtful = None if isinstance(target, Source) else _host(DEFAULT_BASE_URL)
+    doubtful = None if isinstance(target, Source) else host_of(DEFAULT_BASE_URL)
     return mine, claim_store(store, mine, timeout=timeout, doubtful_host=doubtful)
 
 
@@ -166,6 +166,8 @@ def _place(module_name: str, error: Exception) -> str:
     return f"; it is looked for in {Path.cwd()}, and among what is installed"
 
 
-def _host(url: str) -> str:
-    """Name the host; a site on this machine gets another port each time, and is the same."""
+def host_of(url: str | None) -> str:
+    """Return the host; a site on this machine gets another port each time, and is the same."""
+    if url is None:
+        return ""
     return "localhost" if is_loopback(url) else urlsplit(url).netloc

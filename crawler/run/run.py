@@ -21,12 +21,13 @@ from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
 from crawler.run.control_watcher import CONTROL_SECONDS, ControlWatcher
+from crawler.run.functions import host_of
 from crawler.run.monitor import STATUS_SECONDS, Housekeeper, Progress, Sample
 from crawler.run.raw import RawKeeper
 from crawler.run.store_index import STORE_SECONDS, StoreIndex
 from crawler.run.writer import GIVE_UP_SECONDS, MAX_PENDING_BLOCKS, Writer
 from crawler.settings.reading import Settings, repeat_options
-from crawler.source.source import traits_of
+from crawler.source.source import Source, traits_of
 from crawler.steps import execute_async_event_loop
 from crawler.store import control
 from crawler.store.coverage import odd_times
@@ -138,6 +139,8 @@ class Run:
             on_proof=self.writer.prove,
             on_first_found=lambda song_num: self.watcher.publish_canary(song_num),  # noqa: PLW0108 - made later
         )
+        if not isinstance(target, Source):
+            index.asked_host = lambda: host_of(self.frontier.asked_url)
         self.keeper: Housekeeper
         self.watcher: ControlWatcher
 

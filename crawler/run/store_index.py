@@ -2,7 +2,7 @@
 
 import heapq
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from crawler.errors import StoreError
@@ -11,7 +11,7 @@ from crawler.record import Record
 from crawler.source.fields import MAX_COLUMNS
 from crawler.store.block import ABSENT, BlockInfo, block_name, decode_block
 from crawler.store.contract import Store, save_block
-from crawler.store.identity import add_found_fields
+from crawler.store.identity import add_found_fields, claim_host
 from crawler.store.run_objects import RunObject
 
 logger = logging.getLogger("crawler")
@@ -60,6 +60,8 @@ class StoreIndex:
             timeout: Bounds each look at the store, seconds.
         """
         self._notes_fields = notes_fields
+        self.asked_host: Callable[[], str] = lambda: ""
+        """Returns which host a step 1 function was seen to ask; noted with the first block."""
         self.store, self.source, self.timeout = store, source, timeout
         self.met: set[int] = set()
         """Blocks in which another run was met: somebody else had written to them meanwhile."""
@@ -80,6 +82,9 @@ class StoreIndex:
         self, first: int, records: dict[int, Record], *, is_new: bool, timeout: float
     ) -> BlockInfo:
         """Merge records into a block; `is_new` where none is believed to be there."""
+        if host := self.asked_host():
+            claim_host(self.store, host, timeout=timeout)
+            self.asked_host = lambda: ""
         known = self.listing.get(first)
         is_own = first in self._own  # our own earlier part of it may be on its way
         self._own.add(first)

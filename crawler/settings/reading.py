@@ -36,6 +36,7 @@ __all__ = [
     "Settings",
     "SettingsArguments",
     "SongNum",
+    "contact_missing",
     "environment_of",
     "is_loopback",
     "read_env_file",
@@ -149,6 +150,12 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def contact_missing(url: str) -> SettingsError:
+    """Make the error for a request to another machine that would name nobody."""
+    why = "is required: a mail address or URL under which the site reaches you"
+    return _missing("contact", f"{why} (the site is {urlsplit(url).hostname})")
 
 
 def read_env_file(path: Path | None) -> dict[str, str]:
@@ -295,10 +302,9 @@ def _misfits(
             yield _malformed("ca_file", "a file of certificates", settings.ca_file)
         if declared is not None and declared.token is not None:
             yield from _token_problems(settings, declared.token)
-        is_told = given.get("contact") is not None
-        if not (is_told or is_loopback(settings.base_url)):
-            why = "is required: a mail address or URL under which the site reaches you"
-            yield _missing("contact", why)
+        knows_site = settings.function is None or "base_url" in given  # else a function alone knows
+        if settings.contact is None and knows_site and not is_loopback(settings.base_url):
+            yield contact_missing(settings.base_url)
 
 
 def _token_problems(settings: Settings, name: str) -> Iterator[SettingsError]:

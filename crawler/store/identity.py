@@ -16,7 +16,7 @@ class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         source: Name of the source, or qualified name of a step 1 function.
         host: Host, and port where it is not the usual one, that the pages come from; "" where a
-            step 1 function alone knows.
+            step 1 function has not been seen to ask one yet.
         schema: Changes when the meaning of `info` changes.
         format: Format version of the blocks.
         fields: What `info` holds: types by name, as the source declares them; `FOUND` for what a
@@ -72,6 +72,24 @@ def claim_store(
 
     update(store, NAME, claim, timeout=timeout)
     return [name for name in identity.fields if name in added]
+
+
+def claim_host(store: Store, host: str, *, timeout: float) -> None:
+    """Note which host a step 1 function was seen to ask.
+
+    Raises:
+        StoreMismatchError: The store holds records of another one.
+    """
+
+    def claim(data: bytes | None) -> Content | None:
+        known = None if data is None else _decode(store, data)
+        if known is None or known.host == host:
+            return None
+        wanted = msgspec.structs.replace(known, host=host)
+        _compare(store.location, known, wanted)
+        return _content(wanted)
+
+    update(store, NAME, claim, timeout=timeout)
 
 
 def add_found_fields(store: Store, names: Iterable[str], *, timeout: float) -> list[str]:

@@ -19,6 +19,7 @@ from requests.sessions import merge_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers, urldefragauth
 
+from crawler.settings.reading import contact_missing, is_loopback
 from crawler.wire.answers import Answer, detail_of, header_fields
 from crawler.wire.transfer import CONNECT_SECONDS, WireRequest, exact_lines, is_let_out
 from crawler.wire.wire import Wire
@@ -207,8 +208,8 @@ class WireAdapter(BaseAdapter):
         """Send one request and read its whole answer.
 
         Raises:
-            HeldBackError: A shared pause began before it went out, or there was no room for its
-                body.
+            HeldBackError: A shared pause began before it went out, there was no room for its
+                body, or nobody is named whom the site may ask.
             requests.RequestException: No whole, right answer came within the deadline.
             ValueError: A client certificate is wanted, which is not offered.
         """
@@ -218,6 +219,10 @@ class WireAdapter(BaseAdapter):
             self._wire.tell_once(_IGNORED["verify"])
         if proxies:
             self._wire.tell_once(_IGNORED["proxies"])
+        if self._wire.is_anonymous and not is_loopback(str(request.url)):
+            self._wire.refusal = contact_missing(str(request.url))
+            self.was_held_back = True
+            raise HeldBackError
         self.let_go()  # who asks again waits for room, and must have none that others wait for
         answer = self._ask(request, timeout)
         self.sent += answer.sent

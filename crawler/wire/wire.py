@@ -14,12 +14,13 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import Self
+from typing import Self, cast
 
 import certifi
 import pycurl
 import requests.exceptions as raised
 
+from crawler.errors import SettingsError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.verdict import Reply
@@ -47,6 +48,8 @@ class Wire:
         connections: Requests under way at most.
         user_agent: Whom the site sees.
         attempt_seconds: Deadline of one attempt.
+        is_anonymous: Whether nobody is named whom a site may ask.
+        refusal: Why a session sent nothing: the run cannot go on; None where none did.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Wire:
         user_agent: str,
         attempt_seconds: float,
         ca_file: str | None = None,
+        is_anonymous: bool = False,
         body_budget_bytes: int = BODY_BUDGET_BYTES,
     ) -> None:
         """Prepare.
@@ -65,11 +69,14 @@ class Wire:
             user_agent: Whom the site sees.
             attempt_seconds: Deadline of one attempt.
             ca_file: Replaces the usual certificate authorities (certifi's).
+            is_anonymous: Whether nobody is named whom a site may ask: then sessions send nothing
+                to any host but this machine.
             body_budget_bytes: What all bodies together may take.
         """
         self.connections, self.user_agent = connections, user_agent
         self.attempt_seconds = attempt_seconds
         self._ca_file, self._body_budget_bytes = ca_file or certifi.where(), body_budget_bytes
+        self.is_anonymous, self.refusal = is_anonymous, cast("SettingsError | None", None)
         self._frontier: Frontier | None = None
         self._done: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._asked: deque[WireRequest] = deque()
