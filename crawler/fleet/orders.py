@@ -135,17 +135,17 @@ def body_of(request: CrawlRequest) -> dict[str, Any]:
     return given if is_range else {"mode": request.mode} | given
 
 
-def read_order(store: Store, number: int, *, timeout: float = STORE_SECONDS) -> Order | None:
+def read_order(store: Store, number: int) -> Order | None:
     """Read an order; None where the store holds none of that number, or none that can be read.
 
     Raises:
         StoreUnavailableError: The store cannot be reached.
     """
-    stored = store.read(order_name(number), timeout=timeout)
+    stored = store.read(order_name(number), timeout=STORE_SECONDS)
     return None if stored is None else _decode(stored.data)
 
 
-def keep_order(store: Store, number: int, order: Order, *, timeout: float = STORE_SECONDS) -> bool:
+def keep_order(store: Store, number: int, order: Order) -> bool:
     """Write an order unless its number is taken; return whether what is there covers it.
 
     Raises:
@@ -157,7 +157,7 @@ def keep_order(store: Store, number: int, order: Order, *, timeout: float = STOR
         held[:] = [order if data is None else _decode(data)]
         return Content(msgspec.json.encode(order), "application/json") if data is None else None
 
-    update(store, order_name(number), keep, timeout=timeout)
+    update(store, order_name(number), keep, timeout=STORE_SECONDS)
     return held[0] is not None and held[0].covers(order)
 
 

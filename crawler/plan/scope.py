@@ -219,24 +219,22 @@ class Scope:
         lasts = [info.last_found for info in listing.values() if info.last_found is not None]
         self.last_found = max(lasts, default=-1)
         self._tail: TailSupply | None = None
-        self._fill: FillSupply | None = None
         self.start, self._fill_stop = self._bounds(request, settings)
         criteria = criteria_of(request, now)
         self._planner = TailPlanner(listing, criteria, read, pool)
-        if request.mode != "new":
-            self._fill = FillSupply(
-                self.start,
-                self._fill_stop,
-                listing,
-                criteria,
-                read=read,
-                on_block=on_block,
-                limit=request.limit,
-                sample=request.sample,
-                met=met,
-                relist=relist,
-                pool=pool,
-            )
+        self._fill = FillSupply(
+            self.start,
+            self._fill_stop,
+            listing,
+            criteria,
+            read=read,
+            on_block=on_block,
+            limit=request.limit,
+            sample=request.sample,
+            met=met,
+            relist=relist,
+            pool=pool,
+        )
         if request.mode != "range":
             self._tail = TailSupply(
                 max(self.last_found, settings.first_song - 1),
@@ -262,7 +260,7 @@ class Scope:
     @property
     def supply(self) -> FillSupply | TailSupply:
         """Where the frontier gets its numbers."""
-        return self._tail or self._fill  # type: ignore[return-value]
+        return self._tail or self._fill
 
     @property
     def total(self) -> int | None:
@@ -286,19 +284,19 @@ class Scope:
     @property
     def skipped(self) -> int:
         """Numbers left out so far: settled before, or failed and not due."""
-        filled = 0 if self._fill is None else self._fill.settled + self._fill.postponed
-        return filled + (0 if self._tail is None else self._tail.postponed)
+        beyond = 0 if self._tail is None else self._tail.postponed
+        return self._fill.settled + self._fill.postponed + beyond
 
     def skipped_in_all(self) -> int:
         """Numbers left out, those included that an interrupted run never came to; ask at the end."""
-        return self.skipped + (0 if self._fill is None else self._fill.settled_beyond())
+        return self.skipped + self._fill.settled_beyond()
 
     @property
     def has_gaps(self) -> bool:
         """Whether numbers were left out that are not settled."""
         if self._tail is not None and self._tail.postponed:
             return True
-        return self._fill is not None and bool(self._fill.postponed or self._fill.unreadable)
+        return bool(self._fill.postponed or self._fill.unreadable)
 
     @property
     def missing_at_end(self) -> int:
@@ -318,8 +316,7 @@ class Scope:
     def close(self) -> None:
         """End the threads that read ahead."""
         self._planner.close()
-        if self._fill is not None:
-            self._fill.close()
+        self._fill.close()
 
 
 def _last_song(settings: Settings) -> int:

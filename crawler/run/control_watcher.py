@@ -2,7 +2,6 @@
 
 import contextvars
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -46,14 +45,14 @@ class ControlWatcher:
         """
         self._every_seconds = every_seconds
         self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id
-        self._pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        self._news, self._lock = threading.Event(), threading.Lock()
         self._published_until = 0.0
-        self._unpublished: float | None = None  # end of a pause that the store does not have yet
+        self._unpublished = 0.0  # end of a pause that the store does not have yet
         self._canaries = [] if canaries is None else canaries
         self._found: int | None = None  # a song that the store does not name yet
         self._has_canary = False
         self._kept_until: datetime | None = None
-        self._ended = threading.Event()
+        self._ended = False
         run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
         self._thread = threading.Thread(target=run, args=(self._run,), name="control", daemon=True)
 
@@ -62,15 +61,15 @@ class ControlWatcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._pauses.put(None)
+        self._ended = True
+        self._news.set()
         self._thread.join(2.0)
 
     def publish_canary(self, song_num: int) -> None:
         """Name a song that is there for the runs beside this one; never waits."""
         if not self._has_canary:
             self._found = song_num
-            self._pauses.put(None)
+            self._news.set()
 
     def publish_pause(self, seconds: float) -> None:
         """Pass a pause the site asked for on to the other instances; never waits.
@@ -86,7 +85,9 @@ class ControlWatcher:
             f"{datetime.now().astimezone() + timedelta(seconds=seconds):%H:%M:%S}",
             extra={"event": "paused", "fields": {"seconds": seconds}},
         )
-        self._pauses.put(seconds)
+        with self._lock:
+            self._unpublished = max(until, self._unpublished)
+        self._news.set()
 
     def keep_pause(self, order: control.Control) -> None:
         """Keep the pause that stands, also one that began before this run; each of them once.
@@ -110,18 +111,13 @@ class ControlWatcher:
 
     def _run(self) -> None:
         look_at = time.monotonic() + self._every_seconds
-        while not self._ended.is_set():
-            try:
-                seconds = self._pauses.get(timeout=max(0.0, look_at - time.monotonic()))
-            except queue.Empty:
-                look_at = time.monotonic() + self._every_seconds
-                self._guarded(self._pass_on)
+        while not self._ended:
+            self._news.wait(max(0.0, look_at - time.monotonic()))
+            self._news.clear()
+            self._guarded(self._pass_on)
+            if time.monotonic() >= look_at:
                 self._guarded(self._obey)
-            else:
-                if seconds is not None:
-                    until = time.monotonic() + seconds
-                    self._unpublished = max(until, self._unpublished or until)
-                self._guarded(self._pass_on)
+                look_at = time.monotonic() + self._every_seconds
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -133,13 +129,15 @@ class ControlWatcher:
         if self._found is not None:
             self.keep_canary(control.publish_canary(self._store, self._found))
             self._found = None
-        if self._unpublished is None:
+        if not (ends_at := self._unpublished):
             return
         now = datetime.now(UTC)
-        until = now + timedelta(seconds=self._unpublished - time.monotonic())
+        until = now + timedelta(seconds=ends_at - time.monotonic())
         if control.order_pause(self._store, until, now=now).pause_until == until:
             self._kept_until = until  # the site told this run first, so its frontier holds already
-        self._unpublished = None
+        with self._lock:
+            if self._unpublished == ends_at:  # none that is longer came meanwhile
+                self._unpublished = 0.0
 
     def _obey(self) -> None:
         order = control.read_control(self._store, timeout=CONTROL_SECONDS)

@@ -10,16 +10,21 @@ ask for nothing, so that a revoked token is not hammered every half hour, until 
 it. Who names a range, or sits before a command line, is not held.
 """
 
+import contextlib
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
+from msgspec.structs import replace
 
 from crawler.errors import BlockFormatError
 from crawler.store.contract import Content, Store, update
 
 NAME = "control.json"
+
+WRITE_SECONDS = 10.0
+"""Time for a change of it."""
 
 
 class Control(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,7 +65,10 @@ def read_control(store: Store, *, timeout: float) -> Control:
     try:
         return decode_control(stored.data)
     except ValueError as error:
-        raise _broken(store, str(error)) from error
+        raise BlockFormatError(
+            f"{NAME} in {store.location} cannot be read ({error}): delete it, or order a stop, "
+            f"which replaces it"
+        ) from error
 
 
 def encode_control(control: Control) -> bytes:
@@ -85,49 +93,32 @@ def decode_control(data: bytes) -> Control:
     return control
 
 
-def order_stop(
-    store: Store,
-    *,
-    now: datetime,
-    by: str,
-    timeout: float = 10.0,
-    new_id: Callable[[], str] = lambda: secrets.token_hex(8),
-) -> Control:
+def order_stop(store: Store, *, now: datetime, by: str, timeout: float = WRITE_SECONDS) -> Control:
     """Order every run at work on this store to stop; what stands otherwise is kept.
 
     A control object that cannot be read is replaced: stopping must always work.
     """
-    stop_id = new_id()
+    stop_id = secrets.token_hex(8)
     return _change(store, lambda control: with_stop(control, stop_id, now, by), timeout)
 
 
 def with_stop(control: Control, stop_id: str, now: datetime, by: str) -> Control:
     """Add a stop order to what stands."""
-    return msgspec.structs.replace(
-        control, stop_id=stop_id, stop_ordered_at=now, stop_ordered_by=by
+    return replace(control, stop_id=stop_id, stop_ordered_at=now, stop_ordered_by=by)
+
+
+def order_hold(store: Store, reason: str, *, now: datetime) -> Control:
+    """Hold scheduled runs back until somebody releases them; the first hold stays."""
+    return _change(
+        store, lambda known: known if known.held_at else replace(known, held_at=now, held_by=reason)
     )
 
 
-def order_hold(store: Store, reason: str, *, now: datetime, timeout: float = 10.0) -> Control:
-    """Hold scheduled runs back until somebody releases them; the first hold stays."""
-
-    def add_hold(control: Control) -> Control:
-        if control.held_at is not None:
-            return control
-        return msgspec.structs.replace(control, held_at=now, held_by=reason)
-
-    return _change(store, add_hold, timeout)
-
-
-def publish_canary(store: Store, song_num: int, *, timeout: float = 10.0) -> Control:
+def publish_canary(store: Store, song_num: int) -> Control:
     """Name a song that is there for runs that know of none; one that is named stays."""
-
-    def add_canary(control: Control) -> Control:
-        if control.canary is not None:
-            return control
-        return msgspec.structs.replace(control, canary=song_num)
-
-    return _change(store, add_canary, timeout)
+    return _change(
+        store, lambda known: replace(known, canary=song_num) if known.canary is None else known
+    )
 
 
 def standing_stop(
@@ -153,16 +144,21 @@ def standing_stop(
 
 def without_stop(control: Control) -> Control:
     """Return the control by which what was ordered before the stop goes on; no run stops anew."""
-    return msgspec.structs.replace(control, stop_ordered_at=None, stop_ordered_by="")
+    return replace(control, stop_ordered_at=None, stop_ordered_by="")
 
 
 def without_hold(control: Control) -> Control:
     """Release scheduled runs."""
-    return msgspec.structs.replace(control, held_at=None, held_by="")
+    return replace(control, held_at=None, held_by="")
 
 
 def order_pause(
-    store: Store, until: datetime, *, now: datetime, reason: str = "", timeout: float = 10.0
+    store: Store,
+    until: datetime,
+    *,
+    now: datetime,
+    reason: str = "",
+    timeout: float = WRITE_SECONDS,
 ) -> Control:
     """Hold back every run on this store until then; a longer pause that stands is never shortened.
 
@@ -177,9 +173,7 @@ def order_pause(
     def add_pause(control: Control) -> Control:
         if until - now <= pause_left(control, now=now):
             return control
-        return msgspec.structs.replace(
-            control, pause_until=until, paused_at=now, pause_reason=reason
-        )
+        return replace(control, pause_until=until, paused_at=now, pause_reason=reason)
 
     return _change(store, add_pause, timeout)
 
@@ -197,26 +191,19 @@ def pause_left(control: Control, *, now: datetime) -> timedelta:
     return max(left, timedelta())
 
 
-def _change(store: Store, change: Callable[[Control], Control], timeout: float) -> Control:
+def _change(
+    store: Store, change: Callable[[Control], Control], timeout: float = WRITE_SECONDS
+) -> Control:
     """Change what stands, whoever else does so meanwhile; what cannot be read is replaced."""
     changed: list[Control] = []
 
     def rewrite(data: bytes | None) -> Content | None:
-        known, is_broken = Control(), False
-        try:
-            known = known if data is None else decode_control(data)
-        except ValueError:
-            is_broken = True
-        changed[:] = [change(known)]
-        is_as_it_was = changed[0] == known and not is_broken
+        known: Control | None = None
+        with contextlib.suppress(ValueError):
+            known = Control() if data is None else decode_control(data)
+        changed[:] = [change(known or Control())]
+        is_as_it_was = changed[0] == known
         return None if is_as_it_was else Content(encode_control(changed[0]), "application/json")
 
     update(store, NAME, rewrite, timeout=timeout)
     return changed[0]
-
-
-def _broken(store: Store, why: str) -> BlockFormatError:
-    return BlockFormatError(
-        f"{NAME} in {store.location} cannot be read ({why}): delete it, or order a stop, which "
-        f"replaces it"
-    )
