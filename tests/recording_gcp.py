@@ -237,7 +237,7 @@ class RecordingGcp:
             answered, body = self.answer(request, {})
             text = body.decode(errors="replace") if isinstance(body, bytes) else json.dumps(body)
             exchanges.append((f"{request.method} {request.path}", answered, text))
-            if answered >= 400 > status:
+            if answered >= 400 and answered != status:
                 return 1, "", f"ERROR: {text}", exchanges
             found = body if isinstance(body, dict) else {}
         if answered >= 400:

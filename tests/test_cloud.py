@@ -8,7 +8,7 @@ import pytest
 
 from crawler.deployment.cloud import DEADLINE_SECONDS, Cloud, CloudError, passing
 from crawler.deployment.gcloud import Done, Exchange, HttpLog, Refusal, refusal_of, run_gcloud
-from crawler.deployment.token import newest_version, order
+from crawler.deployment.service import newest_version, order
 from crawler.store.control import decode_control
 from tests.recording_gcp import RecordingGcp, refused
 
@@ -69,6 +69,24 @@ def test_what_passes_is_told_by_the_status_and_the_call(refusal, awaited):
     """What Google itself calls passing is waited for, all else is final."""
     found = passing(refusal)
     assert (found is None) if awaited is None else awaited in str(found)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "paragraph"),
+    [
+        (Refusal("POST /storage/v1/b", 409), "The bucket is taken"),
+        (Refusal("GET /storage/v1/b/songs", 403), "The bucket is taken"),
+        (Refusal("POST /storage/v1/b", 403), "Google refuses whoever deploys"),
+        (Refusal("GET /storage/v1/b/run-sources-p-r", 403), "Google refuses whoever deploys"),
+        (Refusal("POST /v1/projects/p/secrets", 400), "The secret cannot be made"),
+        (Refusal("GET /v1/x", 401), "Google refuses whoever deploys"),
+        (Refusal("GET /v1/x", 400), "Google refuses a value"),
+    ],
+    ids=lambda value: f"{value.status} {value.call}" if isinstance(value, Refusal) else "",
+)
+def test_what_is_final_names_its_paragraph(refusal, paragraph):
+    """Another BUCKET helps only where that one is somebody else's, not against a missing right."""
+    assert f'See RUNBOOK.md, "{paragraph}".' in str(CloudError("it", refusal))
 
 
 def test_pauses_grow_until_the_deadline(capsys):

@@ -15,8 +15,7 @@ from typing import Any
 
 import crawler.deployment.deployment
 import crawler.deployment.monitoring
-import crawler.deployment.service
-import crawler.deployment.token  # noqa: F401 - loaded before the forks
+import crawler.deployment.service  # noqa: F401 - loaded before the calls
 from crawler.cli.deployment import add_deployment
 from crawler.deployment.cloud import Cloud
 from crawler.deployment.gcloud import Done, Exchange, run_gcloud
@@ -67,6 +66,6 @@ def open_cloud(environ: Mapping[str, str], project: str) -> Cloud:
 
 
 PARSER = argparse.ArgumentParser()
-"""Made once, before the forks."""
+"""Made once, before the calls."""
 
 add_deployment(PARSER.add_subparsers(), functools.partial(open_cloud, os.environ))

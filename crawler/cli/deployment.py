@@ -58,6 +58,7 @@ def add_deployment(
         "settings", print_settings, "purpose", about="check deploy.env, print it for a shell"
     )
     step.add_argument("--file", type=Path, default=Path("deploy.env"))
+    add("example", print_example, about="print deploy.env.example")
     step = add("stage", stage_upload, "out", about="copy the files named on stdin")
     for option in ("--function", "--source", "--requirements", "--environment"):
         step.add_argument(option, default="")
@@ -107,6 +108,14 @@ def print_settings(args: argparse.Namespace) -> int:
     if args.purpose == "deploy":
         told = told_lines(deployment, now, count_conditions(DEPLOY))
         print("\n".join(told), file=sys.stderr)
+    return 0
+
+
+def print_example(_args: argparse.Namespace) -> int:
+    """Print every setting with its default, as `deploy.env.example` has it."""
+    from crawler.deployment.deployment import example_lines
+
+    print("\n".join(example_lines()))
     return 0
 
 
@@ -163,7 +172,7 @@ def keep_token(args: argparse.Namespace) -> int:
     `read` reads it in any case, `take` only where the secret has no version; `keep` adds what is on
     stdin, or finds the newest version where there is nothing.
     """
-    from crawler.deployment.token import add_version, newest_version, read_token
+    from crawler.deployment.service import add_version, newest_version, read_token
 
     cloud = args.open_cloud(args.project)
     file = Path(args.file) if args.file else None
@@ -210,7 +219,7 @@ def read_revision(args: argparse.Namespace) -> int:
 
 def check_version(args: argparse.Namespace) -> int:
     """Check that a version of the token is enabled, so that a revision that wants it can start."""
-    from crawler.deployment.token import check_enabled
+    from crawler.deployment.service import check_enabled
 
     check_enabled(args.open_cloud(args.project), args.secret, args.version)
     return 0
@@ -234,7 +243,7 @@ def run_trial(args: argparse.Namespace) -> int:
 
 def rewrite_control(args: argparse.Namespace) -> int:
     """Stop running crawls; or lift the stop, the hold, or both."""
-    from crawler.deployment.token import order
+    from crawler.deployment.service import order
 
     order(args.open_cloud(""), args.store, args.order, by=f"{caller()}, deploy.sh")
     return 0
@@ -242,7 +251,7 @@ def rewrite_control(args: argparse.Namespace) -> int:
 
 def show_object(args: argparse.Namespace) -> int:
     """Print an object of a bucket, or that it is not there."""
-    from crawler.deployment.token import read_object
+    from crawler.deployment.service import read_object
 
     data, _ = read_object(args.open_cloud(""), args.url)
     print(data.decode() or f"{args.url} is not there")

@@ -94,9 +94,8 @@ def passing(refusal: Refusal) -> str | None:
         return _CONDITIONS.get(refusal.code)
     if status in TRANSIENT:
         return "Google, which answers " + (str(status) if status else "nothing")
-    is_taken = refusal.code == "ALREADY_EXISTS" or (
-        refusal.code != "ABORTED" and _is_bucket(refusal.call)
-    )
+    is_bucket = re.fullmatch(r"POST .*/b", refusal.call)  # its name may be somebody else's
+    is_taken = refusal.code == "ALREADY_EXISTS" or (refusal.code != "ABORTED" and is_bucket)
     if status == 409 and not is_taken:
         return "an operation that is under way"
     if status == 403 and "SERVICE_DISABLED" in refusal.reasons:
@@ -109,11 +108,6 @@ def passing(refusal: Refusal) -> str | None:
     return None
 
 
-def _is_bucket(call: str) -> bool:
-    """Whether a call looks for a bucket or makes one, whose name may be somebody else's."""
-    return re.fullmatch(r"GET .*/b/[^/]+|POST .*/b", call) is not None
-
-
 def _advice(refusal: Refusal, waited_for: str | None) -> tuple[str, Paragraph]:
     """Return what is to be done, with the command that goes on, and the runbook's paragraph."""
     again = "then run the same command again: what is made already stays."
@@ -121,7 +115,7 @@ def _advice(refusal: Refusal, waited_for: str | None) -> tuple[str, Paragraph]:
     if waited_for is not None:
         hint = "Run the same command again: it goes on from here."
         return hint, "Google does not come round"
-    if _is_bucket(call) and status in (403, 409):
+    if re.fullmatch(r"403 GET .*/b/(?!run-sources-)[^/]+|409 POST .*/b", f"{status} {call}"):
         hint = f"The bucket may be another project's: set another BUCKET, {again}"
         return hint, "The bucket is taken"
     if status in (401, 403):

@@ -144,7 +144,7 @@ def example_lines() -> Iterator[str]:
     """Write `deploy.env.example`: every variable, what it is for, its default."""
     yield "# Settings of deploy.sh. Copy this file to deploy.env, which git ignores, and fill it in."
     yield "# The environment wins over the file; an empty value counts as unset."
-    yield "# Written by: python -m crawler.deployment > deploy.env.example"
+    yield "# Written by: python -m crawler deployment example > deploy.env.example"
     for name, field in OWN.items():
         if name in ("PROJECT_ID", "SERVICE"):
             yield f"\n# --- {'required' if field.required else 'of the deployment'}"
