@@ -151,6 +151,24 @@ def test_what_never_passes_ends_in_words_and_a_second_run_finishes(first_day, ca
         assert but_for_versions(gcp) == but_for_versions(first_day.gcp)
 
 
+def test_each_call_that_is_refused_for_ever_ends_in_words(first_day):
+    """Whichever right is lacking: the run ends at that call, and says what to have granted."""
+    asked = {f"{r.method} {r.host}{r.path}" for r in first_day.gcp.requests}
+    calls = {re.sub(r"song-crawler-(?!next)[\w-]+$", "song-crawler-found", call) for call in asked}
+    calls = {call for call in calls if not re.search(r"/token$|served/$", call)}
+    assert len(calls) > 40
+    for call in sorted(calls):
+        with HostileGcp(Lags()) as gcp:
+            gcp.refuses = {re.escape(call): DENIED}
+            done = on(first_day, gcp).run()
+            assert done.returncode == 1, call
+            last = gcp.requests[-1]
+            assert f"{last.method} {last.host}{last.path}" == call
+            assert re.search(r'See RUNBOOK\.md, "(Google refuses whoever|The bucket)', done.stderr)
+            assert "Done." not in done.stderr
+            assert gcp.waits == []
+
+
 def but_for_versions(gcp: RecordingGcp) -> Json:
     """Return what stands, whatever revisions there were before."""
     found = standing(gcp)
