@@ -1,43 +1,40 @@
 """The genuine gcloud and the crawler's own steps, kept warm: a process loads each once.
 
 Of the second that a gcloud command takes, starting Python and importing is most. A script called
-`gcloud`, first on the path, hands its arguments, environment, folder and open files to the warm
-process; a fork of that runs gcloud's own main and hands back the exit code. What a fork had to
-import, the warm process imports before it forks again. A script called `python` does the same for
-`python -m crawler deployment`, without a fork and with the clock and the gcloud of a recording
-server.
+`gcloud`, first on the path, tells a warm process its own number; that takes arguments, environment,
+folder and open files from `/proc`, runs gcloud's own main in a fork, and answers the exit code. What
+a fork had to import, the warm process imports before it forks again. A script called `python` does
+the same for `python -m crawler deployment`, without a fork and with the clock and the gcloud of a
+recording server. Where there is no `/proc`, both scripts start anew each time.
 
-The server for gcloud runs under gcloud's Python, not ours: `python warm_gcloud.py SOCKET SDK`.
+The server for gcloud runs under gcloud's Python, not ours: `python warm_gcloud.py FOLDER SDK`.
 """
 
-import ast
 import contextlib
 import gc
 import importlib
 import json
 import os
-import queue
+import select
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-CLIENT = """#!{python} -SEI
-import _socket, os, sys
-server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-server.connect({path!r})
-call = repr([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
-files = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
-rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)
-server.sendmsg([len(call).to_bytes(4, "big")], [rights])
-server.sendall(call)
-os._exit(int(server.recv(8) or b"1"))
+CLIENT = """#!/bin/sh
+exec 3<&0 4>&1 5>&2
+echo $$ >'{calls}'
+read -r code <'{answers}'
+exit $code
 """
-"""It imports next to nothing: a deployment calls it fifty times."""
+"""A shell starts ten times as fast as Python, and a deployment calls this fifty times.
+
+Its files are taken as 3 to 5, since the shell itself turns 0 and 1 elsewhere for a moment.
+"""
+
+IS_LINUX = Path("/proc/self/fd").exists()
 
 
 @contextlib.contextmanager
@@ -51,11 +48,11 @@ def warm_gcloud(folder: Path) -> Iterator[Path]:
     sdk = Path(found).resolve().parent.parent
     python = sdk / "platform/bundledpythonunix/bin/python3"
     folder.mkdir(parents=True)
-    if not python.exists():
+    if IS_LINUX and python.exists():
+        with _warm(folder / "gcloud", [python, "-SE", __file__], str(sdk)):
+            yield folder
+    else:
         (folder / "gcloud").symlink_to(found)
-        yield folder
-        return
-    with _warm(folder / "gcloud", [python, "-SE", __file__], str(sdk)):
         yield folder
 
 
@@ -63,18 +60,28 @@ def warm_gcloud(folder: Path) -> Iterator[Path]:
 def warm_steps(folder: Path) -> Iterator[Path]:
     """Keep `python -m crawler deployment` warm; yields the script that is to be PYTHON."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _warm(folder / "python", [sys.executable, "-m", "tests.warm_gcloud"], ""):
-        yield folder / "python"
+    script, root = folder / "python", Path(__file__).parent.parent
+    if IS_LINUX:
+        with _warm(script, [sys.executable, "-m", "tests.warm_gcloud"], ""):
+            yield script
+    else:
+        command = f"PYTHONPATH='{root}' exec '{sys.executable}' -m tests.warm_program"
+        script.write_text(f'#!/bin/sh\n{command} "$@"\n')
+        script.chmod(0o755)
+        yield script
 
 
 @contextlib.contextmanager
 def _warm(script: Path, command: list[str | Path], sdk: str) -> Iterator[None]:
-    path = script.with_suffix(".socket")
-    script.write_text(CLIENT.format(python=sys.executable, path=str(path)))
+    folder = script.with_suffix(".calls")
+    folder.mkdir()
+    os.mkfifo(folder / "calls")
+    os.mkfifo(folder / "answers")
+    script.write_text(CLIENT.format(calls=folder / "calls", answers=folder / "answers"))
     script.chmod(0o755)
     root = Path(__file__).parent.parent
     with subprocess.Popen(
-        [*command, path, sdk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
+        [*command, folder, sdk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
     ) as server:
         try:
             assert server.stdout is not None
@@ -84,11 +91,11 @@ def _warm(script: Path, command: list[str | Path], sdk: str) -> Iterator[None]:
             server.kill()
 
 
-def serve(path: str, sdk: str) -> None:
-    """Load gcloud, or the crawler's steps where no SDK is named; answer calls until killed.
+def serve(folder: str, sdk: str) -> None:
+    """Load gcloud, or the crawler's steps where no SDK is named; answer one call after the other.
 
     For gcloud each call is a fork, since it is made to be run once. The steps keep nothing from one
-    call to the next, and are run one after the other in this process.
+    call to the next. It ends when standard input does: whoever started it is gone.
     """
     if sdk:
         sys.path[:0] = [f"{sdk}/lib/third_party", f"{sdk}/lib"]
@@ -97,81 +104,54 @@ def serve(path: str, sdk: str) -> None:
     else:
         from tests import warm_program as program
 
-    news: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-    threading.Thread(target=_end_with_parent, args=(os.dup(0),), daemon=True).start()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(16)
-        gc.freeze()  # so that forks do not copy what they only look at
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while True:
-            connection, _ = listener.accept()
-            head, files, _, _ = socket.recv_fds(connection, 4, 3)
-            call = ast.literal_eval(_read(connection, int.from_bytes(head, "big")).decode())
-            if sdk:
-                _fork(program, call, files, connection, news)
-            else:
-                code = _run(program, call, files)
-                with connection:
-                    connection.sendall(str(code).encode())
+    parent = os.dup(0)
+    # Open both ways, so that neither is ever at its end.
+    calls, answers = (os.open(f"{folder}/{name}", os.O_RDWR) for name in ("calls", "answers"))
+    gc.freeze()  # so that forks do not copy what they only look at
+    os.write(1, b"ready\n")
+    while True:
+        readable, _, _ = select.select([calls, parent], [], [])
+        if parent in readable:
+            return
+        pid = int(os.read(calls, 100))
+        code = _fork(program, pid) if sdk else _run(program, pid)
+        os.write(answers, f"{code}\n".encode())
 
 
-def _fork(
-    program: object,
-    call: list[object],
-    files: list[int],
-    connection: socket.socket,
-    news: "queue.SimpleQueue[list[str]]",
-) -> None:
-    """Run a program in a fork, and import here what that will have had to import."""
-    _import(news)
+def _fork(program: object, pid: int) -> int:
+    """Run a program in a fork, and import here what that had to import."""
     reading, writing = os.pipe()
     gc.disable()
     child = os.fork()
     if not child:
         known = set(sys.modules)
-        code = _run(program, call, files)
+        code = _run(program, pid)
         imported = json.dumps([name for name in sys.modules if name not in known])
         os.write(writing, imported.encode())
         os._exit(code)
-    for file in (*files, writing):
-        os.close(file)
-    handing_back = (child, connection, reading, news)
-    threading.Thread(target=_hand_back, args=handing_back, daemon=True).start()
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(child, 0)
+    for name in json.loads(told or "[]"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    return os.waitstatus_to_exitcode(status)
 
 
-def _import(news: "queue.SimpleQueue[list[str]]") -> None:
-    """Import what ended forks have imported; here and not in a thread, which a fork would cut off."""
-    while not news.empty():
-        for name in news.get():
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
-
-
-def _end_with_parent(file: int) -> None:
-    """End when standard input did: whoever started this is gone, however that came about."""
-    os.read(file, 1)
-    os._exit(0)
-
-
-def _read(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        data += connection.recv(size - len(data))
-    return data
-
-
-def _run(program: object, call: list[object], files: list[int]) -> int:
+def _run(program: object, pid: int) -> int:
     """Become the caller, run the program to its end, and return its exit code."""
-    arguments, environment, folder = call
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-        os.close(file)
+    caller = Path(f"/proc/{pid}")
+    words = (caller / "cmdline").read_bytes().decode().split("\0")[:-1]
+    variables = (caller / "environ").read_bytes().decode().split("\0")[:-1]
+    os.chdir(caller / "cwd")
+    for number, flags in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
+        _become(number, caller / "fd" / str(3 + number), flags)
     os.environ.clear()
-    os.environ.update(environment)  # type: ignore[arg-type]
-    os.chdir(str(folder))
-    sys.argv = ["gcloud", *arguments]  # type: ignore[misc]
+    for variable in variables:
+        name, _, value = variable.partition("=")
+        os.environ[name] = value
+    sys.argv = ["gcloud", *words[2:]]  # the first two are the shell and the script
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         mode = "w" if number else "r"
         setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
@@ -186,25 +166,15 @@ def _run(program: object, call: list[object], files: list[int]) -> int:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):  # whoever reads what was written sees its end
-            os.dup2(nothing, number)
-        os.close(nothing)
+            _become(number, Path(os.devnull), os.O_RDWR)
     return code
 
 
-def _hand_back(
-    child: int,
-    connection: socket.socket,
-    reading: int,
-    news: "queue.SimpleQueue[list[str]]",
-) -> None:
-    with connection, open(reading, encoding="utf-8") as pipe:
-        told = pipe.read()
-        _, status = os.waitpid(child, 0)
-        if told:
-            news.put(json.loads(told))
-        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+def _become(number: int, path: Path, flags: int) -> None:
+    opened = os.open(path, flags)
+    os.dup2(opened, number)
+    os.close(opened)
 
 
 if __name__ == "__main__":

@@ -69,3 +69,6 @@ PARSER = argparse.ArgumentParser()
 """Made once, before the calls."""
 
 add_deployment(PARSER.add_subparsers(), functools.partial(open_cloud, os.environ))
+
+if __name__ == "__main__":
+    main()
