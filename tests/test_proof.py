@@ -8,7 +8,7 @@ import pytest
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.proof import MOST_HELD
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Policy
+from crawler.frontier.work import PendingNumber, Policy
 from tests.simulation import Crawl, found, job_over, status
 
 MISSING = status(404)
@@ -145,11 +145,10 @@ def test_C9_point_4_the_nearest_of_the_last_found_comes_first():
     """Then songs of blocks nearby, what was published, and what the source names."""
     known = KnownSongs(nearest=lambda _num: [900, 3900], published=[70_000])
     crawl = Crawl(range(100), known=known)
-    [proof] = crawl.frontier._host._proofs.values()
+    [(job, proof)] = crawl.frontier._host._proofs.items()
     proof.canaries._source = 5
     assert list(proof.canaries.near(50)) == [900, 3900, 70_000, 5]
-    for num in range(10, 22):
-        proof.note_found(num, 0.0, 0.0)
+    proof.note_songs([PendingNumber(num, job) for num in range(10, 22)], 0.0)
     assert list(proof.canaries.near(18)) == [18, 17, 19, 16, 20, 15, 21, 14, 900, 3900, 70_000, 5]
 
 

@@ -104,9 +104,9 @@ class MissingWatch:
         self._missing_at = deque[int]()
         self._look_at_streak = IN_A_ROW
 
-    def note_found(self) -> None:
-        """Count a song."""
-        self._answers += 1
+    def note_found(self, count: int) -> None:
+        """Count songs that came in a row."""
+        self._answers += count
         self._streak, self._look_at_streak = 0, IN_A_ROW
 
     def note_missing(self) -> int:

@@ -279,7 +279,7 @@ class Host:
     def settle(self, replies: list[Reply]) -> None:
         """Judge replies, in the order of arrival."""
         moment, now = self._wall(), self._clock()
-        ledger, proofs, out = self._ledger, self._proofs, self._out
+        ledger, out, songs = self._ledger, self._out, list[PendingNumber]()
         returned = good = 0
         waited, last_good = 0.0, None
         for reply in replies:
@@ -293,15 +293,15 @@ class Host:
             waited += now - attempt.sent_at
             if reply.headers or reply.is_unsent:
                 self._note_head(attempt, reply, moment, now)
-            if attempt.is_canary:
-                self._note_canary(attempt, reply, moment, now)
-                continue
-            proof = proofs.get(attempt.job)
-            if reply.found:
+            if reply.found and not attempt.is_canary:
                 good, last_good = good + 1, attempt
                 ledger.found(attempt, reply, moment)
-                if proof is not None:
-                    proof.note_found(attempt.song_num, attempt.sent_at, now)
+                songs.append(attempt)
+                continue
+            self._note_songs(songs, now)
+            songs.clear()
+            if attempt.is_canary:
+                self._note_canary(attempt, reply, moment, now)
                 continue
             verdict = judge(reply)
             if verdict.action == "missing":
@@ -312,10 +312,16 @@ class Host:
                 self._note_good(good, last_good.sent_at, moment, now)
                 good, last_good = 0, None
             self._note_bad(attempt, reply, verdict, moment, now)
+        self._note_songs(songs, now)
         if last_good is not None:
             self._note_good(good, last_good.sent_at, moment, now)
         self._tally.latency_seconds += waited
         self.in_flight -= returned
+
+    def _note_songs(self, songs: list[PendingNumber], now: float) -> None:
+        for job, proof in self._proofs.items():
+            if own := [song for song in songs if song.job is job]:
+                proof.note_songs(own, now)
 
     def _note_head(
         self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float

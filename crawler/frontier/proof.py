@@ -6,7 +6,7 @@ canary is asked, a song known to be there, and then some of the held numbers onc
 in full: docs/missing.md.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -125,15 +125,21 @@ class Proof:
         """How many more answers can be held; 0 where nothing but canaries may go out."""
         return 0 if self.is_lying else max(0, MOST_HELD - len(self._held))
 
-    def note_found(self, song_num: int, sent_at: float, now: float) -> None:
-        """Count a song: it releases what was said to be missing before it was asked for."""
-        if not self.canaries.recent:
-            self._on_first_found(song_num)
-        self.canaries.recent.append(song_num)
-        self._watch.note_found()
-        self._sent_at = max(sent_at, self._sent_at)
-        if self._held and self._current is None:
-            self._note_song(sent_at, now)
+    def note_songs(self, songs: Sequence[PendingNumber], now: float) -> None:
+        """Count songs, in the order of arrival, > 0.
+
+        Each releases what was said to be missing before it was asked for.
+        """
+        recent = self.canaries.recent
+        if not recent:
+            self._on_first_found(songs[0].song_num)
+        # Where nothing is held all can be counted at once, as on a busy wire.
+        for group in [[song] for song in songs] if self._held else [songs]:
+            recent.extend([song.song_num for song in group])
+            self._watch.note_found(len(group))
+            self._sent_at = max([self._sent_at, *[song.sent_at for song in group]])
+            if self._held and self._current is None:
+                self._note_song(group[0].sent_at, now)
 
     def hold(self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float) -> None:
         """Take an answer that says "missing"."""

@@ -6,7 +6,7 @@ A raw object holds the bodies of a hundred numbers in one gzip file of JSON line
 import logging
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -138,6 +138,10 @@ class RawKeeper:
     def has_room(self) -> bool:
         """Whether more bodies may come."""
         return self._held_bytes < self._max_held_bytes
+
+    def bounding(self, has_room: Callable[[], bool]) -> Callable[[], bool]:
+        """Make a `has_room` that also asks whether more bodies may come."""
+        return (lambda: has_room() and self.has_room()) if self._is_on else has_room
 
     def saving(self, save: Save) -> Save:
         """Make a `save` that stores the bodies first, so that no record is without its body."""

@@ -132,7 +132,7 @@ class Run:
             on_record=self._book if self.scope.has_tail else self.writer.add,
             on_pause=lambda seconds: self.watcher.publish_pause(seconds),  # noqa: PLW0108 - made later
             on_pace=_log_pace,
-            has_room=lambda: self.writer.has_room() and self.raw.has_room(),
+            has_room=self.raw.bounding(self.writer.has_room),
             known=KnownSongs(
                 nearest=index.songs_near, published=self.canaries, spread=self.scope.numbers
             ),

@@ -150,7 +150,9 @@ def summarise(records: Iterable[Record], *, source: str) -> BlockInfo:
     # Lists, not generators: this runs beside the crawl and holds it up for as long as it takes.
     outcomes = Counter([record.outcome for record in records])
     failed = [record for record in records if record.outcome == "failed"]
-    asked_at = [last_asked_at(record) for record in records if record.outcome != "failed"]
+    settled = [record for record in records if record.outcome != "failed"]
+    denied = [last_asked_at(record) for record in settled if record.gone_since is not None]
+    asked_at = denied + [record.fetched_at for record in settled if record.gone_since is None]
     kinds = _nums_by_kind(failed)
     missing = [record for record in records if record.outcome == "missing"]
     return BlockInfo(
