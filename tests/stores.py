@@ -7,7 +7,7 @@ from typing import Any
 from crawler.record import Record
 from crawler.store.block import block_first
 from crawler.store.contract import Store, save_block
-from crawler.store.identity import Identity, claim_store
+from crawler.store.opening import Identity, claim_store
 from tests.records import HOSTILE, NOON, failed, missing
 
 SECONDS = 10.0

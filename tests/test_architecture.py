@@ -23,7 +23,7 @@ FLOORS = (
     ),
     ("wire", "body answers transfer transfers wire session robots"),
     ("", "step1 loops lanes steps"),
-    ("store", "block contract folder bucket identity opening control run_objects coverage"),
+    ("store", "block contract folder bucket opening control run_objects coverage"),
     ("plan", "planned fill scope"),
     ("page", "charts status_page"),
     ("run", "functions writer raw store_index control_watcher monitor run crawl"),

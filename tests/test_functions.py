@@ -17,7 +17,7 @@ from crawler.errors import SettingsError, StoreMismatchError
 from crawler.run.functions import DEFAULT_BASE_URL, fit, identify, load_function
 from crawler.source.declared import BUILT_IN, open_source
 from crawler.store.folder import FolderStore
-from crawler.store.identity import read_identity
+from crawler.store.opening import read_identity
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v1"
 

@@ -11,9 +11,9 @@ from crawler.errors import StoreMismatchError
 from crawler.store.block import FORMAT_VERSION
 from crawler.store.contract import Content
 from crawler.store.folder import FolderStore
-from crawler.store.identity import (
+from crawler.store.opening import (
     FOUND,
-    NAME,
+    IDENTITY_FILE,
     Identity,
     add_found_fields,
     claim_store,
@@ -37,9 +37,9 @@ def test_the_first_run_writes_it_once(store):
     """A new store gets its identity, and later runs leave the object as it is."""
     assert read_identity(store, timeout=20) is None
     claim(store)
-    first = store.read(NAME, timeout=20)
+    first = store.read(IDENTITY_FILE, timeout=20)
     claim(store)
-    assert store.read(NAME, timeout=20) == first
+    assert store.read(IDENTITY_FILE, timeout=20) == first
     assert read_identity(store, timeout=20) == MINE
 
 
@@ -133,7 +133,7 @@ def test_of_two_first_runs_one_wins(store):
 def test_an_unreadable_identity_is_refused(tmp_path, data):
     """A damaged store.json is never taken for an empty store, and is not written over."""
     store = FolderStore(tmp_path)
-    store.write(NAME, Content(data), expected=None, timeout=20)
+    store.write(IDENTITY_FILE, Content(data), expected=None, timeout=20)
     with pytest.raises(StoreMismatchError, match=r"store\.json .* cannot be read"):
         claim(store)
-    assert store.read(NAME, timeout=20).data == data
+    assert store.read(IDENTITY_FILE, timeout=20).data == data

@@ -181,6 +181,7 @@ def test_every_option_has_a_test_that_misses_it():
 SETTINGS_SHOWN = {
     "token": "test_cli.test_a_refused_token_is_an_error",
     "contact": "test_options.test_the_contact_is_told_to_the_site",
+    "instances": "test_source_examples.test_D3b_a_pilot_says_what_the_site_announces",
     "max_range": "test_crawl.test_a_longest_range_holds_in_python_too_when_it_is_set",
     "first_song": "test_scope.test_next_in_an_empty_store_begins_at_the_first_song",
     "last_song": "test_scope.test_nothing_is_asked_above_the_last_song",

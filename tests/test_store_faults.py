@@ -32,9 +32,8 @@ from crawler.store.block import (
 from crawler.store.contract import Content, Store, save_block
 from crawler.store.control import order_pause, order_stop
 from crawler.store.coverage import verify
-from crawler.store.identity import NAME as IDENTITY
-from crawler.store.identity import Identity
-from crawler.store.opening import open_store
+from crawler.store.opening import IDENTITY_FILE as IDENTITY
+from crawler.store.opening import Identity, open_store
 from tests.clock import utc_now
 from tests.crawls import CALLERS, asking
 from tests.faulty_site import FaultySite

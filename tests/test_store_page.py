@@ -12,7 +12,7 @@ from crawler.fleet import orders
 from crawler.page.status_page import write_status
 from crawler.record import Record
 from crawler.run.raw import raw_name
-from crawler.store import control, folder, identity, run_objects
+from crawler.store import control, folder, opening, run_objects
 from crawler.store.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
 from crawler.store.bucket import CHECK_FOLDER, METADATA_KEY
 from tests.records import failed
@@ -33,7 +33,7 @@ def test_the_tree_has_the_names_of_the_code():
     """Objects are called in the code as the tree calls them."""
     began = datetime(2026, 11, 22, 6, 12, 20, tzinfo=UTC)
     assert {
-        identity.NAME,
+        opening.IDENTITY_FILE,
         block_name(378000),
         raw_name(378195),
         control.NAME,
@@ -62,7 +62,7 @@ def test_a_run_writes_nothing_else(tmp_path):
     [
         ("### Fields of a record", Record),
         ("### What a listing tells of a block", BlockInfo),
-        ("## `store.json`", identity.Identity),
+        ("## `store.json`", opening.Identity),
         ("## `control.json`", control.Control),
     ],
     ids=["record", "block", "identity", "control"],

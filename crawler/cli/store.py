@@ -31,8 +31,7 @@ from crawler.settings.reading import Settings, repeat_options
 from crawler.store.block import BlockInfo
 from crawler.store.contract import Store
 from crawler.store.coverage import Coverage, coverage_of
-from crawler.store.identity import read_identity
-from crawler.store.opening import LIST_SECONDS
+from crawler.store.opening import LIST_SECONDS, read_identity
 from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
 
 if TYPE_CHECKING:

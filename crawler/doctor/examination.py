@@ -13,8 +13,7 @@ from crawler.settings.reading import Settings, read_settings
 from crawler.source.source import traits_of
 from crawler.store.contract import Store
 from crawler.store.coverage import odd_times
-from crawler.store.identity import read_identity
-from crawler.store.opening import open_store
+from crawler.store.opening import open_store, read_identity
 
 STORE_SECONDS = 30.0
 

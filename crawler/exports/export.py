@@ -19,8 +19,15 @@ from crawler.source.fields import Column, ColumnFinder
 from crawler.source.source import FieldType
 from crawler.store.block import BLOCK_SIZE
 from crawler.store.contract import Store
-from crawler.store.identity import FOUND, Identity, read_identity
-from crawler.store.opening import LIST_SECONDS, READ_SECONDS, open_store, read_blocks
+from crawler.store.opening import (
+    FOUND,
+    LIST_SECONDS,
+    READ_SECONDS,
+    Identity,
+    open_store,
+    read_blocks,
+    read_identity,
+)
 
 FIRST_LOOK = 10_000
 """So many records are looked at for the types of their columns before the first is written."""

@@ -12,8 +12,7 @@ from crawler.run.raw import RawPage, raw_name, read_pages, save_pages
 from crawler.source.source import Source, traits_of
 from crawler.store.block import block_first
 from crawler.store.contract import Deadline, Store, save_block
-from crawler.store.identity import Identity, claim_store, read_identity
-from crawler.store.opening import READ_SECONDS, read_blocks
+from crawler.store.opening import READ_SECONDS, Identity, claim_store, read_blocks, read_identity
 
 _READERS = 10
 MAX_NAMED = 10

@@ -16,7 +16,7 @@ from crawler.source.declared import open_source
 from crawler.source.source import FieldType, Source, traits_of
 from crawler.store.block import FORMAT_VERSION
 from crawler.store.contract import Store
-from crawler.store.identity import Identity, claim_store
+from crawler.store.opening import Identity, claim_store
 
 DEFAULT_BASE_URL = Settings().base_url
 """What the settings say where nobody said anything; a step 1 function asks elsewhere."""

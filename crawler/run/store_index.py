@@ -11,7 +11,7 @@ from crawler.record import Record
 from crawler.source.fields import MAX_COLUMNS
 from crawler.store.block import ABSENT, BlockInfo, block_name, decode_block
 from crawler.store.contract import Store, save_block
-from crawler.store.identity import add_found_fields, claim_host
+from crawler.store.opening import add_found_fields, claim_host
 from crawler.store.run_objects import RunObject
 
 logger = logging.getLogger("crawler")

@@ -42,10 +42,10 @@ class Secret:
 
 
 def _about(
-    unit: str,
     meaning: str,
     wanted: str = "",
     *,
+    unit: str = "",
     metavar: str | None = None,
     also: tuple[str, ...] = (),
     deployed: bool = True,
@@ -53,9 +53,9 @@ def _about(
     """Describe a setting.
 
     Args:
-        unit: Of its value; empty where there is none.
         meaning: One line, which ends with a full stop.
         wanted: Completes "must be", where type and bounds do not say it.
+        unit: Of its value.
         metavar: Stands for the value in a help text; a setting without one is no option.
         also: Other variables that are read when its own is not set, the first wins.
         deployed: Whether it stands in `deploy.env`, under its own word, and goes to the function.
@@ -70,7 +70,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token: Annotated[
         Secret | None,
         _about(
-            "",
             "The source's token, in the variable that it names; required where it names one.",
             also=("GENIUS_ACCESS_TOKEN",),
             deployed=False,
@@ -80,7 +79,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(pattern=_STORE),
         _about(
-            "",
             "Where blocks live: `gs://bucket/prefix` or a folder, `data/` and the source's name "
             "where unset; required in the cloud.",
             "gs://bucket/prefix or a folder",
@@ -91,15 +89,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     base_url: Annotated[
         str,
         _about(
-            "URL",
             "Address of the site; https, plain http only on loopback; unset: the source's own.",
             metavar="URL",
+            unit="URL",
         ),
     ] = "https://api.genius.com"
     contact: Annotated[
         Annotated[str, Meta(pattern=_ADDRESS)] | None,
         _about(
-            "",
             "Mail address or URL told to the site; required unless it is on loopback.",
             "a mail address or URL",
         ),
@@ -107,27 +104,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate: Annotated[
         float,
         Meta(ge=0, le=10_000),
-        _about("requests/s", "Pace of this process over all runs; 0: no limit.", metavar="N"),
+        _about("Pace of this process over all runs; 0: no limit.", metavar="N", unit="requests/s"),
     ] = 100.0
     instances: Annotated[
         int,
         Meta(ge=1, le=1000),
         _about(
-            "instances",
             "How many crawl the site at once; what it announces or its source allows is divided by it.",
             deployed=False,
+            unit="instances",
         ),
     ] = 1
     connections: Annotated[
         int,
         Meta(ge=1, le=900),
-        _about("connections", "Requests in flight at most.", metavar="N"),
+        _about("Requests in flight at most.", metavar="N", unit="connections"),
     ] = 64
     source: Annotated[
         str,
         Meta(pattern=r"\A(?:[a-z][a-z0-9_-]*|[^\x00-\x1f]*\.toml)\Z"),
         _about(
-            "",
             "What a page is: a built-in source by its name, or a `.toml` file that declares one.",
             "the name of a built-in source, or a file that ends in .toml",
             metavar="NAME|FILE",
@@ -136,7 +132,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     function: Annotated[
         Annotated[str, Meta(pattern=r"\A[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")] | None,
         _about(
-            "",
             "`module:name` of a step 1 function or source class, instead of a declared source.",
             "module:name of a step 1 function or source",
             metavar="MODULE:NAME",
@@ -145,7 +140,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Annotated[
         Annotated[str, Meta(pattern=r"\A[^\x00]+\Z")] | None,
         _about(
-            "",
             "File of the certificate authorities to trust; unset: those that browsers trust.",
             "a file of certificates",
             metavar="FILE",
@@ -156,33 +150,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     time_budget_seconds: Annotated[
         Annotated[float, Meta(gt=0, le=86_400)] | None,
         _about(
-            "s",
             "A run ends after this long; no limit on the command line unless given there.",
             metavar="SECONDS",
+            unit="s",
         ),
     ] = 1680.0
     max_range: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_SONG_NUM)] | None,
         _about(
-            "songs",
             "Longest range one request may ask for; unset: 1,000,000 for the function, else no limit.",
+            unit="songs",
         ),
     ] = None
-    first_song: Annotated[SongNum, _about("song number", "Where mode `next` begins.")] = 1
+    first_song: Annotated[SongNum, _about("Where mode `next` begins.", unit="song number")] = 1
     last_song: Annotated[
         SongNum | None,
-        _about("song number", "Where mode `next` ends; unset: the last one found so far."),
+        _about("Where mode `next` ends; unset: the last one found so far.", unit="song number"),
     ] = None
     robots: Annotated[
         Literal["obey", "ignore"] | None,
-        _about("", "Whether robots.txt is asked; unset: for web pages yes, for the Genius API no."),
+        _about("Whether robots.txt is asked; unset: for web pages yes, for the Genius API no."),
     ] = None
     max_requests_per_day: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         _about(
-            "requests",
             "Requests per day (UTC) of a run and those ended on this store before it; others under "
             "way and killed ones are not counted; unset: no cap.",
+            unit="requests",
         ),
     ] = None
     fields: Annotated[
@@ -191,18 +185,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ]
         | None,
         _about(
-            "",
             "What is kept of a song: dotted names, comma-separated; unset: the default seven.",
             "dotted names with commas between them",
         ),
     ] = None
-    keep_raw: Annotated[
-        bool, _about("", "Whether the site's own JSON is kept beside the blocks.")
-    ] = False
+    keep_raw: Annotated[bool, _about("Whether the site's own JSON is kept beside the blocks.")] = (
+        False
+    )
     queue: Annotated[
         Annotated[str, Meta(pattern=_QUEUE)] | None,
         _about(
-            "",
             "Task queue for fan-out: `projects/P/locations/L/queues/Q`.",
             "projects/P/locations/L/queues/Q",
             deployed=False,
@@ -211,15 +203,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url: Annotated[
         str | None,
         _about(
-            "URL",
             "Where the queue calls this function back; required with a queue.",
             deployed=False,
+            unit="URL",
         ),
     ] = None
     invoker: Annotated[
         Annotated[str, Meta(pattern=r"\A[^@\s]+@[^@\s]+\Z")] | None,
         _about(
-            "",
             "Service account as which the queue calls; required with a queue.",
             "the mail address of a service account",
             deployed=False,
@@ -228,7 +219,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     shard_songs: Annotated[
         int,
         Meta(ge=1000, le=10_000_000, multiple_of=1000),
-        _about("songs", "Length of one shard of a fanned-out range, whole blocks."),
+        _about("Length of one shard of a fanned-out range, whole blocks.", unit="songs"),
     ] = 50_000
 
 

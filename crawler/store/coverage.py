@@ -51,28 +51,18 @@ class Gap(msgspec.Struct):
 class Coverage(msgspec.Struct, kw_only=True):
     """What a store holds; the JSON of `GET /status`. All zero and None where it is empty.
 
+    Attributes that `BlockInfo` has too are the same for all blocks together.
+
     Attributes:
         blocks: Block objects.
-        found: Numbers that are found.
-        missing: Numbers that are missing.
-        failed: Numbers that are failed: not known.
         settled: found + missing.
-        first_num: Lowest number that has a record.
-        last_num: Highest number that has a record.
-        last_found: Highest number that is found.
-        oldest_fetched_at: When the settled number that waited longest was last asked for.
-        next_try_at: Earliest time at which a failed number is worth asking again; None where none
-            failed, or where one may be asked at any time.
-        reasons: Failed numbers by kind of failure, most first; "other" are those of blocks with
-            more than five kinds.
-        failed_nums: Of each of these reasons some numbers that failed so, ascending, at most
-            `MAX_NUMS`; blocks of a crawler that did not name any add none, nor do "other" ones.
+        reasons: As in `BlockInfo`; "other" are those of blocks with more than five kinds.
+        failed_nums: As in `BlockInfo`, at most `MAX_NUMS` each; "other" ones are not named.
         not_asked: Numbers between first_num and last_num that have no record.
         gaps: Where they are, ascending, at most `MAX_GAPS`.
         gaps_left_out: Gaps beyond those.
-        unproven: Stretches `[start, stop)` in which 50 and more numbers in a row are missing without
-            proof, ascending, at most `MAX_GAPS`; of blocks of earlier crawlers only those that are
-            certain from their counts: `verify` reads the rest.
+        unproven: As in `BlockInfo`, ascending, at most `MAX_GAPS`; of blocks of earlier crawlers
+            only those that are certain from their counts: `verify` reads the rest.
         odd_times: Stretches `[start, stop)` of blocks that hold times from the future, or from
             before `EARLIEST`, ascending, at most `MAX_GAPS`.
     """
@@ -94,10 +84,6 @@ class Coverage(msgspec.Struct, kw_only=True):
     gaps_left_out: int = 0
     unproven: list[tuple[int, int]] = []
     odd_times: list[tuple[int, int]] = []
-
-    def to_json(self) -> bytes:
-        """Write it as JSON, UTF-8."""
-        return msgspec.json.encode(self)
 
 
 def coverage(store: Store, *, timeout: float) -> Coverage:
