@@ -139,7 +139,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         dict[Note, Annotated[int, Meta(ge=1)]],
         Meta(
             description=(
-                "Counts that are rarely there: `odd` fields, requests `outside_session`, "
+                "Counts that are rarely there: `odd` fields, calls of a step 1 function that asked "
+                "around its session (`outside_session`), "
                 "missing numbers that are `unproven`."
             )
         ),

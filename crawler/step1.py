@@ -2,7 +2,9 @@
 
 import functools
 import inspect
+import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,28 +23,59 @@ _AROUND_SESSION = (
     "the function asked around the session it was given: pace, pauses, retries and deadlines hold "
     "for session.get(...) alone"
 )
-_CLIENTS = ("requests", "httpx", "urllib3", "urllib.request", "aiohttp", "pycurl")
 _NOTHING_TAKEN = "the function appended nothing, though the site answered 200"
 
+_SENT_AROUND = ("http.client.send", "socket.connect")
+"""What Python tells of an HTTP client other than the session, which asks on the wire's thread.
 
-def call_step1(attempt: PendingNumber, session: WireSession) -> Reply | None:
-    """Call step 1 once; return None when a shared pause began before a request of its was sent.
+Source: docs.python.org, "Audit events table".
+"""
 
-    The session has begun the attempt.
+
+class _Watch(threading.local):
+    """Whether the step 1 that a thread is running asks around its session."""
+
+    is_on = has_seen = False
+
+
+_watch = _Watch()
+
+
+def call_step1(attempt: PendingNumber, session: WireSession) -> tuple[Reply | None, bool]:
+    """Call step 1 once; return its reply, and whether it was seen to ask around the session.
+
+    The reply is None when a shared pause began before a request of its was sent. The session has
+    begun the attempt.
     """
+    _watch_clients()
     appended: list[Any] = []
+    _watch.is_on, _watch.has_seen = True, False
     try:
         raised, place = _call(attempt, session, appended)
     finally:
+        _watch.is_on = False
         session.end()
     if session.was_held_back:
-        return None
+        return None, _watch.has_seen
     reply = read_outcome(attempt, session.returned, appended, raised)
+    if reply.is_unsent and reply.found and _watch.has_seen:
+        reply.detail = _AROUND_SESSION
     if reply.error == "function" and reply.detail != _NOTHING_TAKEN:
         if raised is None or isinstance(raised, _UnrunError):
             place = _place_of(attempt.job.function)
         reply.fault = None if place is None else (*place, reply.detail)
-    return reply
+    return reply, _watch.has_seen
+
+
+@functools.cache
+def _watch_clients() -> None:
+    """Have Python tell of each request that is sent; once, since there is no way to end it."""
+    sys.addaudithook(_note_event)
+
+
+def _note_event(event: str, _arguments: tuple[Any, ...]) -> None:
+    if event in _SENT_AROUND and _watch.is_on:
+        _watch.has_seen = True
 
 
 class _UnrunError(TypeError):
@@ -187,8 +220,6 @@ def _read_function(reply: Reply, appended: list[Any], raised: BaseException | No
         reply.error = "missing"
     elif raised is None and appended:
         _take_info(reply, appended)
-        if reply.is_unsent and reply.found and _names_a_client(reply.attempt.job.function):
-            reply.detail = _AROUND_SESSION
     elif reply.status in (None, 200):
         _blame_function(reply, raised)
 
@@ -212,13 +243,6 @@ def _take_info(reply: Reply, appended: list[Any]) -> None:
     is_source = reply.attempt.job.source is not None
     reply.found, reply.error, reply.detail = True, None, ""
     reply.info = appended[0][1] if is_source else appended
-
-
-def _names_a_client(function: Any) -> bool:
-    """Whether a function that sent nothing may have asked by an HTTP client of its own."""
-    code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
-    names = code.co_names if code is not None else ()
-    return any(getattr(known.get(name), "__name__", None) in _CLIENTS for name in names)
 
 
 def _first_trouble(num: Any, appended: list[Any], *, is_recorded: bool) -> str | None:

@@ -1,6 +1,7 @@
 """What a step 1 function of somebody's own can do wrong, met by whole crawls into a store."""
 
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 import requests
@@ -409,18 +412,47 @@ def test_F5d_a_function_that_fails_before_it_asks_waits_for_nothing(
     assert (answer.requests, answer.retries) == (0, 0)
 
 
+def kept_alive(url: str) -> int:
+    """Ask by a session that outlives the call."""
+    return KEPT_ALIVE.get(url, timeout=5).status_code
+
+
+def by_urllib(url: str) -> int:
+    """Ask by the standard library."""
+    with urlopen(url, timeout=5) as answer:
+        return answer.status
+
+
+def by_socket(url: str) -> int:
+    """Connect by hand, as clients do that bring an HTTP of their own."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname or "", address.port or 80), timeout=5):
+        return 200
+
+
+KEPT_ALIVE = requests.Session()
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda url: requests.get(url, timeout=5).status_code, kept_alive, by_urllib, by_socket]
+)
 def test_F5b_a_function_that_goes_around_its_session_is_told_so(
-    tmp_path: Path, faulty_site: FaultySite, caplog: pytest.LogCaptureFixture
+    ask: Callable[[str], int],
+    tmp_path: Path,
+    faulty_site: FaultySite,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What it found is kept, no request is counted that went elsewhere, and one line says why."""
+    """However it asks: what it found is kept and counted, and one line says what to write."""
     url = faulty_site.url("right")
+    numbers = [num for num in range(1, 40) if expected_info(num)]
 
     def step1(_session: Any, song_num: int, song_urls: list[Any]) -> None:
-        answer = requests.get(f"{url}/songs/{song_num}", timeout=5)
-        song_urls.append((song_num, answer.status_code))
+        song_urls.append((song_num, ask(f"{url}/songs/{numbers[song_num % len(numbers)]}")))
 
     answer = fill(tmp_path, faulty_site, step1)
     assert (answer.stopped_by, answer.found, answer.requests) == ("done", 30, 0)
+    KEPT_ALIVE.close()
+    assert answer.notes == {"outside_session": 30}
     told = [line.message for line in caplog.records if "around the session" in line.message]
     assert len(told) == 1
 

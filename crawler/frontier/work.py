@@ -54,7 +54,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 class Tally(msgspec.Struct):
     """Counts of one run: numbers by outcome, requests, repeats, failed attempts by kind.
 
-    `latency_seconds` is the time from handing out to handing back, summed over all attempts.
+    `latency_seconds` is the time from handing out to handing back, summed over all attempts;
+    `outside_session` counts calls of a step 1 function that asked around its session.
     """
 
     found: int = 0
@@ -63,6 +64,7 @@ class Tally(msgspec.Struct):
     requests: int = 0
     retries: int = 0
     latency_seconds: float = 0.0
+    outside_session: int = 0
     kinds: Counter[str] = msgspec.field(default_factory=Counter)
 
 

@@ -209,13 +209,15 @@ class Run:
         seconds = time.monotonic() - self.started
         odd = traits_of(self.target).odd
         if odd:
-            counts = ", ".join(f"{name} {count:,}" for name, count in odd.most_common())
+            fields = ", ".join(f"{name} {count:,}" for name, count in odd.most_common())
             logger.warning(
                 "values that could not be what their field is declared to be are null: %s",
-                counts,
+                fields,
                 extra={"event": "odd_fields", "fields": {"odd": dict(odd)}},
             )
-        notes: dict[Note, int] = {"odd": odd.total()} if odd else {}
+        outside = self.frontier.tally.outside_session
+        counts: dict[Note, int] = {"odd": odd.total(), "outside_session": outside}
+        notes = {note: count for note, count in counts.items() if count}
         return make_answer(self.frontier, self.writer, self.scope, seconds=seconds, notes=notes)
 
     def _leave(self, answer: Answer) -> None:
