@@ -447,7 +447,9 @@ def test_wrong_settings_fail_before_anything_is_touched(gcloud, tmp_path, settin
     tree.mkdir()
     with RecordingGcp() as gcp:
         cloud = Cloud(gcp, clone(tree), gcloud, tmp_path / "config")
-        assert named in cloud.deploy(expect=2, **settings).stderr
+        told = cloud.deploy(expect=2, **settings).stderr
+        assert named in told
+        assert told.rstrip().endswith('See RUNBOOK.md, "A setting is wrong".')
         assert gcp.changes() == []
 
 

@@ -261,13 +261,14 @@ def test_what_cannot_be_deleted_is_told(first_day):
 
 
 def test_paragraphs_of_the_runbook_stand_for_all_ways_to_end():
-    """Each message names a paragraph that is there; what deploy.sh says itself, too."""
+    """Each message names a paragraph, what deploy.sh says itself too, and no paragraph has none."""
     runbook = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
-    headings = set(re.findall(r"^## (.+)$", runbook, re.MULTILINE))
+    headings = re.findall(r"^## (.+)$", runbook, re.MULTILINE)
+    headings = headings[headings.index("Google refuses whoever deploys") :]
     script = (ROOT / "deploy.sh").read_text(encoding="utf-8")
     named = re.findall(r'die (?:\\\n\s+)?"(?:[^"\\]|\\.)*" (?:\\\n\s+)?"([^"]+)"', script)
     assert len(named) == script.count("die ") >= 6
-    assert {*named, *get_args(Paragraph)} <= headings
+    assert {*named, *get_args(Paragraph)} == set(headings)
 
 
 WHO = {

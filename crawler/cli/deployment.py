@@ -1,6 +1,7 @@
 """The command `deployment`: the steps of `deploy.sh` that need judgement, each tested here."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from crawler.cli.options import VERBATIM, caller
-from crawler.errors import CrawlerError, SettingsError
+from crawler.errors import SettingsError
 
 _DESCRIPTION = """\
 Steps of deploy.sh. People call deploy.sh."""
@@ -47,7 +48,7 @@ def add_deployment(
         step = steps.add_parser(name, help=about)
         for argument in positional:
             step.add_argument(argument)
-        step.set_defaults(run=run)
+        step.set_defaults(run=functools.partial(_run, run))
         return step
 
     def add_caller(step: argparse.ArgumentParser) -> None:
@@ -89,6 +90,17 @@ def add_deployment(
     step.add_argument("kinds", nargs="+")
     step.add_argument("--email", default="")
     add("unwatch", unwatch, "project", "service", about="take them down")
+
+
+def _run(step: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a step; a wrong setting ends with its paragraph of the runbook, as all else does."""
+    try:
+        return step(args)
+    except SettingsError as error:
+        from crawler.deployment.cloud import see
+
+        message = f"{error}{see('A setting is wrong')}"
+        raise SettingsError(error.code, error.field, message) from None
 
 
 def _open_cloud(project: str) -> object:
@@ -172,6 +184,7 @@ def keep_token(args: argparse.Namespace) -> int:
     `read` reads it in any case, `take` only where the secret has no version; `keep` adds what is on
     stdin, or finds the newest version where there is nothing.
     """
+    from crawler.deployment.cloud import DeploymentError
     from crawler.deployment.service import add_version, newest_version, read_token
 
     cloud = args.open_cloud(args.project)
@@ -181,7 +194,8 @@ def keep_token(args: argparse.Namespace) -> int:
         version = add_version(cloud, args.secret, token) if token else None
         version = version or newest_version(cloud, args.secret)
         if version is None:
-            raise CrawlerError(f"{args.secret} holds no version that is enabled: run it again")
+            message = f"{args.secret} holds no version that is enabled: run the same command again"
+            raise DeploymentError(message, "Google does not come round")
         print(version)
         return 0
     cloud.waits = False

@@ -42,15 +42,21 @@ Paragraph = Literal[
     "The trial of a new version failed",
     "There is no version to go back to",
     "Your own function cannot be used",
+    "A setting is wrong",
 ]
 """The paragraphs of `RUNBOOK.md` on how a deployment can end; `deploy.sh` itself names some more."""
+
+
+def see(paragraph: Paragraph) -> str:
+    """Return the last line of a message: where one reads on."""
+    return f'\nSee RUNBOOK.md, "{paragraph}".'
 
 
 class DeploymentError(CrawlerError):
     """The deployment ends: what is wrong, what to do, and the paragraph of `RUNBOOK.md` on it."""
 
     def __init__(self, message: str, paragraph: Paragraph) -> None:
-        super().__init__(f'{message}\nSee RUNBOOK.md, "{paragraph}".')
+        super().__init__(message + see(paragraph))
 
 
 class CloudError(DeploymentError):
