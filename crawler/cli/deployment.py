@@ -43,9 +43,9 @@ def add_deployment(
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
 
     def add(
-        name: str, run: Callable[[argparse.Namespace], int], *positional: str, about: str
+        name: str, run: Callable[[argparse.Namespace], int], *positional: str
     ) -> argparse.ArgumentParser:
-        step = steps.add_parser(name, help=about)
+        step = steps.add_parser(name, help=str(run.__doc__).splitlines()[0])
         for argument in positional:
             step.add_argument(argument)
         step.set_defaults(run=functools.partial(_run, run))
@@ -55,41 +55,34 @@ def add_deployment(
         step.add_argument("invoker")
         step.add_argument("--deployer", default="")
 
-    step = add(
-        "settings", print_settings, "purpose", about="check deploy.env, print it for a shell"
-    )
+    step = add("settings", print_settings, "purpose")
     step.add_argument("--file", type=Path, default=Path("deploy.env"))
-    add("example", print_example, about="print deploy.env.example")
-    step = add("stage", stage_upload, "out", about="copy the files named on stdin")
+    add("example", print_example)
+    step = add("stage", stage_upload, "out")
     for option in ("--function", "--source", "--requirements", "--environment"):
         step.add_argument(option, default="")
-    step = add("fingerprint", print_fingerprint, "folder", about="digest a folder and texts")
-    step.add_argument("more", nargs="*", metavar="TEXT")
-    step = add("gcloud", run_gcloud, about="run a gcloud command, and wait for what passes")
+    add("fingerprint", print_fingerprint, "folder").add_argument("more", nargs="*", metavar="TEXT")
+    step = add("gcloud", run_gcloud)
     step.add_argument("--if-there", action="store_true", help="exit 4 where it is not there")
     step.add_argument("arguments", nargs=argparse.REMAINDER)
-    step = add(
-        "region", check_place, "project", "region", about="check that all services are there"
-    )
-    step.add_argument("--queue", default="")
-    step = add("token", keep_token, "what", "project", "secret", about="take, read or keep a token")
-    step.add_argument("--file", default="")
-    add_caller(add("identity", check_identity, "audience", about="check that a trial can be made"))
-    add("service", read_service, about="read a service's description from stdin")
-    add("pinned", read_revision, "variable", about="print the version of the token of a revision")
-    add("usable", check_version, "project", "secret", "version", about="check a token's version")
-    step = add("try", run_trial, "url", "audience", about="try a new version")
+    add("region", check_place, "project", "region").add_argument("--queue", default="")
+    add("token", keep_token, "what", "project", "secret").add_argument("--file", default="")
+    add_caller(add("identity", check_identity, "audience"))
+    add("service", read_service)
+    add("pinned", read_revision, "variable")
+    add("usable", check_version, "project", "secret", "version")
+    step = add("try", run_trial, "url", "audience")
     add_caller(step)
     for number in ("start", "stop", "seconds"):
         step.add_argument(number, type=int)
     step.add_argument("--kept", action="store_true", help="an older version serves on")
-    add("control", rewrite_control, "order", "store", about="rewrite a store's control.json")
-    add("show", show_object, "url", about="print an object of a bucket")
-    step = add("watch", watch, "project", "service", about="make metrics, alerts, dashboard")
+    add("control", rewrite_control, "order", "store")
+    add("show", show_object, "url")
+    step = add("watch", watch, "project", "service")
     step.add_argument("period", type=int)
     step.add_argument("kinds", nargs="+")
     step.add_argument("--email", default="")
-    add("unwatch", unwatch, "project", "service", about="take them down")
+    add("unwatch", unwatch, "project", "service")
 
 
 def _run(step: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ told by the HTTP status of the call that failed, which gcloud gives with `log_ht
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 import requests
@@ -165,7 +165,6 @@ class Cloud:
         self._run = run or run_gcloud
         self.waits = True  # False: only for what says nothing about the call
         self.session = requests.Session()
-        self._is_signed = False
 
     def persist(self, what: str, attempt: Callable[[], T]) -> T:
         """Repeat a call that raises CloudError for as long as that may pass, with growing pauses.
@@ -200,7 +199,8 @@ class Cloud:
         Raises:
             CloudError: It failed for good.
         """
-        what, tries = "gcloud " + " ".join(_verb(arguments)), 0
+        words = [word for word in arguments if not word.startswith("-")]
+        what, tries = " ".join(["gcloud", *words[:5]]), 0
 
         def attempt() -> str | None:
             nonlocal tries
@@ -241,37 +241,32 @@ class Cloud:
         Raises:
             CloudError: It failed for good.
         """
-        what = f"{method} {api} /{path}"
-        return self.persist(what, lambda: self._once(what, api, method, path, params, body, data))
+        what, called = f"{method} {api} /{path}", f"{method} /{path}"
+        url = f"{self._endpoint(api)}{path}"
 
-    def _once(
-        self,
-        what: str,
-        api: str,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None,
-        body: Any,
-        data: bytes | None,
-    ) -> Any:
-        if not self._is_signed:
+        def attempt() -> Any:
+            self._sign()
+            try:
+                reply = self.session.request(
+                    method, url, params=params, json=body, data=data, timeout=REQUEST_SECONDS
+                )
+            except requests.RequestException as error:
+                refusal = Refusal(called, 0, message=type(error).__name__)
+                raise CloudError(what, refusal) from None
+            if reply.status_code >= 400:
+                raise CloudError(what, refusal_of(called, reply.status_code, reply.text))
+            is_json = "json" in reply.headers.get("Content-Type", "")
+            return reply.json() if is_json and params != MEDIA else reply.content
+
+        return self.persist(what, attempt)
+
+    def _sign(self) -> None:
+        """Let all calls be made as whoever is logged in, at the project's cost."""
+        if "Authorization" not in self.session.headers:
             token = (self.gcloud("auth", "print-access-token") or "").strip()
             self.session.headers["Authorization"] = f"Bearer {token}"
             if self.project:
                 self.session.headers["X-Goog-User-Project"] = self.project
-            self._is_signed = True
-        url = f"{self._endpoint(api)}{path}"
-        try:
-            reply = self.session.request(
-                method, url, params=params, json=body, data=data, timeout=REQUEST_SECONDS
-            )
-        except requests.RequestException as error:
-            call = f"{method} /{path}"
-            raise CloudError(what, Refusal(call, 0, message=type(error).__name__)) from None
-        if reply.status_code >= 400:
-            raise CloudError(what, refusal_of(f"{method} /{path}", reply.status_code, reply.text))
-        is_json = "json" in reply.headers.get("Content-Type", "")
-        return reply.json() if is_json and params != MEDIA else reply.content
 
     def listed(self, api: str, path: str, plural: str, **params: str) -> Iterator[dict[str, Any]]:
         """Go through a listing, page by page."""
@@ -291,8 +286,3 @@ class Cloud:
 
 MEDIA = {"alt": "media"}
 """The query that asks Cloud Storage for an object's bytes."""
-
-
-def _verb(arguments: Sequence[str]) -> list[str]:
-    """Shorten a command to what names it, without options."""
-    return [word for word in arguments if not word.startswith("-")][:5]
