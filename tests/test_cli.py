@@ -18,7 +18,7 @@ import pytest
 from crawler.answer import STOPS, Answer
 from crawler.cli.crawl import exit_code
 from crawler.cli.demo import MAIN
-from crawler.cli.main import build_parser
+from crawler.cli.main import build_parser, main
 from crawler.cli.options import answer_lines, count, size
 from crawler.demo.songs import expected_info
 from crawler.request.crawl_request import songs
@@ -164,12 +164,28 @@ def test_a_refused_token_is_an_error(demo_site, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_told_in_one_line(arguments, words, tmp_path):
+def test_wrong_usage_is_told_in_one_line(arguments, words, tmp_path, monkeypatch, capsys):
     """What the caller did wrong exits 2, names the argument, and shows no traceback."""
-    environ = environment(GENIUS_TOKEN="t", CRAWLER_BASE_URL="http://127.0.0.1:9")
-    code, out, err = run(tmp_path, *arguments, environ=environ)
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(OURS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GENIUS_TOKEN", "t")
+    monkeypatch.setenv("CRAWLER_BASE_URL", "http://127.0.0.1:9")
+    code: Any
+    try:
+        code = main(arguments)
+    except SystemExit as ended:  # argparse's own way out
+        code = ended.code
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert words in said.err
+
+
+def test_a_process_of_wrong_usage_ends_as_the_command_line_does(tmp_path):
+    """Exit code 2, and no traceback."""
+    code, out, err = run(tmp_path, "crawl", 9, 5, environ=environment(GENIUS_TOKEN="t"))
     assert (code, out) == (2, "")
-    assert words in err
+    assert "STOP must not be less than START, got start=9 stop=5" in err
     assert "Traceback" not in err
 
 

@@ -98,7 +98,7 @@ def test_F2_ctrl_c_twice_ends_at_once_and_the_run_can_go_on(
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 130
-    assert time.monotonic() - sent_at < 2.0
+    assert time.monotonic() - sent_at < 4.0  # after the first one alone it would be five
     scene = Scene(location, demo_site.base_url, 2001, rate=0, caller=caller)
     scene.finish()
     assert scene.judge("ctrl-c twice", 1).is_clean
@@ -142,7 +142,7 @@ def test_F3_a_silent_site_does_not_hold_up_the_answer(
         time_budget_seconds=1.0,
     )
     assert (answer.stopped_by, answer.complete) == ("time_budget", False)
-    assert answer.seconds < 1.0 + 5.0 + 1.5
+    assert answer.seconds < 1.0 + 5.0 + 4.0  # an attempt alone might take 15
     stored = stored_in(str(tmp_path))
     assert answer.found == sum(expected_info(num) is not None for num in stored) > 0
     assert answer.found + answer.missing == len(stored) <= 40  # the rest waits for a proof

@@ -152,9 +152,9 @@ def test_A6_a_length_of_10_mb_is_refused_unread():
 )
 def test_A7_100_000_brackets_are_refused_at_once(body):
     """Depth is refused as depth, without recursion, in under 100 ms."""
-    started = time.perf_counter()
+    started = time.thread_time()
     error = refusal(body)
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
     assert (error.status, error.code) == (400, "body_too_deep")
 
 
@@ -166,9 +166,9 @@ def test_A7_brackets_in_a_string_are_no_depth():
 
 def test_A7_a_string_without_end_costs_no_time():
     """Escaped quotes without a closing one are scanned once, not once per quote."""
-    started = time.perf_counter()
+    started = time.thread_time()
     assert refusal(b'"' + b'\\"' * 32_000).code == "body_not_json"
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
 
 
 @pytest.mark.parametrize("name", ["start", "stop"])
@@ -307,9 +307,9 @@ def test_A11_numbers_out_of_bounds_are_refused_at_once(number):
         (f'{{"start": {number}, "stop": 5}}'.encode(), ""),
         (b"", f"start={number}"),
     ):
-        started = time.perf_counter()
+        started = time.thread_time()
         error = refusal(body, query)
-        assert time.perf_counter() - started < 0.05
+        assert time.thread_time() - started < 0.05
         assert (error.status, error.field) == (400, "start")
         assert len(str(error)) < 250
 

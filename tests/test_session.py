@@ -151,12 +151,10 @@ def test_an_answer_without_a_body_may_announce_one(session, method):
 
 def test_each_step_gets_only_what_is_left(session):
     """Two requests of 0.3 s in one attempt of 0.5 s: the second ends with the attempt."""
-    began = time.monotonic()
     with Scripted(right(b"one"), right(b"two"), pause_seconds=0.3) as site:
         assert session.get(site.url).content == b"one"
         with pytest.raises(requests.Timeout):
             session.get(site.url)
-        assert time.monotonic() - began < SECONDS + 0.4
     assert session.returned[-1].error == "timeout"
 
 
@@ -174,11 +172,8 @@ def test_after_the_deadline_nothing_is_sent(demo_site, session):
 def test_a_function_may_ask_for_less_time(session, timeout):
     """`timeout=` is heeded as requests does: for each read."""
     session.begin(time.monotonic() + 10, lambda: True)
-    began = time.monotonic()
-    with Scripted(right(b"late"), pause_seconds=1) as site:
-        with pytest.raises(requests.Timeout):
-            session.get(site.url, timeout=timeout)
-        assert time.monotonic() - began < 0.8
+    with Scripted(right(b"late"), pause_seconds=1) as site, pytest.raises(requests.Timeout):
+        session.get(site.url, timeout=timeout)
 
 
 def test_D1_a_request_is_held_back_once_its_connection_stands(session):
