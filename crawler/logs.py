@@ -33,7 +33,7 @@ _labels: ContextVar[Mapping[str, str] | None] = ContextVar("labels", default=Non
 
 def configure_logging(
     environ: Mapping[str, str], stream: TextIO | None = None, *, secrets: Iterable[str] = ()
-) -> None:
+) -> logging.Handler:
     """Send the process's log lines, INFO and above, to one stream; calling it again replaces that.
 
     In the cloud no other stream gets them: with `LOG_EXECUTION_ID` the framework's own handler
@@ -43,6 +43,9 @@ def configure_logging(
         environ: With `K_SERVICE` lines are JSON; `GOOGLE_CLOUD_PROJECT` completes trace names.
         stream: Where to; None: stdout in the cloud, else stderr, which leaves stdout to answers.
         secrets: Strings that no line may hold; empty ones are ignored.
+
+    Returns:
+        The handler that writes to it.
     """
     in_cloud = "K_SERVICE" in environ
     handler = _SafeHandler(stream or (_stdout() if in_cloud else sys.stderr), secrets)
@@ -55,6 +58,7 @@ def configure_logging(
     root.addHandler(handler)
     if root.level in (logging.NOTSET, logging.WARNING):  # a level somebody chose is kept
         root.setLevel(logging.INFO)
+    return handler
 
 
 def _stdout() -> TextIO:

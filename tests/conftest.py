@@ -1,5 +1,6 @@
 """Real parts for the tests, each on a free loopback port and gone when its test is over."""
 
+import logging
 import os
 import shutil
 import uuid
@@ -11,6 +12,7 @@ import hypothesis
 import pytest
 
 from crawler.demo.site import DemoSite
+from crawler.logs import configure_logging
 from crawler.store.contract import Store
 from crawler.store.opening import open_store
 from tests.faulty_site import FaultySite
@@ -45,6 +47,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if os.environ.get("SECOND_RUN"):
         for one in terminalreporter.stats.get("passed", []):
             terminalreporter.write_line(f"FLAKY {one.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def logs_end_with_their_test() -> Iterator[None]:
+    """Take away the handler that the code under test set: its stream is gone with the test."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler).__module__ == configure_logging.__module__:
+            root.removeHandler(handler)
+            root.setLevel(logging.WARNING)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -99,9 +100,14 @@ class FunctionProcess:
         except psutil.NoSuchProcess:
             return []
 
-    def memory_bytes(self) -> int:
-        """Add up the resident memory of parent and worker."""
-        return sum(process.memory_info().rss for process in self.family())
+    def peak_bytes(self) -> int:
+        """Add up the most memory that parent and worker ever had resident."""
+        peaks = 0
+        for process in self.family():
+            status = Path(f"/proc/{process.pid}/status")
+            kib = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+            peaks += int(kib[1]) * 1024 if kib else process.memory_info().rss
+        return peaks
 
     def log(self) -> str:
         """Read all that the process wrote so far."""

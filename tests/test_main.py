@@ -123,14 +123,16 @@ def test_A5_a_byte_order_mark_is_accepted(function):
 
 def test_A6_10_mb_are_refused_and_memory_stays_flat(function):
     """With a length, in chunks, and as a form: refused, readable, and never held in memory."""
-    function.post(b"x")
-    before = function.memory_bytes()
+    for _ in range(4):  # refused, too: then threads and buffers are what they will be
+        function.post(b"x" * 1_000_000)
+        function.post(iter([b"y" * 65_536] * 16))
+    before = function.peak_bytes()
     for _ in range(3):
         with_length = function.post(b"x" * 10_000_000)
         in_chunks = function.post(iter([b"y" * 65_536] * 160))
         assert (with_length.status, in_chunks.status) == (413, 413)
         assert error_of(with_length)["code"] == "body_too_large"
-    assert function.memory_bytes() - before < 8_000_000
+    assert function.peak_bytes() - before < 5_000_000
 
 
 def test_A6_a_long_body_that_never_comes_is_refused_all_the_same(function):
@@ -566,15 +568,12 @@ def test_importing_main_loads_nothing_heavy():
 
 
 def test_importing_main_adds_little_to_the_framework():
-    """At most 0.15 s, the best of three; measured 2026-11-22: 0.02 s."""
+    """Less than the framework itself takes in the same process; measured: a fifth of it."""
     command = [sys.executable, "-X", "importtime", "-c", "import functions_framework, main"]
-    seconds = []
-    for _ in range(3):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        _, cumulative, name = done.stderr.splitlines()[-1].split("|")
-        assert name.strip() == "main"
-        seconds.append(int(cumulative) / 1e6)
-    assert min(seconds) < 0.15
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = [line.split("|") for line in done.stderr.splitlines()]
+    cumulative = {row[2].strip(): int(row[1]) for row in rows[1:] if len(row) == 3}
+    assert cumulative["main"] < cumulative["functions_framework"]
 
 
 def meet(barrier: threading.Barrier) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import http.server
 import socketserver
 import threading
@@ -60,11 +61,11 @@ NARROW: dict[str, Any] = {
 """A wire on which two long pages fill the room."""
 
 
-def crawl_with(function, numbers):
+def crawl_with(function, numbers, max_attempts=1):
     """Crawl with a step 1 function of one's own, over eight connections with little room."""
     records = {}
     frontier = Frontier(
-        Policy(attempt_seconds=2, max_attempts=1),
+        Policy(attempt_seconds=2, max_attempts=max_attempts),
         rate_limiter=RateLimiter(0),
         on_record=lambda record: records.update({record.song_num: record}),
     )
@@ -96,7 +97,7 @@ def test_a_function_that_never_returns_keeps_no_room_from_others(long_site):
             release.wait(30)
 
     try:
-        records = crawl_with(function, range(20))
+        records = crawl_with(function, range(20), max_attempts=2)
         assert {num: record.error for num, record in records.items()} == {
             num: None if num else "timeout" for num in range(20)
         }
@@ -127,6 +128,7 @@ BLANK = b" " * 65_536
 NEARLY = 15 * BLANK
 
 
+@functools.cache  # a third of a second, which only who asks for it should pay
 def packed_parts():
     """Pack what is nearly too long, and then 100 MB."""
     packer = zlib.compressobj(1, wbits=31)
@@ -140,10 +142,10 @@ def chunked(part):
 
 
 AT_ONCE = {
-    "plain": (b"Connection: close", NEARLY, BLANK * 64),
-    "chunked": (b"Transfer-Encoding: chunked", chunked(NEARLY), chunked(BLANK) * 64),
-    "packed": (b"Connection: close\r\nContent-Encoding: gzip", *packed_parts()),
-    "at-the-cap": (b"Content-Length: %d" % MAX_BODY_BYTES, NEARLY, BLANK),
+    "plain": lambda: (b"Connection: close", NEARLY, BLANK * 64),
+    "chunked": lambda: (b"Transfer-Encoding: chunked", chunked(NEARLY), chunked(BLANK) * 64),
+    "packed": lambda: (b"Connection: close\r\nContent-Encoding: gzip", *packed_parts()),
+    "at-the-cap": lambda: (b"Content-Length: %d" % MAX_BODY_BYTES, NEARLY, BLANK),
 }
 """A header, what comes before all lanes have come so far, and what comes then."""
 
@@ -167,7 +169,7 @@ def holding_site():
                 body = page(number)
                 header, first, rest = b"Content-Length: %d" % len(body), body, b""
             else:
-                header, first, rest = AT_ONCE[which]
+                header, first, rest = AT_ONCE[which]()
             self.wfile.write(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (header, first))
             if rest:
                 with contextlib.suppress(threading.BrokenBarrierError):
@@ -199,9 +201,14 @@ def holding_site():
     ],
 )
 def test_B9_bodies_on_all_64_lanes_at_once_share_their_room(which, kind):
-    """A process of its own grows by no more than that, seen from outside."""
+    """A process of its own grows by no more than that, seen from outside.
+
+    Each body is there twice for a moment when it is put together, and as a text when it is read;
+    held so by all lanes for good they would be 192 MiB.
+    """
+    packed_parts()
     with holding_site() as url:
         numbers = range(1, 1 + LANES)
         crawl = crawl_apart(f"{url}/{which}", "function", numbers, connections=LANES)
     assert (crawl["records"], crawl["kinds"]) == (LANES, [kind])
-    assert crawl["grown_bytes"] <= 80 << 20
+    assert crawl["grown_bytes"] <= (64 + 32) << 20

@@ -18,7 +18,7 @@ from crawler.wire.session import HeldBackError, WireSession
 from crawler.wire.wire import Wire
 from tests.faulty_site import closed_port, swallowing_port
 
-SECONDS = 0.5
+SECONDS = 1.5
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def open_session(ca_file=None):
 
 @pytest.fixture
 def session():
-    """A session in the midst of an attempt of half a second."""
+    """A session in the midst of an attempt of a second and a half."""
     with open_session() as made:
         made.begin(time.monotonic() + SECONDS, lambda: True)
         yield made
@@ -150,8 +150,8 @@ def test_an_answer_without_a_body_may_announce_one(session, method):
 
 
 def test_each_step_gets_only_what_is_left(session):
-    """Two requests of 0.3 s in one attempt of 0.5 s: the second ends with the attempt."""
-    with Scripted(right(b"one"), right(b"two"), pause_seconds=0.3) as site:
+    """Two requests of 0.9 s in one attempt of 1.5 s: the second ends with the attempt."""
+    with Scripted(right(b"one"), right(b"two"), pause_seconds=0.9) as site:
         assert session.get(site.url).content == b"one"
         with pytest.raises(requests.Timeout):
             session.get(site.url)

@@ -259,12 +259,11 @@ def given_options(args: argparse.Namespace) -> dict[str, str]:
 def set_up_logs(args: argparse.Namespace, *, secrets: Sequence[str] = ()) -> None:
     """Send what is logged to stderr: warnings, with -v what happens, with -vv everything."""
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
-    configure_logging(os.environ, sys.stderr, secrets=secrets)
+    handler = configure_logging(os.environ, sys.stderr, secrets=secrets)
     verbose = getattr(args, "verbose", 0)
     logging.getLogger().setLevel(levels[min(verbose, 2)])
     if not verbose:  # the command itself says how its run ended
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(lambda record: getattr(record, "event", None) != "run_finished")
+        handler.addFilter(lambda record: getattr(record, "event", None) != "run_finished")
 
 
 def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
