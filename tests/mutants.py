@@ -174,7 +174,7 @@ class Change(NamedTuple):
     @property
     def is_equal(self) -> bool:
         """Whether it means the same, or cannot be made: `*` among parameters is no sign."""
-        if " /," in self.after and " *," in self.before:
+        if "*," in self.before and self.after == self.before.replace("*,", "/,"):
             return True
         return any(self.after in lines for lines in EQUAL.values())
 

@@ -89,7 +89,7 @@ class QueueServer:
         """Bind the port."""
         self.tasks: dict[str, Task] = {}
         self.created_at: list[float] = []
-        self._due: list[tuple[float, float, Task]] = []
+        self.due: list[tuple[float, float, Task]] = []
         self._changed = threading.Condition()
         self._busy: set[int] = set()
         self._running = 0
@@ -118,8 +118,8 @@ class QueueServer:
     def wait_until_empty(self, timeout: float) -> None:
         """Wait until every task is over and nothing is under way."""
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._due and not self._running, timeout):
-                raise TimeoutError(f"{len(self._due)} tasks wait, {self._running} under way")
+            if not self._changed.wait_for(lambda: not self.due and not self._running, timeout):
+                raise TimeoutError(f"{len(self.due)} tasks wait, {self._running} under way")
 
     # What the REST methods do.
 
@@ -135,11 +135,11 @@ class QueueServer:
             with self._changed:
                 self._is_paused = {":pause": True, ":resume": False}.get(rest, self._is_paused)
                 if rest == ":purge":
-                    self._due.clear()
+                    self.due.clear()
                 self._changed.notify_all()
         if method == "GET" and rest.startswith("/tasks"):
             with self._changed:
-                return 200, {"tasks": [{"name": task.name} for *_, task in sorted(self._due)]}
+                return 200, {"tasks": [{"name": task.name} for *_, task in sorted(self.due)]}
         return 200, {"name": QUEUE, "state": "PAUSED" if self._is_paused else "RUNNING"}
 
     def _create(self, given: dict[str, Any]) -> tuple[int, Any]:
@@ -168,7 +168,7 @@ class QueueServer:
 
     def _put(self, task: Task, wait: float) -> None:
         place = random.random() if self.is_shuffled else float(len(self.created_at))
-        heapq.heappush(self._due, (time.monotonic() + wait, place, task))
+        heapq.heappush(self.due, (time.monotonic() + wait, place, task))
         self._changed.notify_all()
 
     def _dispatch(self) -> None:
@@ -177,8 +177,8 @@ class QueueServer:
                 now = time.monotonic()
                 port = self._free_instance()
                 is_ready = (
-                    self._due
-                    and self._due[0][0] <= now >= self._next_at
+                    self.due
+                    and self.due[0][0] <= now >= self._next_at
                     and not self._is_paused
                     and self._running < self.limits.concurrent
                     and port is not None
@@ -186,10 +186,10 @@ class QueueServer:
                 if not is_ready:
                     self._changed.wait(_SECOND_LOOK)
                     continue
-                ready = [entry for entry in self._due if entry[0] <= now]
+                ready = [entry for entry in self.due if entry[0] <= now]
                 entry = min(ready, key=lambda entry: entry[1]) if self.is_shuffled else ready[0]
-                self._due.remove(entry)
-                heapq.heapify(self._due)
+                self.due.remove(entry)
+                heapq.heapify(self.due)
                 self._next_at = max(self._next_at, now - 0.1) + 1 / self.limits.per_second
                 self._start(entry[2], port or 0)
 

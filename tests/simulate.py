@@ -602,7 +602,7 @@ class SimulatedRun:
         self.is_over = True
         self.writer.flush()
         end = self._world.now + 40.0
-        while self.writer._pending and self._world.step(end):
+        while self.writer._pending and self._world.step(end):  # noqa: SLF001 - in the world's time
             pass
         self.writer.close(0.01)
         self.scope.close()
@@ -737,7 +737,7 @@ def _check_round(
             for num, record in after.items()
         )
         assert told_count <= new, f"{told_count} are told to be {outcome}, {new} are stored"
-    if frontier.stopped_by == "done" and not lost.total() and not runs[0].scope._fill.unreadable:
+    if frontier.stopped_by == "done" and not lost.total() and not runs[0].scope._fill.unreadable:  # noqa: SLF001 - no counter tells
         left = set(range(plan.start, plan.stop)) - set(after)
         assert not left, f"done, though there is no record of {sorted(left)[:9]}"
 

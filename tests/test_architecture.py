@@ -284,3 +284,28 @@ def test_an_effect_at_import_is_seen(text, effect, tmp_path):
     """The audit notices each kind of effect."""
     (tmp_path / "main.py").write_text(f"try:\n    {text}\nexcept OSError:\n    pass\n")
     assert effect in str(import_in_turn(["main"], tmp_path)["main"]["effects"])
+
+
+def changed_names(text: str) -> set[str]:
+    """List what a file of tests puts in the place of something: the names given to `setattr`."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    return {
+        name.value.rpartition(".")[2]
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "setattr"
+        for name in call.args[:2]
+        if isinstance(name, ast.Constant) and isinstance(name.value, str)
+    }
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda p: p.stem)
+def test_tests_change_no_constant_and_nothing_private(path):
+    """What a test needs otherwise comes in by the door; ruff's SLF001 finds private names in use."""
+    names = changed_names(path.read_text())
+    assert {name for name in names if name.isupper() or name.startswith("_")} == set()
+
+
+def test_a_changed_constant_is_seen():
+    """By module and name, or by its address in a text."""
+    text = 'patch.setattr(module, "MOST", 1)\npatch.setattr("crawler.module._inner", 2)'
+    assert changed_names(text) == {"MOST", "_inner"}

@@ -564,9 +564,9 @@ def test_a_size_is_never_rounded_to_nothing(number, words):
 
 def test_every_option_says_what_it_does():
     """No line of a --help is a bare name."""
-    [commands] = [action for action in build_parser()._actions if action.choices]
+    [commands] = [action for action in build_parser()._actions if action.choices]  # noqa: SLF001 - argparse lists them nowhere else
     for name, parser in commands.choices.items():
-        told = {a.dest: a.help for a in parser._actions if a.dest != argparse.SUPPRESS}
+        told = {a.dest: a.help for a in parser._actions if a.dest != argparse.SUPPRESS}  # noqa: SLF001 - as above
         assert [option for option, words in told.items() if not words] == [], name
 
 

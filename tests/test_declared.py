@@ -228,7 +228,7 @@ def test_C10_the_quick_way_and_the_slow_one_agree(page):
         any = {{ path = "id.a", type = "json" }}
     """
     quick, slow = declared(text), declared(text)
-    slow._info = slow._reader._info  # what compiled pages fall back to
+    slow._info = slow._reader._info  # noqa: SLF001 - what compiled pages fall back to
     body = msgspec.json.encode({"a": page, "n": page})
     outcomes = []
     for source in (quick, slow):

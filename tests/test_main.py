@@ -484,10 +484,10 @@ def test_A17_first_requests_at_once_share_one_rate_limiter(monkeypatch):
     together = threading.Barrier(4)
     # whoever comes in waits for others to come in, too
     monkeypatch.setattr(main, "configure_logging", lambda *_, **__: meet(together))
-    main._read_deployment.cache_clear()
+    main._read_deployment.cache_clear()  # noqa: SLF001 - as in a process that begins
     with ThreadPoolExecutor(4) as pool:
-        deployments = list(pool.map(lambda _: main._deployment(), range(4)))
-    main._read_deployment.cache_clear()
+        deployments = list(pool.map(lambda _: main._deployment(), range(4)))  # noqa: SLF001 - as each request does
+    main._read_deployment.cache_clear()  # noqa: SLF001 - as above
     assert len({id(deployment.rate_limiter) for deployment in deployments}) == 1
 
 

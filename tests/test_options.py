@@ -110,13 +110,13 @@ OF_OTHER_ROOMS = {"demo-site", "deployment", "doctor", "schema", "rebuild", "sou
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of each command."""
-    [action] = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    [action] = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]  # noqa: SLF001 - argparse lists them nowhere else
     return dict(action.choices)
 
 
 def options_of(parser: argparse.ArgumentParser) -> list[str]:
     """Return the long options of a command."""
-    names = [a.option_strings[-1] for a in parser._actions if a.option_strings]
+    names = [a.option_strings[-1] for a in parser._actions if a.option_strings]  # noqa: SLF001 - as above
     return [name for name in names if name != "--help"]
 
 
@@ -223,7 +223,7 @@ def test_every_command_reads_what_it_accepts():
         if name == "crawl":  # by their names, too; each shows its effect above
             continue
         text = inspect.getsource(sys.modules[(parser.get_default("run") or main).__module__])
-        for action in parser._actions:
+        for action in parser._actions:  # noqa: SLF001 - as above
             if action.dest not in {"help", argparse.SUPPRESS, *shared, *site}:
                 assert re.search(rf"\bargs\.{action.dest}\b", text), (name, action.dest)
 
@@ -232,7 +232,7 @@ def test_an_option_that_is_a_setting_has_its_word():
     """`--base-url`, `CRAWLER_BASE_URL`, `base_url`: one word, and its help is the setting's."""
     words = {row.option: row for row in SETTINGS.values() if row.option}
     for parser in commands().values():
-        for action in parser._actions:
+        for action in parser._actions:  # noqa: SLF001 - as above
             if action.dest in SETTINGS and action.option_strings and action.dest != "token":
                 assert action.option_strings == [f"--{action.dest.replace('_', '-')}"]
     offered = {option for parser in commands().values() for option in options_of(parser)}

@@ -309,7 +309,7 @@ def test_a_successor_comes_when_it_is_of_use(server: QueueServer, settings: Sett
     now = datetime.now(UTC)  # by which the queue goes, too
     order_pause(FolderStore(settings.store), now + timedelta(hours=2), now=now)
     deliver_shard(server, settings, answer_of("paused"), now=now)
-    ((due, _, _),) = server._due
+    ((due, _, _),) = server.due
     assert due - time.monotonic() == pytest.approx(7200, abs=20)
 
 

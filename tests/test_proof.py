@@ -5,10 +5,10 @@ from itertools import count
 
 import pytest
 
-from crawler.frontier.canaries import KnownSongs
+from crawler.frontier.canaries import Canaries, KnownSongs
 from crawler.frontier.proof import MOST_HELD
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import PendingNumber, Policy
+from crawler.frontier.work import Policy
 from tests.simulation import Crawl, found, job_over, status
 
 MISSING = status(404)
@@ -144,12 +144,10 @@ def test_C9_point_3_a_real_gap_costs_one_request_in_forty(rate):
 def test_C9_point_4_the_nearest_of_the_last_found_comes_first():
     """Then songs of blocks nearby, what was published, and what the source names."""
     known = KnownSongs(nearest=lambda _num: [900, 3900], published=[70_000])
-    crawl = Crawl(range(100), known=known)
-    [(job, proof)] = crawl.frontier._host._proofs.items()
-    proof.canaries._source = 5
-    assert list(proof.canaries.near(50)) == [900, 3900, 70_000, 5]
-    proof.note_songs([PendingNumber(num, job) for num in range(10, 22)], 0.0)
-    assert list(proof.canaries.near(18)) == [18, 17, 19, 16, 20, 15, 21, 14, 900, 3900, 70_000, 5]
+    canaries = Canaries(known, 5)
+    assert list(canaries.near(50)) == [900, 3900, 70_000, 5]
+    canaries.recent.extend(range(10, 22))
+    assert list(canaries.near(18)) == [18, 17, 19, 16, 20, 15, 21, 14, 900, 3900, 70_000, 5]
 
 
 def test_C9_point_4_an_answer_of_a_cache_proves_nothing():

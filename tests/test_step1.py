@@ -105,7 +105,7 @@ def test_F5b_a_pause_held_back_inside_a_swallowing_function_costs_no_attempt(fau
     def pausing(session, song_num, song_urls):
         if not crawl_holder:
             crawl_holder.append(song_num)
-            session._adapter._may_send = lambda: False
+            session._adapter._may_send = lambda: False  # noqa: SLF001 - a pause begins just now
         function(session, song_num, song_urls)
 
     crawl = crawl_with(pausing)
