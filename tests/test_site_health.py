@@ -226,6 +226,23 @@ def test_a_name_that_fails_in_mid_run_is_an_outage_like_any_other():
     assert not breaker.is_hopeless
 
 
+@pytest.mark.parametrize("first", [0, 100])
+@pytest.mark.parametrize("connections", [1, 64])
+def test_D7b_a_stretch_of_numbers_that_answer_429_costs_itself_alone(first, connections):
+    """A canary tells it from a site that is overloaded: seconds a number, not a minute."""
+
+    def answer(attempt, _now):
+        is_bad = first <= attempt.song_num < first + 30
+        return Reply(attempt, status=429) if is_bad else found(attempt)
+
+    known = KnownSongs(published=[300])
+    crawl = Crawl(range(400), connections=connections, rate=100, answer=answer, known=known).run()
+    assert crawl.frontier.stopped_by == "done"
+    assert crawl.frontier.tally.found == 370
+    assert len(crawl.starts) <= 370 + 30 * 5 + 30
+    assert crawl.starts[-1] - crawl.starts[0] < 30 * 5
+
+
 # Refusals.
 
 

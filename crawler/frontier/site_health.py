@@ -316,8 +316,9 @@ class SiteHealth:
             self._ask_whether_alone(attempt, reply)
 
     def _ask_whether_alone(self, attempt: PendingNumber, reply: Reply) -> None:
-        """Ask a canary where one number is put off again and again, and no other is left to ask."""
-        if attempt.is_canary or reply.status != 429 or attempt.put_off < 2:
+        """Ask a canary where numbers are put off again and again, with none answered in between."""
+        is_again = attempt.put_off > 1 or self._overload.count > 1
+        if attempt.is_canary or reply.status != 429 or not is_again:
             return
         is_closed = not (self._breaker.is_open or self._breaker.is_asking)
         if is_closed and self._asked_beside < MOST_BESIDE:
