@@ -29,7 +29,7 @@ FLOORS = (
     ("run", "functions writer raw store_index control_watcher monitor run crawl"),
     ("fleet", "task_queue orders delivery"),
     ("exports", "formats export rebuild"),
-    ("doctor", "trial examination"),
+    ("", "doctor"),
     ("demo", "songs behaviour site"),
     (
         "deployment",

@@ -17,7 +17,7 @@ import uvloop
 
 from crawler import RequestError, SettingsError, crawl, crawl_async, read
 from crawler.demo.site import DemoSite
-from crawler.doctor.examination import examine
+from crawler.doctor import examine
 from crawler.run.functions import fit, qualified_name
 from crawler.settings.reading import SETTINGS, SettingsArguments
 from crawler.source.declared import open_source

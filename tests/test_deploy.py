@@ -231,7 +231,7 @@ def test_the_upload_holds_the_function_alone(deployed):
     name = next(name for name in deployed.gcp.objects if name.startswith("run-sources"))
     names = zipfile.ZipFile(io.BytesIO(deployed.gcp.objects[name])).namelist()
     package = [p.relative_to(deployed.tree) for p in (deployed.tree / "crawler").rglob("*")]
-    people = {"__main__.py", "cli", "demo", "deployment", "doctor", "exports"}
+    people = {"__main__.py", "cli", "demo", "deployment", "doctor.py", "exports"}
     wanted = {path.as_posix() for path in package if path.suffix and path.parts[1] not in people}
     wanted = {name for name in wanted if "__pycache__" not in name}
     files = {name for name in names if not name.endswith("/")}

@@ -10,8 +10,7 @@ import pytest
 from crawler.cli.main import main
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
-from crawler.doctor.examination import examine
-from crawler.doctor.trial import Finding
+from crawler.doctor import Finding, examine
 from crawler.store.folder import FolderStore
 from tests.records import found
 from tests.stores import fill

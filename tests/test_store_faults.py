@@ -17,7 +17,7 @@ from crawler.answer import Answer
 from crawler.cli.main import main
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
-from crawler.doctor.examination import examine
+from crawler.doctor import examine
 from crawler.errors import BlockFormatError, StoreMismatchError, StoreUnavailableError
 from crawler.frontier.work import Policy
 from crawler.record import Record, last_asked_at

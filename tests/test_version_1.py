@@ -15,7 +15,7 @@ import pytest
 from crawler import crawl
 from crawler.deployment.deployment import read_deployment
 from crawler.deployment.settings import function_environment
-from crawler.doctor.examination import examine
+from crawler.doctor import examine
 from crawler.fleet.delivery import read_claim
 from crawler.record import Record
 from crawler.run.raw import decode_pages, raw_name

@@ -300,7 +300,7 @@ def doctor(args: argparse.Namespace) -> int:
     Raises:
         RequestError: `--song` is no number.
     """
-    from crawler.doctor.examination import examine
+    from crawler.doctor import examine
 
     song_num = None if args.song is None else checked_range("0", args.song)[1]
     findings = []

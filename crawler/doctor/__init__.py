@@ -1,1 +1,0 @@
-"""The doctor: whether a crawl would work, looked at before it starts."""
