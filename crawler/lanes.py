@@ -13,7 +13,7 @@ from crawler.frontier.work import Job, PendingNumber
 from crawler.loops import LaneExecutor
 from crawler.source.source import Source, traits_of
 from crawler.step1 import call_step1
-from crawler.wire.answers import Answer, detail_of, in_words, read_page
+from crawler.wire.answers import WireAnswer, detail_of, in_words, read_page
 from crawler.wire.session import WireSession
 from crawler.wire.transfer import WireRequest, page_request
 from crawler.wire.wire import Wire
@@ -140,7 +140,7 @@ class ThreadLane:
             request, hops = WireRequest("GET", target, request.headers), hops - 1
 
 
-def _slug(reply: Reply | None, url: str, answer: Answer) -> str | None:
+def _slug(reply: Reply | None, url: str, answer: WireAnswer) -> str | None:
     """Return where a redirect within the host leads, None for none, or one to another number."""
     location = answer.headers.get("location") if answer.error is None else None
     if answer.status not in REDIRECTS or not location or reply is None or moved_to(reply):

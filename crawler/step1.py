@@ -12,7 +12,13 @@ from typing import Any
 from crawler.errors import Missing, PageError
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import PendingNumber
-from crawler.wire.answers import Answer, detail_of, headers_for_policy, in_words, storage_trouble
+from crawler.wire.answers import (
+    WireAnswer,
+    detail_of,
+    headers_for_policy,
+    in_words,
+    storage_trouble,
+)
 from crawler.wire.session import HeldBackError, WireSession
 
 _NO_REQUEST = (
@@ -159,7 +165,7 @@ def _forget_frames(error: BaseException) -> None:
 
 def read_outcome(
     attempt: PendingNumber,
-    returned: Sequence[Answer],
+    returned: Sequence[WireAnswer],
     appended: list[Any],
     raised: BaseException | None,
 ) -> Reply:
@@ -177,7 +183,7 @@ def read_outcome(
     """
     is_unsent, accepted = not returned, _accepted(attempt.job.function)
     seen = next((seen for seen in returned if _is_failure(seen, accepted)), None)
-    seen = seen or (returned[0] if returned else Answer())
+    seen = seen or (returned[0] if returned else WireAnswer())
     if is_unsent and not appended and not isinstance(raised, Missing):
         detail = _NO_REQUEST if raised is None else detail_of(in_words(raised))
         return Reply(attempt, error="function", detail=detail, is_unsent=True)
@@ -204,12 +210,12 @@ def _accepted(function: Any) -> Container[Any]:
     return accepts
 
 
-def _is_usable(seen: Answer, accepted: Container[Any]) -> bool:
+def _is_usable(seen: WireAnswer, accepted: Container[Any]) -> bool:
     """Whether a function may take what it appends from this answer."""
     return seen.error is None and (seen.is_page or seen.status in accepted)
 
 
-def _is_failure(seen: Answer, accepted: Container[Any]) -> bool:
+def _is_failure(seen: WireAnswer, accepted: Container[Any]) -> bool:
     """Whether this answer leaves the number open, whatever else the function was told."""
     return not (_is_usable(seen, accepted) or seen.is_denial)
 

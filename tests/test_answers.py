@@ -9,8 +9,8 @@ from crawler.frontier.work import IterableSupply, Job, PendingNumber
 from crawler.wire.answers import (
     MAX_HEAD_BYTES,
     MAX_HEADER_LINES,
-    Answer,
     PlainLines,
+    WireAnswer,
     check_head,
     content_encoding,
     final_head,
@@ -110,7 +110,7 @@ def test_the_head_of_a_usual_page_takes_the_short_way(lines):
 
 def test_the_date_of_an_interim_answer_is_not_joined_to_the_final_one():
     """Retry-After is reckoned from it."""
-    assert Answer(404, final_head([*EARLY, *GONE])[0]).headers["date"] == "y"
+    assert WireAnswer(404, final_head([*EARLY, *GONE])[0]).headers["date"] == "y"
 
 
 class TokenInAddress:
@@ -133,7 +133,10 @@ class TokenInAddress:
 
 @pytest.mark.parametrize(
     "answer",
-    [Answer(200, GOOD, body=b"{}"), Answer(error="dns", detail="no host for ?key=t0ken-abc")],
+    [
+        WireAnswer(200, GOOD, body=b"{}"),
+        WireAnswer(error="dns", detail="no host for ?key=t0ken-abc"),
+    ],
     ids=["page", "no-page"],
 )
 def test_G1_a_token_in_an_address_is_told_nowhere(answer):

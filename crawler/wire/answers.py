@@ -77,7 +77,7 @@ _OF_A_PAGE: dict[str, Raised] = {
 """What is raised where a whole transfer is no answer; anything else is a ConnectionError."""
 
 
-class Answer(msgspec.Struct, gc=False):
+class WireAnswer(msgspec.Struct, gc=False):
     """What came of one request.
 
     Attributes:
@@ -192,7 +192,7 @@ def _is_plain(line: bytes) -> bool:
 
 
 def note_failure(
-    answer: Answer, number: int, message: str, *, is_resolved: bool, is_head_whole: bool
+    answer: WireAnswer, number: int, message: str, *, is_resolved: bool, is_head_whole: bool
 ) -> None:
     """Turn an error of libcurl's into a failure.
 
@@ -291,7 +291,7 @@ def header_fields(lines: Iterable[bytes]) -> list[tuple[str, str]]:
     return fields
 
 
-def read_page(attempt: PendingNumber, source: Source, answer: Answer) -> Reply:
+def read_page(attempt: PendingNumber, source: Source, answer: WireAnswer) -> Reply:
     """Turn an answer about a source's page into a reply; the source takes the info from it."""
     if answer.error is not None:
         detail = _told(source, answer.detail)
@@ -322,7 +322,7 @@ def read_page(attempt: PendingNumber, source: Source, answer: Answer) -> Reply:
     return Reply(attempt, True, info, 200, headers=headers)
 
 
-def headers_for_policy(attempt: PendingNumber, answer: Answer) -> dict[str, str] | None:
+def headers_for_policy(attempt: PendingNumber, answer: WireAnswer) -> dict[str, str] | None:
     """Return the headers of an answer where policy may need them.
 
     It does of all that is no plain page, of a canary, and where a limit is announced: by the usual
@@ -341,7 +341,7 @@ def headers_for_policy(attempt: PendingNumber, answer: Answer) -> dict[str, str]
 
 
 def _no_page(
-    attempt: PendingNumber, source: Source, answer: Answer, kind: str, detail: str
+    attempt: PendingNumber, source: Source, answer: WireAnswer, kind: str, detail: str
 ) -> Reply:
     told = _told(source, detail)
     return Reply(attempt, status=200, error=kind, detail=told, headers=answer.headers)

@@ -14,7 +14,7 @@ from crawler.frontier.work import Supply
 from crawler.record import Record
 from crawler.settings.reading import Settings
 from crawler.source.source import Source, traits_of, user_agent
-from crawler.wire.answers import Answer
+from crawler.wire.answers import WireAnswer
 from crawler.wire.transfer import WireRequest, exact_lines
 from crawler.wire.wire import Wire
 
@@ -180,7 +180,7 @@ class AllowedSupply:
         return allowed
 
 
-def _follow(wire: Wire, url: str) -> Answer:
+def _follow(wire: Wire, url: str) -> WireAnswer:
     """Get an address, through redirects to http and https."""
     host, deadline = urlsplit(url).hostname, time.monotonic() + wire.attempt_seconds
     lines = exact_lines([("User-Agent", wire.user_agent), ("Accept-Encoding", "identity")])

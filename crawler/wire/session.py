@@ -20,7 +20,7 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers, urldefragauth
 
 from crawler.settings.reading import contact_missing, is_loopback
-from crawler.wire.answers import Answer, detail_of, header_fields
+from crawler.wire.answers import WireAnswer, detail_of, header_fields
 from crawler.wire.transfer import CONNECT_SECONDS, WireRequest, exact_lines, is_let_out
 from crawler.wire.wire import Wire
 
@@ -53,7 +53,7 @@ class WireSession(requests.Session):
         self.trust_env = False
         self.headers["User-Agent"] = wire.user_agent
         self.headers["Accept-Encoding"] = "gzip"
-        self._returned: dict[tuple[str | None, str | None], Answer] = {}
+        self._returned: dict[tuple[str | None, str | None], WireAnswer] = {}
         self._depth = 0
         self._adapter = WireAdapter(wire)
         self.mount("https://", self._adapter)
@@ -146,7 +146,7 @@ class WireSession(requests.Session):
         self._adapter.let_go()
 
     @property
-    def returned(self) -> list[Answer]:
+    def returned(self) -> list[WireAnswer]:
         """What the attempt's requests came to, in order: of each method and address the last.
 
         Where the function went beneath `session`, what its adapter saw.
@@ -175,7 +175,7 @@ class WireAdapter(BaseAdapter):
 
     def __init__(self, wire: Wire) -> None:
         super().__init__()
-        self.answers: list[Answer] = []
+        self.answers: list[WireAnswer] = []
         self.sent, self.was_held_back = 0, False
         self._wire = wire
         self._held_bytes = 0
@@ -237,7 +237,7 @@ class WireAdapter(BaseAdapter):
         self._held_bytes = len(answer.body)
         return _response(request, answer, self, is_streamed=stream)
 
-    def _ask(self, request: requests.PreparedRequest, timeout: Any) -> Answer:
+    def _ask(self, request: requests.PreparedRequest, timeout: Any) -> WireAnswer:
         connect_seconds, read_seconds = _seconds_asked(timeout)
         if max(connect_seconds or 0, read_seconds or 0) > self._wire.attempt_seconds:
             self._wire.tell_once(_IGNORED["timeout"] % self._wire.attempt_seconds)
@@ -301,7 +301,11 @@ def _whole_upload(body: Any) -> bytes:
 
 
 def _response(
-    request: requests.PreparedRequest, answer: Answer, adapter: WireAdapter, *, is_streamed: bool
+    request: requests.PreparedRequest,
+    answer: WireAnswer,
+    adapter: WireAdapter,
+    *,
+    is_streamed: bool,
 ) -> requests.Response:
     response = requests.Response()
     response.status_code = answer.status  # type: ignore[assignment]
@@ -336,7 +340,7 @@ def _original(fields: list[tuple[str, str]]) -> Any:
 class _RawBody:
     """`response.raw`: a `urllib3.HTTPResponse` over the body, made when somebody wants one."""
 
-    def __init__(self, answer: Answer, fields: list[tuple[str, str]], body: bytes) -> None:
+    def __init__(self, answer: WireAnswer, fields: list[tuple[str, str]], body: bytes) -> None:
         has_cookies = b"\nset-cookie:" in answer.text
         self._original_response = _original(fields) if has_cookies else None
         self.answer, self._fields, self._body = answer, fields, body
@@ -360,10 +364,10 @@ class _RawBody:
         return getattr(self._made, name)
 
 
-def _answer_of(response: requests.Response) -> Answer:
+def _answer_of(response: requests.Response) -> WireAnswer:
     """Return the answer that a response was made of; a hook may have put another in its place."""
     raw = response.raw
     if isinstance(raw, _RawBody):
         return raw.answer
     head = [f"{name}: {value}".encode("latin-1") for name, value in response.headers.items()]
-    return Answer(response.status_code, head, request=response.request)
+    return WireAnswer(response.status_code, head, request=response.request)

@@ -13,8 +13,8 @@ from crawler.source.source import Source
 from crawler.wire.answers import (
     MAX_HEAD_BYTES,
     MAX_HEADER_LINES,
-    Answer,
     PlainLines,
+    WireAnswer,
     check_head,
     content_encoding,
     final_head,
@@ -69,7 +69,7 @@ class WireRequest(msgspec.Struct, eq=False):
     connect_seconds: float = CONNECT_SECONDS
     read_seconds: float | None = None
     cut_bytes: int | None = None
-    inbox: "queue.SimpleQueue[Answer]" = msgspec.field(default_factory=queue.SimpleQueue)
+    inbox: "queue.SimpleQueue[WireAnswer]" = msgspec.field(default_factory=queue.SimpleQueue)
     origin: str = ""
 
     def __post_init__(self) -> None:
@@ -161,18 +161,18 @@ class Transfer:
         else:
             setopt(pycurl.WRITEFUNCTION, _cutting(self.raw, request.cut_bytes))
 
-    def end(self, number: int = 0, message: str = "") -> Answer:
+    def end(self, number: int = 0, message: str = "") -> WireAnswer:
         """Return what came of the transfer; the numbers and words are libcurl's."""
         lines, raw = self.lines, self.raw
         is_right = number == 0 and self._decoder is None and len(raw) <= MAX_BODY_BYTES
         if is_right and self._plain_lines.make_head(lines):
             head = lines if self.request is None else lines.copy()
-            return Answer(200, head, b"", bytes(raw), sent=self.sent)
+            return WireAnswer(200, head, b"", bytes(raw), sent=self.sent)
         head, is_whole = final_head(self.lines)
         if self.request is not None:
             head = head.copy()  # another thread reads it when this handle is long in use again
         status = self.getinfo(pycurl.RESPONSE_CODE)
-        answer = Answer(status if status >= 200 else None, head, sent=self.sent)
+        answer = WireAnswer(status if status >= 200 else None, head, sent=self.sent)
         if number:
             is_cut = number == pycurl.E_WRITE_ERROR and self._is_cut
             if not is_cut:
@@ -192,7 +192,7 @@ class Transfer:
             answer.fail(error.kind, error.detail)
         return answer
 
-    def _fail(self, answer: Answer, number: int, message: str, *, is_whole: bool) -> None:
+    def _fail(self, answer: WireAnswer, number: int, message: str, *, is_whole: bool) -> None:
         """Note an error of libcurl's."""
         if number == pycurl.E_ABORTED_BY_CALLBACK:
             answer.is_held = True
@@ -210,7 +210,7 @@ class Transfer:
         if sum(map(len, self.lines)) > 2 * MAX_HEAD_BYTES:
             raise PageError("protocol", "more headers than any answer has")
 
-    def _read_body(self, answer: Answer) -> None:
+    def _read_body(self, answer: WireAnswer) -> None:
         request, raw, is_page = self.request, self.raw, answer.status == 200
         if not is_page and (request is None or answer.status in _BODILESS):
             return

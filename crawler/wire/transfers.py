@@ -18,7 +18,7 @@ import pycurl
 from crawler.errors import PageError
 from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.work import PendingNumber
-from crawler.wire.answers import MAX_HEADER_LINES, Answer, PlainLines
+from crawler.wire.answers import MAX_HEADER_LINES, PlainLines, WireAnswer
 from crawler.wire.body import MAX_BODY_BYTES
 from crawler.wire.transfer import CONNECT_SECONDS, SHORT_BODY_BYTES, Transfer
 
@@ -44,7 +44,7 @@ _LATEST = 16  # bodies over which their usual length is reckoned
 _REPEATS = 5  # and a tenth of all: reusing connections costs more than it saves
 _SEND, _ABORT = int(pycurl.PREREQFUNC_OK), int(pycurl.PREREQFUNC_ABORT)
 
-Ended = tuple[Transfer, Answer]
+Ended = tuple[Transfer, WireAnswer]
 
 
 class Transfers:
@@ -280,7 +280,7 @@ class Transfers:
         self._silent_since.pop(transfer, None)
         self._note_met(transfer)
 
-    def _end(self, transfer: Transfer, number: int = 0, message: str = "") -> Answer:
+    def _end(self, transfer: Transfer, number: int = 0, message: str = "") -> WireAnswer:
         self._multi.remove_handle(transfer.handle)
         self._busy.discard(transfer)
         if self._silent_since or self._meeting:
@@ -337,7 +337,7 @@ class Transfers:
             # No fault of the site's, so it counts against nobody; what was sent is paid for.
             self._in_flight_bytes -= weight
             self._remove(transfer)
-            ended.append((transfer, Answer(is_held=True, sent=transfer.sent)))
+            ended.append((transfer, WireAnswer(is_held=True, sent=transfer.sent)))
         for transfer in list(self._silent_since):
             if self._is_silent(transfer, now):
                 message = "the site was silent for too long"

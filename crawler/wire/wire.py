@@ -25,7 +25,7 @@ from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import PendingNumber
-from crawler.wire.answers import Answer, detail_of, in_words, read_page
+from crawler.wire.answers import WireAnswer, detail_of, in_words, read_page
 from crawler.wire.transfer import WireRequest
 from crawler.wire.transfers import BODY_BUDGET_BYTES, Ended, Transfers
 
@@ -93,7 +93,7 @@ class Wire:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def exchange(self, request: WireRequest) -> Answer:
+    def exchange(self, request: WireRequest) -> WireAnswer:
         """Send a request, and wait for what comes of it; at its deadline there is an answer.
 
         Raises:
@@ -229,7 +229,7 @@ class Wire:
         for _ in range(len(waiting)):
             request = waiting.popleft()
             if request.deadline <= now:
-                request.inbox.put(Answer(is_held=True))
+                request.inbox.put(WireAnswer(is_held=True))
             elif transfers.room(request.origin) == 0:
                 waiting.append(request)
             else:
@@ -238,7 +238,7 @@ class Wire:
                     transfer.begin_request(request, now)
                 except (pycurl.error, UnicodeError, ValueError) as error:
                     transfers.finish(transfer)
-                    answer = Answer()
+                    answer = WireAnswer()
                     answer.fail("protocol", in_words(error), raised.InvalidURL)
                     request.inbox.put(answer)
                 else:
@@ -340,7 +340,7 @@ class Wire:
             self._transfers.nap(_NAP_SECONDS)
 
 
-def _late() -> Answer:
-    answer = Answer()
+def _late() -> WireAnswer:
+    answer = WireAnswer()
     answer.fail("timeout", "the attempt's time is over", raised.ReadTimeout)
     return answer
