@@ -81,6 +81,7 @@ class Crawl:
             self.results,
             function=target,
             connections=connections,
+            contact="me@example.org",
             ca_file=None if ca_path is None else str(ca_path),
             frontier=self.frontier,
         )
