@@ -5,10 +5,16 @@ import graphlib
 import json
 import subprocess
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from crawler import crawl
+from crawler.demo.site import DemoSite
 
 ROOT = Path(__file__).parent.parent
 
@@ -309,3 +315,70 @@ def test_a_changed_constant_is_seen():
     """By module and name, or by its address in a text."""
     text = 'patch.setattr(module, "MOST", 1)\npatch.setattr("crawler.module._inner", 2)'
     assert changed_names(text) == {"MOST", "_inner"}
+
+
+# --- How many hands a number passes through ------------------------------------------------------
+
+
+def calls_of_a_crawl(start: int, stop: int, **options: Any) -> Counter[str]:
+    """Crawl, and count the calls of functions by the file that they stand in, in all threads."""
+    calls = Counter[str]()
+
+    def count(frame: Any, event: str, _arg: Any) -> None:
+        if event == "call":
+            calls[frame.f_code.co_filename] += 1
+
+    threading.setprofile(count)
+    try:
+        answer = crawl(start, stop, **options)
+    finally:
+        threading.setprofile(None)
+    assert answer.found == stop - start
+    return Counter(calls)
+
+
+SAME_SONG = """
+name = "same"
+schema = "1"
+base_url = "{site}"
+url = "{{base_url}}/songs/1?of={{song_num}}"
+robots = false
+[headers]
+Authorization = "Bearer {token}"
+[fields]
+title = "response.song.title"
+"""
+"""A source of which no number is missing."""
+
+
+def asks_by(caller: str, site: DemoSite, folder: Path) -> dict[str, Any]:
+    """Return the options of a crawl by a declared source, or by a function as anybody writes it."""
+    if caller == "source":
+        file = folder / "same.toml"
+        file.write_text(SAME_SONG.format(site=site.base_url, token=site.token))
+        return {"source": str(file)}
+
+    def request_title(session: Any, song_num: int, titles: list[Any]) -> None:
+        headers = {"Authorization": f"Bearer {site.token}"}
+        page = session.get(f"{site.base_url}/songs/1?of={song_num}", headers=headers).json()
+        titles.append((song_num, page["response"]["song"]["title"]))
+
+    return {"function": request_title, "base_url": site.base_url, "token": site.token}
+
+
+@pytest.mark.parametrize(("caller", "most"), [("source", 8), ("function", 17)])
+def test_one_more_number_passes_few_hands(
+    caller: str, most: int, demo_site: DemoSite, tmp_path: Path
+) -> None:
+    """From plan to block so many modules are called for each further number that is found."""
+    options = {"store": tmp_path / "store", "rate": 0, "contact": "tests@example.org"}
+    options |= asks_by(caller, demo_site, tmp_path)
+    few = calls_of_a_crawl(0, 200, **options)
+    many = calls_of_a_crawl(1000, 2000, **options)
+    package = f"{ROOT / 'crawler'}/"
+    ours = [name.removeprefix(package) for name in many if name.startswith(package)]
+    grown = {name: many[package + name] - few[package + name] for name in ours}
+    hands = sorted(name for name, calls in grown.items() if calls >= 0.9 * 800)
+    hands = [name for name in hands if not name.startswith("demo/")]
+    assert "run/writer.py" in hands
+    assert len(hands) <= most, " ".join(hands)
