@@ -270,12 +270,12 @@ def dead_cluster_of_any_kind(plan: Plan) -> None:
     dead = range(first, min(first + plan.chance.choice([20, 101, 150, 300]), plan.stop))
     ways = [Served(500), Served(522), Served(200, error="encoding"), Served(error="connection")]
     ways = plan.chance.sample(ways, plan.chance.choice([1, 3]))
-    plan.dead |= set(dead)
-    plan.songs = (plan.songs - set(dead)) or {plan.start}
-    plan.dead -= plan.songs
+    nums = set(dead) if plan.songs - set(dead) else set(dead) - {plan.start}
+    plan.songs = (plan.songs - nums) or {plan.start}
+    plan.dead |= nums
 
     def answer(request: Request) -> Served | None:
-        return ways[request.num % len(ways)] if request.num in plan.dead else None
+        return ways[request.num % len(ways)] if request.num in nums else None
 
     plan.site_faults.append(answer)
 

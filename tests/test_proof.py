@@ -8,7 +8,7 @@ import pytest
 from crawler.frontier.canaries import Canaries, KnownSongs
 from crawler.frontier.proof import MOST_HELD
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import Policy
+from crawler.frontier.work import IterableSupply, Policy
 from tests.simulation import Crawl, found, job_over, status
 
 MISSING = status(404)
@@ -355,3 +355,72 @@ def test_C9_point_11_no_spell_of_ten_and_more_answers_is_believed(seed):
     assert crawl.frontier.stopped_by == "done"
     assert right(crawl, missing)
     assert len(crawl.records) == 3000
+
+
+def test_C9_point_6_songs_that_were_deleted_are_asked_last():
+    """Three of the nearest songs are gone: the one that a probe found is asked, and the run ends."""
+    asked = count()
+
+    def answer(attempt, _now):
+        num = attempt.song_num
+        is_gone = num >= 60 or (attempt.is_canary and num in range(54, 60))
+        if is_gone and attempt.is_canary:
+            next(asked)
+        return Reply(attempt, status=404) if is_gone else found(attempt)
+
+    crawl = Crawl(range(120), rate=20, connections=1, answer=answer).run(seconds=600)
+    assert crawl.frontier.stopped_by == "done"
+    assert right(crawl, range(60, 120))
+    assert next(asked) < 100
+
+
+def test_C9_point_6_a_song_denied_to_the_circuit_breaker_makes_wary():
+    """A single missing number before a cluster of dead pages needs a canary when the site lies."""
+    lies = (2.0, 40.0)
+
+    def answer(attempt, now):
+        if attempt.song_num in range(41, 181):
+            return Reply(attempt, status=500)
+        is_lie = lies[0] <= now - 1000 < lies[1]
+        return Reply(attempt, status=404) if is_lie else found(attempt)
+
+    crawl = Crawl(range(200), rate=20, latency=0.01, answer=answer).run()
+    assert 40 in crawl.asked
+    assert crawl.outcomes[40] == "found"
+
+
+def test_C9_point_2_a_supply_that_takes_its_time_is_no_end():
+    """A few are held until the supply goes on; a run that has all its numbers releases them."""
+
+    class Slow(IterableSupply):
+        is_ready = False
+
+        def take(self, wanted):
+            return super().take(wanted) if self.is_ready or wanted <= 0 else super().take(0)
+
+    supply = Slow(range(5))
+    crawl = Crawl(supply=supply, answer=MISSING)
+    supply.is_ready = True
+    attempts, _ = crawl.frontier.take(4)
+    supply.is_ready = False
+    crawl.frontier.hand_back([Reply(attempt, status=404) for attempt in attempts])
+    crawl.frontier.take(1)
+    assert crawl.records == {}
+
+
+def test_C7_a_refused_canary_counts():
+    """A token refused from the second look on ends the run within a few requests more."""
+    is_refused = False
+
+    def answer(attempt, _now):
+        nonlocal is_refused
+        if attempt.is_canary and attempt.song_num != 49:
+            is_refused = True
+        if is_refused:
+            return Reply(attempt, status=403)
+        return Reply(attempt, status=404) if attempt.song_num >= 50 else found(attempt)
+
+    crawl = Crawl(range(120), connections=1, answer=answer).run()
+    assert crawl.frontier.stopped_by == "unauthorized"
+    assert len(canaries_of(crawl)) <= 5
+    assert 50 not in crawl.records

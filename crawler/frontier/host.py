@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from crawler.frontier.canaries import CanaryQueue, KnownSongs
 from crawler.frontier.proof import MOST_HELD, Held, Proof
@@ -202,12 +203,11 @@ class Host:
         soon = IDLE_SECONDS if due is None else max(0.0, due - now)
         is_last = due is None and not self.in_flight
         if is_last and self._health.is_suspicious:
-            for attempt, reply in self._health.conclude():
-                self._ledger.failed(attempt, reply, f"http_{reply.status}", self._wall())
+            self._fail_refused(self._health.conclude(), self._wall())
             return 0.0
         if is_last:
-            held = [proof for proof in self._proofs.values() if proof.conclude(now)]
-            if held:
+            is_end = not self._backlog.has_fresh
+            if any(proof.conclude(now, is_end=is_end) for proof in self._proofs.values()):
                 return 0.0 if self._canaries else SUPPLY_SECONDS
         if self._backlog.has_fresh:
             return min(SUPPLY_SECONDS, soon)
@@ -243,24 +243,24 @@ class Host:
     def _ask_for_health(self, turn: int) -> bool:
         """Ask a canary for the circuit breaker, another each turn; False where none is known."""
         for job, proof in self._proofs.items():
-            known = list(proof.canaries.near(0))
+            known = proof.canaries.near(0)
             if numbers := known or proof.canaries.spread():
-                on_reply = self._note_canary_answer if known else self._note_any_answer
-                self.ask(numbers[turn % len(numbers)], job, on_reply)
+                on_reply = partial(self._note_health, is_known=bool(known))
+                self.ask(numbers[turn % len(numbers)], job, on_reply, is_first=True)
                 return True
         return False
 
-    def _note_any_answer(self, attempt: PendingNumber, reply: Reply, now: float) -> None:
-        """Of a number of which nothing is known "missing" is as good an answer as a song."""
-        is_well = judge(reply).action in ("found", "missing")
-        self._note_canary_answer(attempt, reply, now, is_well=is_well)
-
-    def _note_canary_answer(
-        self, _attempt: PendingNumber, reply: Reply, now: float, *, is_well: bool = False
+    def _note_health(
+        self, attempt: PendingNumber, reply: Reply, now: float, *, is_known: bool
     ) -> None:
-        is_well = is_well or reply.found
-        for attempt, refusal in self._health.note_canary(reply, is_well=is_well, now=now):
-            self._ledger.failed(attempt, refusal, f"http_{refusal.status}", self._wall())
+        """Of a number of which nothing is known "missing" is as good an answer as a song."""
+        proof, is_missing = self._proofs[attempt.job], judge(reply).action == "missing"
+        if is_missing and not is_known:
+            proof.note_unknown()
+        elif is_missing or reply.found:
+            proof.note_canary(attempt.song_num, is_found=reply.found)
+        is_well = reply.found or (is_missing and not is_known)
+        self._fail_refused(self._health.note_canary(reply, is_well=is_well, now=now), self._wall())
 
     def _note_canary(
         self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float
@@ -270,6 +270,8 @@ class Host:
             self._ledger.failed_attempt(attempt, reply, verdict.kind or "protocol")
         if verdict.is_overload or verdict.action == "challenged":
             self._health.note_overload(attempt, reply, verdict, moment, now)
+        elif verdict.action == "refused":
+            self._health.note_refusal(attempt, reply)
         elif verdict.action in ("found", "missing"):
             self._health.end_probing(attempt.sent_at)
         self._canaries.answer(attempt, reply, now)
@@ -309,12 +311,12 @@ class Host:
                 self._note_missing(attempt, reply, verdict, moment, now)
                 continue
             if last_good is not None:
-                self._note_good(good, last_good.sent_at, moment, now)
+                self._fail_refused(self._health.note_good(good, last_good.sent_at, now), moment)
                 good, last_good = 0, None
             self._note_bad(attempt, reply, verdict, moment, now)
         self._note_songs(songs, now)
         if last_good is not None:
-            self._note_good(good, last_good.sent_at, moment, now)
+            self._fail_refused(self._health.note_good(good, last_good.sent_at, now), moment)
         self._tally.latency_seconds += waited
         self.in_flight -= returned
 
@@ -357,9 +359,11 @@ class Host:
         self._health.note_failure(attempt, judge(reply), now, is_unsent=False)
         self._ledger.failed(attempt, reply, "timeout", self._wall())
 
-    def _note_good(self, count: int, sent_at: float, moment: datetime, now: float) -> None:
-        for attempt, reply in self._health.note_good(count, sent_at, now):
-            self._ledger.failed(attempt, reply, f"http_{reply.status}", moment)
+    def _fail_refused(self, refused: list[tuple[PendingNumber, Reply]], moment: datetime) -> None:
+        """Fail the numbers that were refused by themselves, and not the token."""
+        for attempt, reply in refused:
+            if not attempt.is_canary:
+                self._ledger.failed(attempt, reply, f"http_{reply.status}", moment)
 
     def _note_bad(
         self, attempt: PendingNumber, reply: Reply, verdict: Verdict, moment: datetime, now: float

@@ -17,6 +17,8 @@ from crawler.frontier.canaries import (
     MissingWatch,
     OnReply,
     reaches_back,
+    some_of,
+    stored_at,
 )
 from crawler.frontier.verdict import Reply, judge
 from crawler.frontier.work import Job, PendingNumber
@@ -24,12 +26,9 @@ from crawler.frontier.work import Job, PendingNumber
 MOST_HELD = 1000
 """With so many held, nothing but canaries goes out."""
 
-ASKED_ALL = 24
-"""Of so many held numbers all are asked again; of more eight, the first and the last among them.
-
-With two a spell that begins and ends among real holes would be believed (9 in 100 numbers of a
-catalogue are missing); eight hold the cost of a gap of 5,000 numbers below 1 request in 40.
-"""
+DRY_SECONDS, LONG_DRY_SECONDS = 2.0, 60.0
+"""So long a supply may take its time until a few held numbers need a canary, since it may wait for
+them; and until the run ends where there is none."""
 
 MOST_FAILED_LOOKS = 12
 """Where nothing else is left to ask, so many looks at canaries that fail end the run."""
@@ -76,6 +75,7 @@ class _Look:
     def __init__(self, group: int, first: Held, *, is_last: bool) -> None:
         """Look at the first `group` held numbers; `is_last` where nothing else is left to ask."""
         self.group, self.is_last = group, is_last
+        self.fresh_at = 0.0  # until when the best canary was surely there
         self.since, self.near = first.arrived_at, first.attempt.song_num
         self.stage = "canary"
         self.tried: set[int] = set()
@@ -116,6 +116,7 @@ class Proof:
         self._has_spread = False
         self._probes, self._next_probe_at, self._lying_since = 0, 0.0, 0.0
         self._failed_looks = 0
+        self._unknown = 0  # missing ones that are not held
         self._is_crowded = False  # whether too many at once are among the held
         self._song: tuple[float, float] | None = None  # found among them: when sent and arrived
         self._sent_at = 0.0  # of the song that was asked for last
@@ -133,6 +134,7 @@ class Proof:
         recent = self.canaries.recent
         if not recent:
             self._on_first_found(songs[0].song_num)
+        self._unknown = 0
         # Where nothing is held all can be counted at once, as on a busy wire.
         for group in [[song] for song in songs] if self._held else [songs]:
             recent.extend([song.song_num for song in group])
@@ -154,17 +156,35 @@ class Proof:
         if self._current is None and watch.needs_canary():
             self._look(now)
 
-    def conclude(self, now: float) -> bool:
+    def note_unknown(self) -> None:
+        """A number of which nothing was known was asked for the circuit breaker, and is missing."""
+        self._unknown += 1
+
+    def note_canary(self, song_num: int, *, is_found: bool) -> None:
+        """Learn what came of a canary that the circuit breaker asked: was it denied, the site lies."""
+        self.canaries.note(song_num, is_found=is_found)
+        if not is_found:
+            self._watch.be_wary()
+
+    def conclude(self, now: float, *, is_end: bool = True) -> bool:
         """When nothing else is left to ask: release the held numbers, or ask a canary.
+
+        Args:
+            now: Monotonic seconds.
+            is_end: Whether no number will ever come again; else a supply takes its time, which
+                may wait for what becomes of the held ones.
 
         Returns whether anything is still held.
         """
         if not (self._is_crowded or self._watch.is_wary or self._current):
             self._release_few(self._sent_at, now)
         if self._held and self._current is None and now >= self._not_before:
-            is_few = len(self._held) < IN_A_ROW and not self._watch.is_wary
+            is_few = len(self._held) + self._unknown < IN_A_ROW and not self._watch.is_wary
             if is_few and not self._watch.is_mostly_missing():
-                self._release(len(self._held), None)
+                if is_end:
+                    self._release(len(self._held), None)
+                elif now >= self._held[-1].arrived_at + DRY_SECONDS:
+                    self._look(now, is_last=now >= self._held[-1].arrived_at + LONG_DRY_SECONDS)
             else:
                 self._look(now, is_last=True)
         return bool(self._held)
@@ -224,7 +244,7 @@ class Proof:
     def _ask_canaries(self, look: _Look, wanted: int) -> bool:
         """Ask so many canaries that were not asked in this look; return whether there was one."""
         blocks = {num // 1000 for num in look.tried}
-        known = list(self.canaries.near(look.near))
+        known = self.canaries.near(look.near)
         turn = self._failed_looks % max(1, len(known))
         fresh = [num for num in known[turn:] + known[:turn] if num not in look.tried]
         fresh.sort(key=lambda num: num // 1000 in blocks)  # those of other blocks first
@@ -254,11 +274,16 @@ class Proof:
         is_stale = reaches_back(reply, look.since)
         if reply.found and (look.stage == "again" or is_stale is not None):
             if look.stage == "again" or not is_stale:
-                look.has_found, look.canary = True, look.canary or attempt.song_num
-            if look.stage == "spread":
-                self.canaries.recent.append(attempt.song_num)
+                look.has_found = True
+                if look.stage != "again":
+                    look.fresh_at = max(look.fresh_at, stored_at(reply))
+                look.canary = attempt.song_num if look.canary is None else look.canary
+            if look.stage != "again":
+                self.canaries.note(attempt.song_num, is_found=True)
         elif judge(reply).action == "missing" and not is_stale:
             look.missing.add(attempt.song_num)
+            if look.stage != "again":
+                self.canaries.note(attempt.song_num, is_found=False)
         else:
             look.failed.add(attempt.song_num)
         if look.outstanding == 0 and self._current is look:
@@ -301,14 +326,10 @@ class Proof:
         look.stage, look.has_found = "again", False
         look.missing.clear()
         look.failed.clear()
+        group = self._held[: look.group]
+        look.group = sum(held.arrived_at <= look.fresh_at for held in group)
         nums = [held.attempt.song_num for held in self._held[: look.group]]
-        count = len(nums)
-        if count > ASKED_ALL:
-            there = set(nums)  # a retry among the numbers of a gap has no neighbours
-            alone = [num for num in nums if not {num - 1, num + 1} & there][:ASKED_ALL]
-            some = [nums[at] for at in (0, 2, 5, count // 3, count * 2 // 3, -6, -3, -1)]
-            nums = list(dict.fromkeys(some + alone))
-        self._ask(look, nums)
+        self._ask(look, some_of(nums))
 
     def _end_look(self) -> None:
         """Go on after what was held is believed."""
@@ -338,7 +359,7 @@ class Proof:
 
     def _find_no_song(self, look: _Look, now: float) -> None:
         """Go on holding while there is room; without any song nothing can be believed."""
-        if any(self.canaries.near(look.near)):
+        if self.canaries.near(look.near):
             self._begin_probing(look, now)
             return
         self._current = None
@@ -366,6 +387,7 @@ class Proof:
     def _note_probe(self, attempt: PendingNumber, reply: Reply, _now: float) -> None:
         if reply.found and reaches_back(reply, self._lying_since) is False:
             self.is_lying = False
+            self.canaries.note(attempt.song_num, is_found=True)
         elif self._probes >= PROBES and self.is_lying:
             num = attempt.song_num
             self._asker.end("circuit", f"the site denies songs that are there, such as {num}")
