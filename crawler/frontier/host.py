@@ -293,8 +293,10 @@ class Host:
             attempt.requests += 1
             returned += 1
             waited += now - attempt.sent_at
-            if reply.headers or reply.is_unsent:
-                self._note_head(attempt, reply, moment, now)
+            if reply.headers:
+                self._health.note_headers(attempt, reply, moment, now)
+            if reply.is_unsent:
+                ledger.unsent(attempt, reply)
             if reply.found and not attempt.is_canary:
                 good, last_good = good + 1, attempt
                 ledger.found(attempt, reply, moment)
@@ -324,14 +326,6 @@ class Host:
         for job, proof in self._proofs.items():
             if own := [song for song in songs if song.job is job]:
                 proof.note_songs(own, now)
-
-    def _note_head(
-        self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float
-    ) -> None:
-        if reply.headers:
-            self._health.note_headers(attempt, reply, moment, now)
-        if reply.is_unsent:
-            self._ledger.unsent(attempt, reply)
 
     def _note_missing(
         self, attempt: PendingNumber, reply: Reply, verdict: Verdict, moment: datetime, now: float
