@@ -88,7 +88,8 @@ def test_the_function_runs_where_nothing_else_is_installed(clone, tmp_path):
             reply = function.post(b'{"start": 1, "stop": 501}')
             page = function.ask("/status", headers={"Accept": "text/html"})
     answer = reply.json()
-    assert (reply.status, answer["complete"], answer["requests"]) == (200, True, 500)
+    settled = answer["found"] + answer["missing"]
+    assert (reply.status, answer["complete"], settled, answer["failed"]) == (200, True, 500, 0)
     assert page.status == 200
     assert b"<html" in page.body
 
