@@ -84,16 +84,8 @@ MISSING_PERCENT = 9
 """Numbers without a song, in 100; as on the real site (1.92 of 2.11 million were there in 2019)."""
 
 _FAMILIES = (
-    "Ramos",
-    "Okafor",
-    "Lindqvist",
-    "Nakamura",
-    "O'Hara",
-    "Şahin",
-    "Петрова",
-    "王",
-    "حداد",
-    "García",
+    *("Ramos", "Okafor", "Lindqvist", "Nakamura", "O'Hara"),
+    *("Şahin", "Петрова", "王", "حداد", "García"),
 )
 _BANDS = ("The", "DJ", "Lil", "MC", "Trio", "Orquesta", "Sœur", "Los", "グループ", "Dr.")
 _PLACES = (

@@ -114,9 +114,18 @@ def check_own_function(settings: Settings) -> None:
     Raises:
         SettingsError: It cannot be loaded, or is no source, where the settings take one.
     """
-    if isinstance(target_of(settings), Source):
-        return
+    target = target_of(settings)
     if settings.keep_raw:
+        refuse_step_1(target)
+
+
+def refuse_step_1(target: Any) -> None:
+    """Refuse to keep the bodies of what is no source: a step 1 function reads its pages itself.
+
+    Raises:
+        SettingsError: `keep_raw_unfit`.
+    """
+    if not isinstance(target, Source):
         message = "CRAWLER_KEEP_RAW works with a source: a step 1 function keeps what it appends"
         raise SettingsError("keep_raw_unfit", "CRAWLER_KEEP_RAW", message)
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from crawler.errors import BlockFormatError, SettingsError
+from crawler.errors import BlockFormatError
 from crawler.record import Record
+from crawler.run.functions import refuse_step_1
 from crawler.run.writer import Save
 from crawler.source.source import Source, traits_of
 from crawler.store.block import ABSENT, MAX_BLOCK_BYTES, BlockInfo
@@ -120,12 +121,7 @@ class RawKeeper:
         """
         if not self._is_on:
             return target
-        if not isinstance(target, Source):
-            raise SettingsError(
-                "keep_raw_unfit",
-                "CRAWLER_KEEP_RAW",
-                "CRAWLER_KEEP_RAW works with a source: a step 1 function keeps what it appends",
-            )
+        refuse_step_1(target)
         return KeepingSource(target, self)
 
     def keep(self, song_num: int, body: bytes) -> None:
