@@ -103,10 +103,24 @@ EQUAL: dict[str, list[str]] = {
         "if len(numbers) and info.first_num <= numbers[ -1] and numbers[-1] <= info.last_num:",
         "if len(numbers) and info.first_num <= numbers[0] and numbers[-1] < info.last_num:",
     ],
+    "within the hair by which numbers differ": [
+        "_EPOCH, _EPOCH_MILLISECONDS = 1e9, 999999999999.0",
+        *(
+            f'spans = {spans}: "a day"}}'
+            for spans in (
+                '{1: "a second", 60: "a minute", 3601: "an hour", 86400',
+                '{1: "a second", 60: "a minute", 3599: "an hour", 86400',
+                '{1: "a second", 60: "a minute", 3600: "an hour", 86401',
+                '{1: "a second", 60: "a minute", 3600: "an hour", 86399',
+            )
+        ),
+    ],
+    "how much of a hostile text is looked at": ["_LONGEST = 513", "_LONGEST = 511"],
     "how a record may be made, or changed by whom nobody knows": [
         "class Criteria(msgspec.Struct, frozen=False, kw_only=True):",
         "class Criteria(msgspec.Struct, frozen=True, kw_only=False):",
         "class Verdict(msgspec.Struct, frozen=False):",
+        "class Pause(msgspec.Struct, eq=True):",
     ],
     "both sides say the same there": [
         "if limit > 50:",

@@ -39,12 +39,46 @@ def read(headers, own_names=None):
         ({"x-ratelimit-limit": "60", "x-ratelimit-reset": "90000"}, 60, None, None, None),
         ({"x-ratelimit-limit": "60", "x-ratelimit-reset": "soon"}, 60, None, None, None),
         ({"x-ratelimit-limit": "60", "x-ratelimit-reset": "-5"}, 60, None, None, None),
+        ({"x-ratelimit-reset": "0"}, None, None, None, 0),
+        ({"x-ratelimit-reset": "86400"}, None, None, None, 86_400),
+        ({"x-ratelimit-limit": "60", "x-ratelimit-reset": "86400.5"}, 60, None, None, None),
+        ({"x-ratelimit-reset": "86399.5"}, None, None, None, 86_399.5),
+        ({"x-ratelimit-limit": "60", "x-ratelimit-reset": str(int(NOON))}, 60, None, None, None),
+        ({"x-ratelimit-limit": "60", "x-ratelimit-reset": str(int(NOON) - 1)}, 60, None, None, None),
     ],
     ids=str,
 )  # fmt: skip
 def test_D3b_each_way_is_understood(headers, limit, window, remaining, reset):
     """Seconds and moments are told apart; what is past, beyond a day or nonsense is ignored."""
     assert read(headers) == (limit, window, remaining, reset)
+
+
+@pytest.mark.parametrize(
+    ("reset", "at", "seconds"),
+    [("999999999", 999_999_990.0, None), ("1000000000", 999_999_990.0, 11), ("1000000000000", 999_999_990.0, 11)],
+)  # fmt: skip
+def test_D3b_a_moment_is_told_from_seconds_by_its_size(reset, at, seconds):
+    """From 10^9 on it is a moment, from 10^12 on in thousandths of a second."""
+    announced = read_announced({"x-ratelimit-reset": reset}, {}, time_of_day=at)
+    assert announced is not None
+    assert announced.reset_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "12"}, 12.0),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "12"}, 0.0),
+        ({"x-ratelimit-remaining": "0"}, 0.0),
+        ({"x-ratelimit-reset": "12"}, 0.0),
+    ],
+    ids=str,
+)
+def test_D3b_all_wait_until_the_reset_where_nothing_is_left(headers, seconds):
+    """Only where the site says both."""
+    announced = read(headers)
+    assert announced is not None
+    assert announced.pause_seconds == seconds
 
 
 def test_D3b_names_that_a_source_declares_come_first():
@@ -79,6 +113,18 @@ def test_D3b_a_quota_becomes_a_pace(headers, known, rate):
     assert announced.rate(known) == rate
 
 
+@pytest.mark.parametrize(("left", "is_left"), [("10", True), ("53", True), ("54", False)])
+def test_D3b_what_is_left_counts_where_it_allows_clearly_less_than_the_quota(left, is_left):
+    """By a tenth; the hair by which the two usually differ changes no pace."""
+    names = ("limit", "remaining", "reset")
+    values = ("60", left, "60")
+    announced = read(dict(zip([f"x-ratelimit-{each}" for each in names], values, strict=True)))
+    assert announced is not None
+    tightest = announced.tightest(None)
+    assert (tightest.limit, tightest.remaining) == ((None, int(left)) if is_left else (60, None))
+    assert announced.tightest(120.0).limit == (60 if left != "10" else None)
+
+
 def test_D3b_a_quota_is_told_as_people_say_it():
     """With the window's name where it has one."""
     announced = read({"x-ratelimit-limit": "60"})
@@ -86,6 +132,16 @@ def test_D3b_a_quota_is_told_as_people_say_it():
     assert announced.in_words(None) == "60 a minute"
     assert announced.in_words(3600.0) == "60 an hour"
     assert announced.in_words(45.0) == "60 in 45 s"
+    windows = {1: "a second", 1.04: "a second", 57: "a minute", 86_400: "a day", 2: "in 2 s"}
+    windows |= {0.5: "in 0 s", 56.5: "in 56 s", 63.0: "a minute", 63.04: "in 63 s", 64: "in 64 s"}
+    assert {each: announced.in_words(each) for each in windows} == {
+        each: f"60 {words}" for each, words in windows.items()
+    }
+    left = read({"x-ratelimit-remaining": "7", "x-ratelimit-reset": "12"})
+    none = read({"x-ratelimit-remaining": "0"})
+    assert left is not None
+    assert none is not None
+    assert (left.in_words(None), none.in_words(None)) == ("7 more in 12 s", "0 more in 60 s")
 
 
 @given(
