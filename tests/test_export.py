@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from crawler.record import Record
 from crawler.store.block import block_name
 from crawler.store.contract import Store
 from crawler.store.folder import FolderStore
+from crawler.store.opening import read_blocks
 from tests.records import HOSTILE, NOON, missing, mixed
 from tests.stores import FULL, every_outcome, fill, hostile_songs, song
 
@@ -283,6 +285,31 @@ def test_a_folder_is_written_anew_where_a_column_is_new(tmp_path: Path):
     report = export(str(tmp_path / "store"), tmp_path / "out")
     assert report.parts_written == 2
     assert pq.read_table(tmp_path / "out").to_pandas()["more"].sum() == 1
+
+
+@pytest.mark.parametrize("infos", [OWN, [{"\ud800": 2**70}, {"a": {"b": [None, 1.5]}}]])
+def test_where_nothing_changed_no_block_is_read(tmp_path: Path, monkeypatch, infos):
+    """What was found in a part stands in its file, so that types need no second look."""
+    words = FolderStore(tmp_path / "store")
+    fill_own(words, infos)
+    late = Record(100_001, "found", 200, {"late": 1, "word": 5}, None, 1, NOON)
+    fill(words, [late], source="my.words", schema="1")
+    export(words, f"{tmp_path}/out/")
+    columns = pq.read_schema(tmp_path / "out" / "part-000000100000.parquet").names
+    read: list[int] = []
+
+    def counting(store: Store, start: int, stop: int) -> Iterator[list[Record]]:
+        read.append(start)
+        return read_blocks(store, start, stop)
+
+    monkeypatch.setattr(export_module, "read_blocks", counting)
+    assert export(words, tmp_path / "out").parts_kept == 2
+    assert read == []
+    more = Record(200_001, "found", 200, {"late": 2}, None, 1, NOON)
+    fill(words, [more], source="my.words", schema="1")
+    report = export(words, tmp_path / "out")
+    assert (report.parts_kept, report.parts_written, set(read)) == (2, 1, {200_000})
+    assert pq.read_schema(tmp_path / "out" / "part-000000200000.parquet").names == columns
 
 
 def test_a_part_that_is_no_parquet_is_written_anew(tmp_path: Path):

@@ -121,6 +121,19 @@ def test_infos_with_very_many_names_are_one_column():
     assert len(found_types([{f"w{n}": n for n in range(MAX_COLUMNS)}]) or ()) == MAX_COLUMNS
 
 
+@settings(deadline=None)
+@given(st.lists(infos, max_size=8), st.integers(0, 8))
+def test_what_two_saw_is_what_one_would_have_seen(values, cut):
+    """Types, and the order of names; told as plain values that any JSON can hold."""
+    whole, first, second = Finder(), Finder(), Finder()
+    whole.see(values)
+    first.see(values[:cut])
+    second.see(values[cut:])
+    first.add(json.loads(json.dumps(second.types())))
+    assert first.found() == whole.found()
+    assert repr(first.types()) == repr(whole.types())
+
+
 @pytest.mark.parametrize(
     ("key", "taken", "name"),
     [

@@ -1,5 +1,6 @@
 """Exports of a store: a file of Parquet, CSV or JSON lines, or a folder of Parquet in parts."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +33,9 @@ from crawler.store.opening import (
 FIRST_LOOK = 10_000
 """So many records are looked at for the types of their columns before the first is written."""
 
-_FINGERPRINT = b"song-crawler"
-BLOCKS_PER_PART = 100
-"""Of a folder: a change in one block costs the writing of so many."""
+_ORIGIN = b"song-crawler"
+_PART_NUMBERS = 100 * BLOCK_SIZE
+"""Of one file of a folder: a change in one block costs the writing of so many."""
 
 
 class ExportReport(msgspec.Struct):
@@ -173,43 +174,85 @@ def _export_parts(
 ) -> ExportReport:
     """Bring a folder of Parquet files in step with a store.
 
-    Each file carries a fingerprint of its columns and of its blocks as the listing showed them.
+    Each file carries which blocks it was made of, as the listing showed them, its columns, and what
+    was found in its records: where nothing changed no block is read.
     """
-    parquet = import_extra("pyarrow.parquet")
     blocks: dict[int, list[str]] = {}
     for info in store.list_blocks(timeout=LIST_SECONDS):
-        part = info.first - info.first % (BLOCKS_PER_PART * BLOCK_SIZE)
+        part = info.first - info.first % _PART_NUMBERS
         blocks.setdefault(part, []).append(f"{info.first} {info.token}")
-    finder = _looked_through(store)
-    columns = finder.columns()
+    parts = {first: folder / f"part-{first:012}.parquet" for first in blocks}
+    known = {first: _read_origin(path) for first, path in parts.items()}
+    finder = _finder(store)
+    origins = {
+        first: _look_at_part(store, first, _hash(tokens), known[first], finder)
+        for first, tokens in blocks.items()
+    }
+    finder.needs_data = False
+    columns = _hash(finder.columns())
     folder.mkdir(parents=True, exist_ok=True)
-    report, misfits, rights = ExportReport(0, 0), Counter[str](), set[Path]()
-    for first, tokens in blocks.items():
-        path = folder / f"part-{first:012}.parquet"
-        rights.add(path)
-        fingerprint = blake2b(repr((columns, tokens)).encode(), digest_size=16).hexdigest().encode()
-        if _fingerprint(path) == fingerprint:
+    report, misfits = ExportReport(0, 0), Counter[str]()
+    for first, path in parts.items():
+        origin = msgspec.structs.replace(origins[first], columns=columns)
+        if known[first] == origin:
             report.parts_kept += 1
         else:
-            sink = partial(parquet_sink, metadata={_FINGERPRINT: fingerprint})
-            stop = first + BLOCKS_PER_PART * BLOCK_SIZE
+            sink = partial(parquet_sink, metadata={_ORIGIN: _text(origin)})
+            stop = first + _PART_NUMBERS
             misfits.update(_write(store, first, stop, path, finder, sink, on_records)[1])
             report.parts_written += 1
-        report.records += parquet.read_metadata(path).num_rows
+        report.records += import_extra("pyarrow.parquet").read_metadata(path).num_rows
         report.bytes += path.stat().st_size
-    for path in set(folder.glob("part-*.parquet")) - rights:
+    for path in set(folder.glob("part-*.parquet")) - set(parts.values()):
         path.unlink()  # its blocks are gone
     report.misfits = dict(misfits)
     return report
 
 
-def _fingerprint(path: Path) -> bytes | None:
+class _Origin(msgspec.Struct, frozen=True):
+    """What one file of a folder was made of.
+
+    Attributes:
+        blocks: Stands for its blocks and their content.
+        columns: Stands for its columns.
+        types: What was found in its records; None where all is declared.
+    """
+
+    blocks: str
+    columns: str = ""
+    types: dict[str, Any] | None = None
+
+
+def _look_at_part(
+    store: Store, first: int, blocks: str, known: _Origin | None, finder: ColumnFinder
+) -> _Origin:
+    """Find what a part holds, in its blocks where they are not those of its file."""
+    if not finder.needs_data:
+        return _Origin(blocks)
+    if known is None or known.blocks != blocks or known.types is None:
+        part = ColumnFinder(finder.declared)
+        for records in read_blocks(store, first, first + _PART_NUMBERS):
+            part.see(records)
+        known = _Origin(blocks, types=part.types())
+    assert known.types is not None
+    finder.add(known.types)
+    return known
+
+
+def _text(origin: _Origin) -> bytes:
+    return json.dumps(msgspec.to_builtins(origin)).encode()  # numbers and names of any kind
+
+
+def _hash(parts: Sequence[object]) -> str:
+    return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _read_origin(path: Path) -> _Origin | None:
     try:
         metadata = import_extra("pyarrow.parquet").read_metadata(path).metadata or {}
-    except (OSError, ValueError):  # none there, or no Parquet
+        return msgspec.convert(json.loads(metadata.get(_ORIGIN, b"")), _Origin)
+    except (OSError, ValueError, msgspec.MsgspecError):  # none there, no Parquet, or none of ours
         return None
-    fingerprint: bytes | None = metadata.get(_FINGERPRINT)
-    return fingerprint
 
 
 def to_pandas(

@@ -19,6 +19,7 @@ MAX_DEPTH = 8
 """What is nested deeper is JSON in a text, which every reader takes."""
 
 _EXACT = 2**53  # whole numbers up to here are exact as floating point
+_KINDS = {kind.__name__: kind for kind in (bool, int, float, str, dict, list)}
 _WORDS: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "text"}
 
 
@@ -181,6 +182,26 @@ class Finder:
                 self.parts[name] = Finder()
             self.parts[name].see(_values(objects, name))
 
+    def types(self) -> dict[str, Any]:
+        """Return all that was seen as plain values, for `add`."""
+        seen: dict[str, Any] = {"kinds": sorted(kind.__name__ for kind in self._kinds)}
+        seen["largest"] = self._largest
+        seen["parts"] = {name: part.types() for name, part in self.parts.items()}
+        seen["items"] = self._items and self._items.types()
+        return seen
+
+    def add(self, seen: dict[str, Any]) -> None:
+        """Add what another one saw, as its `types` tell it, in values that come after ours."""
+        self._kinds |= {_KINDS[name] for name in seen["kinds"]}
+        self._largest = max(self._largest, seen["largest"])
+        for name, part in seen["parts"].items():
+            if len(self.parts) > self._max_parts:
+                break
+            self.parts.setdefault(name, Finder()).add(part)
+        if seen["items"] is not None:
+            self._items = self._items or Finder()
+            self._items.add(seen["items"])
+
     def found(self, depth: int = 0) -> ColumnType:
         """Return the type that holds all that came."""
         kinds = self._kinds
@@ -214,7 +235,8 @@ class ColumnFinder:
             declared: Types by name; `json` means any value, and is found. None: nothing is declared.
         """
         self.needs_data = declared is None or "json" in declared.values()
-        self._declared, self._top = declared, Finder(MAX_COLUMNS)
+        self.declared, self._top = declared, Finder(MAX_COLUMNS)
+        self.types, self.add = self._top.types, self._top.add
 
     def see(self, records: Iterable[Record]) -> None:
         """Look at more records."""
@@ -223,13 +245,13 @@ class ColumnFinder:
 
     def columns(self) -> list[Column]:
         """Return the columns of all records seen: those declared first; see `columns_of`."""
-        if self._declared is None:
+        if self.declared is None:
             made = self._top.found()
             return columns_of(made.types if isinstance(made, Parts) else None)
         found = {name: part.found() for name, part in self._top.parts.items()}
         types: dict[str, ColumnType] = {
             name: found.get(name, kind) if kind == "json" else kind
-            for name, kind in self._declared.items()
+            for name, kind in self.declared.items()
         }
         return columns_of(types | {name: kind for name, kind in found.items() if name not in types})
 
