@@ -10,9 +10,11 @@ from typing import Any, Literal
 import msgspec
 import requests
 
+from crawler.answer import noun_of
 from crawler.errors import CrawlerError, Missing, PageError, SettingsError
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import IterableSupply, Job, PendingNumber, Policy
+from crawler.request.crawl_request import songs
 from crawler.run.functions import identify, target_of
 from crawler.settings.reading import Settings, read_settings
 from crawler.source.declared import DeclaredSource
@@ -22,7 +24,7 @@ from crawler.step1 import read_outcome
 from crawler.steps import request_song_info
 from crawler.store.contract import Store
 from crawler.store.coverage import odd_times
-from crawler.store.opening import open_store, read_identity
+from crawler.store.opening import compare, open_store, read_identity
 from crawler.wire.answers import detail_of, in_words
 from crawler.wire.session import WireSession
 from crawler.wire.wire import Wire
@@ -31,7 +33,8 @@ MAX_SKEW_SECONDS = 60.0
 """A clock further off than this writes times that mislead; Cloud Storage refuses it at 15 minutes."""
 
 _STATUS_WORDS = {
-    401: "it refuses the token (401): make a new client access token at genius.com/api-clients",
+    401: "it refuses the token (401): look where the site gives out tokens, "
+    "genius.com/api-clients for Genius",
     403: "it forbids the page (403): the token lacks the right, or the site does not want crawlers",
     429: "it asks to slow down (429): wait a while, and choose a lower rate",
 }
@@ -118,14 +121,15 @@ def _site_finding(
     reply: Reply, seen: list[requests.Response], trouble: Exception | None, told: str
 ) -> Finding:
     """Put it in words; `told` is what step 1 did wrong, fit to be shown."""
-    num, status = reply.attempt.song_num, reply.status
+    status = reply.status
+    song = f"{noun_of(getattr(reply.attempt.job.source, 'name', ''))} {reply.attempt.song_num}"
     if status in (404, 410) or isinstance(trouble, Missing):
-        return Finding("site", "ok", f"answers; it has no song {num}, which is nothing unusual")
+        return Finding("site", "ok", f"answers; it has no {song}, which is nothing unusual")
     if status in _STATUS_WORDS:
         return Finding("site", "wrong", _STATUS_WORDS[status])
     if reply.found:
         took = f"{seen[-1].elapsed.total_seconds() * 1000:.0f} ms" if seen else "no request"
-        return Finding("site", "ok", f"answers; song {num} was found in {took}")
+        return Finding("site", "ok", f"answers; {song} was found in {took}")
     if isinstance(trouble, requests.RequestException) and status is None:
         # The message of the cause may be long and repeat the address; its kind says enough.
         words = (
@@ -134,9 +138,9 @@ def _site_finding(
         return Finding("site", "wrong", words)
     answered = "" if status is None else f"answers {status}, but "
     if isinstance(trouble, PageError) and status is not None:
-        return Finding("site", "wrong", f"{answered}song {num} is not as expected ({told})")
+        return Finding("site", "wrong", f"{answered}{song} is not as expected ({told})")
     why = told or "it appended nothing"
-    return Finding("site", "wrong", f"{answered}step 1 failed on song {num}: {why}")
+    return Finding("site", "wrong", f"{answered}step 1 failed on {song}: {why}")
 
 
 def _clock_finding(date: str | None, before: datetime, after: datetime) -> Finding:
@@ -253,17 +257,12 @@ def _held(store: Store, settings: Settings, target: Any, now: datetime) -> Findi
     known = read_identity(store, timeout=LOOK_SECONDS)
     if known is None:
         return Finding("store", "ok", f"{store.location} can be written, and is empty")
-    wanted = identify(target, settings.base_url)
-    for name in ("source", "host", "schema"):
-        has, wants = getattr(known, name), getattr(wanted, name)
-        if has != wants and not (name == "host" and "" in (has, wants)):
-            words = f"{store.location} holds records of {name} {has!r}, a run would add {wants!r}"
-            return Finding("store", "wrong", f"{words}: name another store (CRAWLER_STORE)")
+    compare(store.location, known, identify(target, settings.base_url))
     words = f"{store.location} can be written, and holds records of {known.source} ({known.host})"
     odd = odd_times(store.list_blocks(timeout=LOOK_SECONDS), now)
     if odd:
         words = (
-            f"{words}; songs {odd[0][0]} to {odd[-1][1] - 1} hold times that cannot be, of a machine "
+            f"{words}; {songs(odd[0][0], odd[-1][1], noun_of(known.source))} hold times that cannot be, of a machine "
             f"whose clock was wrong: crawl them with --refresh-older-than-days 0"
         )
     return Finding("store", "note" if odd else "ok", words)

@@ -18,7 +18,7 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import IterableSupply, Job, Results, Supply
 from crawler.lanes import gather_lanes, lanes_for
 from crawler.loops import run_anywhere
-from crawler.source.declared import DeclaredSource, open_source
+from crawler.source.declared import DeclaredSource
 from crawler.source.source import Source, user_agent
 from crawler.wire.wire import Wire
 
@@ -166,16 +166,10 @@ def default_source() -> DeclaredSource:
     Raises:
         SettingsError: The token is missing or malformed.
     """
-    from crawler.settings.reading import read_settings  # only where nobody handed a source in
+    # Only where nobody handed a source in.
+    from crawler.settings.reading import read_settings, source_of
 
-    settings = read_settings(os.environ)
-    token = settings.token
-    return open_source(
-        settings.source,
-        token.reveal() if token else "",
-        base_url=settings.base_url,
-        fields=settings.fields,
-    )
+    return source_of(read_settings(os.environ))
 
 
 def _refuse_anonymous(jobs: Sequence[Job]) -> None:

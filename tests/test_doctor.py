@@ -184,19 +184,19 @@ def knows(session, num, out):
 @pytest.mark.parametrize(
     ("name", "verdict", "words"),
     [
-        ("works", "ok", "song 1 was found"),
-        ("takes_nothing", "wrong", "step 1 failed on song 1: the function appended nothing"),
-        ("raises", "wrong", "step 1 failed on song 1: ValueError: no luck"),
+        ("works", "ok", "number 1 was found"),
+        ("takes_nothing", "wrong", "step 1 failed on number 1: the function appended nothing"),
+        ("raises", "wrong", "step 1 failed on number 1: ValueError: no luck"),
         (
             "fails",
             "wrong",
-            "answers 200, but step 1 failed on song 1: ValueError: no luck with ***",
+            "answers 200, but step 1 failed on number 1: ValueError: no luck with ***",
         ),
-        ("tells", "wrong", "step 1 failed on song 1: ValueError: sent ***"),
-        ("appends_a_word", "wrong", "on song 1: append a tuple (1, info), not 'x'"),
+        ("tells", "wrong", "step 1 failed on number 1: ValueError: sent ***"),
+        ("appends_a_word", "wrong", "on number 1: append a tuple (1, info), not 'x'"),
         ("goes_past", "wrong", "call session.get(...), not requests.get(...)"),
         ("gives_up", "wrong", "it refuses the token (401)"),
-        ("knows", "ok", "has no song 1"),
+        ("knows", "ok", "has no number 1"),
     ],
 )
 def test_a_step1_function_is_tried_too(environ, tmp_path, monkeypatch, name, verdict, words):

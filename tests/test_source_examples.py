@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crawler import read
+from crawler import crawl, read, to_pandas
 from crawler.cli.main import main
 from crawler.run.functions import identify
+from crawler.source import declared
 from crawler.source.declaration import KEYS
 from crawler.source.declared import load_declaration, open_source
 from crawler.source.source import traits_of
@@ -249,6 +251,51 @@ def test_the_sources_that_are_built_in_are_listed(capsys):
     assert main(["sources", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["token"] for row in rows if row["name"] == "genius"] == ["GENIUS_TOKEN"]
+
+
+def test_another_built_in_source_is_one_file(tmp_path, monkeypatch, capsys):
+    """Beside genius.toml: it is listed, crawled by its name into a store of its name, exported."""
+    folder = tmp_path / "sources"
+    shutil.copytree(declared.BUILT_IN, folder, ignore=shutil.ignore_patterns("*.py*", "__*"))
+    shutil.copy(EXAMPLES / "hackernews.toml", folder)
+    monkeypatch.setattr(declared, "BUILT_IN", folder)
+    monkeypatch.chdir(tmp_path)
+    assert main(["sources"]) == 0
+    assert "hackernews   https://hacker-news.firebaseio.com/v0" in capsys.readouterr().out
+    with serving("hackernews") as site:
+        where = ["--source", "hackernews", "--base-url", f"http://127.0.0.1:{site.server_port}"]
+        assert main(["crawl", "1", "11", *where, "--rate", "0"]) == 0
+    assert main(["export", "items.parquet", "--store", "data/hackernews"]) == 0
+    assert pq.read_schema("items.parquet").field("kids").type == pa.list_(pa.int64())
+
+
+def test_another_field_of_genius_is_one_line(tmp_path, demo_site, capsys):
+    """It is a column of every export and of both schemas, under its name and of its type."""
+    text = (declared.BUILT_IN / "genius.toml").read_text(encoding="utf-8")
+    source, store = tmp_path / "genius.toml", str(tmp_path / "store")
+    source.write_text(f'{text}year = {{ path = "id", type = "integer" }}\n', encoding="utf-8")
+    where = {"base_url": demo_site.base_url, "token": demo_site.token, "rate": 0}
+    crawl(1, 11, source=source, store=store, **where)
+    for suffix in ("parquet", "csv", "jsonl"):
+        assert main(["export", str(tmp_path / f"out.{suffix}"), "--store", store]) == 0
+    assert pq.read_schema(tmp_path / "out.parquet").field("year").type == pa.int64()
+    assert '"year"' in (tmp_path / "out.csv").read_text("utf-8").splitlines()[0]
+    assert '"year":' in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()[0]
+    assert to_pandas(store)["year"].dtype == "Int64"
+    capsys.readouterr()
+    for tool, words in (("--duckdb", "year BIGINT"), ("--bigquery", '"name": "year"')):
+        assert main(["schema", tool, "--store", store]) == 0
+        assert words in capsys.readouterr().out
+
+
+def test_a_rebuild_of_another_source_speaks_of_numbers(tmp_path, monkeypatch, capsys):
+    """Only Genius' numbers are songs."""
+    monkeypatch.setenv("CRAWLER_KEEP_RAW", "1")
+    crawl_example("hackernews", tmp_path, 11)
+    source, old = str(EXAMPLES / "hackernews.toml"), str(tmp_path / "store")
+    assert main(["rebuild", "1", "11", "--source", source, "--store", old]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert re.search(r"\d numbers rebuilt, .* of numbers 1 to 10\.$", told)
 
 
 SLUGS = {

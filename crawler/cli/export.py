@@ -4,6 +4,7 @@ import argparse
 
 import msgspec
 
+from crawler.answer import noun_of
 from crawler.cli.options import (
     Commands,
     add_command,
@@ -166,18 +167,18 @@ def rebuild(args: argparse.Namespace) -> int:
     into = args.into or store_beside(settings.store, "rebuilt")
     source = target_of(settings)
     report = make_anew(open_store(settings.store), open_store(into), source, start, stop)
-    left = report.without_raw + report.refused
+    left, noun = report.without_raw + report.refused, noun_of(source.name)
     if args.json:
         print_json(report)
         return 3 if left else 0
     print(
-        f"{into}: {count(report.rebuilt, 'song')} rebuilt, "
-        f"{count(report.copied, 'missing or failed record')} copied, of {songs(start, stop)}."
+        f"{into}: {count(report.rebuilt, noun)} rebuilt, "
+        f"{count(report.copied, 'missing or failed record')} copied, of {songs(start, stop, noun)}."
     )
     if left:
         print(f"{report.without_raw:,} had no body, {report.refused:,} were refused:")
         for num, why in report.first_troubles.items():
-            print(f"  song {num}: {why}")
+            print(f"  {noun} {num}: {why}")
         options = repeat_options(settings) or []
         go_on = command(["crawl", str(start), str(stop), *options, "--store", into])
         print(f"To ask the site for these alone: {go_on}")

@@ -121,7 +121,7 @@ def verify(args: argparse.Namespace) -> int:
         print_json(report)
     else:
         print(_verdict(report, _noun(store)))
-        for line in _unproven_lines(report.unproven, settings):
+        for line in _unproven_lines(report.unproven, settings, _noun(store)):
             print(line)
     return 0 if report.problem is None and not report.failed else 3
 
@@ -181,26 +181,30 @@ def _status_lines(held: Coverage, settings: Settings, noun: str) -> Iterator[str
     if held.next_try_at is not None:
         yield f"What failed is worth asking again from {_time(held.next_try_at)}."
     yield from _gap_lines(held, noun)
-    yield from _unproven_lines(held.unproven, settings)
-    yield from _odd_time_lines(held.odd_times, settings)
+    yield from _unproven_lines(held.unproven, settings, noun)
+    yield from _odd_time_lines(held.odd_times, settings, noun)
     yield _left(held.not_asked, settings.rate)
 
 
-def _unproven_lines(stretches: Sequence[tuple[int, int]], settings: Settings) -> Iterator[str]:
+def _unproven_lines(
+    stretches: Sequence[tuple[int, int]], settings: Settings, noun: str
+) -> Iterator[str]:
     """Name long stretches of missing numbers without proof, with what asks them again."""
     for start, stop in stretches[:_SHOWN_GAPS]:
         again = _crawl_again(start, stop, "--recheck", "missing", settings=settings)
-        yield f"  missing without proof that the site was well: {songs(start, stop)}"
+        yield f"  missing without proof that the site was well: {songs(start, stop, noun)}"
         yield f"    to ask them again: {again}"
     if len(stretches) > _SHOWN_GAPS:
         yield f"  and {len(stretches) - _SHOWN_GAPS:,} more such stretches"
 
 
-def _odd_time_lines(stretches: Sequence[tuple[int, int]], settings: Settings) -> Iterator[str]:
+def _odd_time_lines(
+    stretches: Sequence[tuple[int, int]], settings: Settings, noun: str
+) -> Iterator[str]:
     """Name blocks with times that cannot be, with what asks them again."""
     for start, stop in stretches[:_SHOWN_GAPS]:
         again = _crawl_again(start, stop, "--refresh-older-than-days", "0", settings=settings)
-        yield f"  times that cannot be, of a machine whose clock was wrong: {songs(start, stop)}"
+        yield f"  times that cannot be, of a machine whose clock was wrong: {songs(start, stop, noun)}"
         yield f"    to ask them again: {again}"
 
 

@@ -11,8 +11,7 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from crawler.errors import SettingsError
-from crawler.settings.reading import Settings, is_loopback
-from crawler.source.declared import open_source
+from crawler.settings.reading import Settings, is_loopback, source_of
 from crawler.source.source import FieldType, Source, traits_of
 from crawler.store.block import FORMAT_VERSION
 from crawler.store.contract import Store
@@ -92,13 +91,7 @@ def target_of(settings: Settings) -> Any:
         SettingsError: It cannot be loaded, or `CRAWLER_FIELDS` is set beside it.
     """
     if settings.function is None:
-        token = settings.token
-        return open_source(
-            settings.source,
-            token.reveal() if token else "",
-            base_url=settings.base_url,
-            fields=settings.fields,
-        )
+        return source_of(settings)
     if settings.fields is not None:
         raise SettingsError(
             "fields_unfit",

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from crawler.answer import STOPS, Answer, Note, StoppedBy
+from crawler.answer import STOPS, Answer, Note, StoppedBy, noun_of
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
@@ -19,7 +19,7 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy, Results
 from crawler.plan.scope import Scope
 from crawler.record import Record
-from crawler.request.crawl_request import CrawlRequest
+from crawler.request.crawl_request import CrawlRequest, songs
 from crawler.run.control_watcher import CONTROL_SECONDS, ControlWatcher
 from crawler.run.functions import host_of
 from crawler.run.monitor import STATUS_SECONDS, Housekeeper, Progress, Sample
@@ -254,18 +254,18 @@ class Run:
             logger.warning("scheduled runs could not be held: %s", error)
 
     def _log_start(self) -> None:
-        scope = self.scope
+        scope, noun = self.scope, noun_of(self.index.source)
         for start, stop in odd_times(self.index.listing.values(), self.started_at)[:_NAMED]:
             logger.warning(
-                "songs %d to %d hold times that cannot be: the clock of a machine was wrong; "
+                "%s hold times that cannot be: the clock of a machine was wrong; "
                 "a crawl of them with refresh_older_than_days=0 asks them again",
-                start,
-                stop - 1,
+                songs(start, stop, noun),
                 extra={"event": "odd_times", "fields": {"start": start, "stop": stop}},
             )
         logger.info(
-            "run started: mode %s, from song %d",
+            "run started: mode %s, from %s %d",
             scope.mode,
+            noun,
             scope.start,
             extra={
                 "event": "run_started",

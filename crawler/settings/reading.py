@@ -26,7 +26,7 @@ from crawler.settings.settings import (
     environment_of,
 )
 from crawler.source.declaration import Declaration
-from crawler.source.declared import load_declaration
+from crawler.source.declared import DeclaredSource, load_declaration, open_source
 
 __all__ = [
     "MAX_SONG_NUM",
@@ -42,6 +42,7 @@ __all__ = [
     "read_env_file",
     "read_settings",
     "repeat_options",
+    "source_of",
 ]
 
 logger = logging.getLogger("crawler")
@@ -150,6 +151,20 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def source_of(settings: Settings) -> DeclaredSource:
+    """Make the declared source that settings name.
+
+    Raises:
+        SettingsError: Its file is wrong, or a field that is chosen is none.
+    """
+    return open_source(
+        settings.source,
+        settings.token.reveal() if settings.token else "",
+        base_url=settings.base_url,
+        fields=settings.fields,
+    )
 
 
 def contact_missing(url: str) -> SettingsError:

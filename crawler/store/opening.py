@@ -214,7 +214,7 @@ def claim_store(
             return identity
         if known.host == doubtful_host:
             known = replace(known, host="")
-        _compare(store.location, known, identity)
+        compare(store.location, known, identity)
         if known.fields:
             added.extend(identity.fields.keys() - known.fields.keys())
         host, fields = known.host or identity.host, known.fields | identity.fields
@@ -235,7 +235,7 @@ def claim_host(store: Store, host: str, *, timeout: float) -> None:
         if known is None:
             return None  # somebody emptied the store
         wanted = replace(known, host=host)
-        _compare(store.location, known, wanted)
+        compare(store.location, known, wanted)
         return wanted
 
     _rewrite(store, claim, timeout)
@@ -280,7 +280,8 @@ def _decode(store: Store, data: bytes) -> Identity:
         ) from error
 
 
-def _compare(location: str, known: Identity, wanted: Identity) -> None:
+def compare(location: str, known: Identity, wanted: Identity) -> None:
+    """Raise StoreMismatchError, in words that say what to do, unless a store may hold both."""
     if known.format > wanted.format:
         raise StoreMismatchError(
             f"{location} has format version {known.format}, this crawler writes {wanted.format}: "
