@@ -11,6 +11,7 @@ from crawler.frontier.frontier import Frontier
 from crawler.frontier.verdict import Reply, moved_to
 from crawler.frontier.work import Job, PendingNumber
 from crawler.loops import LaneExecutor
+from crawler.settings.reading import contact_missing, is_loopback
 from crawler.source.source import Source, traits_of
 from crawler.step1 import call_step1
 from crawler.wire.answers import WireAnswer, detail_of, in_words, read_page
@@ -127,6 +128,8 @@ class ThreadLane:
             request = page_request(attempt, source, self._wire.user_agent)
         except Exception as error:  # noqa: BLE001 - a source is anybody's code
             return Reply(attempt, error="function", detail=detail_of(in_words(error))), 0
+        if self._wire.is_anonymous and not is_loopback(request.url):
+            raise contact_missing(request.url)
         hops, sent = MAX_HOPS if traits_of(source).redirects == "follow" else 0, 0
         while True:
             request.deadline, request.may_send = deadline, may_send

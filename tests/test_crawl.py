@@ -146,7 +146,7 @@ def test_all_mistakes_are_told_at_once_the_request_s_first(monkeypatch: pytest.M
         "CRAWLER_CONTACT",
     ]
     with pytest.raises(SettingsError, match=r"nowhere:step cannot be loaded.*CRAWLER_CONTACT"):
-        crawl(1, 2, function="nowhere:step")
+        crawl(1, 2, function="nowhere:step", base_url="https://songs.example")
 
 
 def test_a_longest_range_holds_in_python_too_when_it_is_set(where: dict[str, Any]):

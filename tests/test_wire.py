@@ -111,7 +111,7 @@ def test_B2_a_name_server_that_does_not_answer_is_dns_at_the_deadline(caller, tm
     done = subprocess.run(
         [*command, str(tmp_path / "resolv.conf"), caller],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CRAWLER_CONTACT": "tests@songs.example"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -497,7 +497,7 @@ def test_H3_a_first_address_that_is_dead_costs_once(caller, site, tmp_path):
     done = subprocess.run(
         [*command, str(tmp_path / "etc"), caller, site],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CRAWLER_CONTACT": "tests@songs.example"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -544,7 +544,7 @@ class Policy1:
     def __init__(self, job, *, is_canary):
         self.policy, self.stopped_by = Policy(), None
         self.pause, self.resume_at = Pause(), 0.0
-        self.replies = []
+        self.replies, self.asked_url = [], None
         self._attempts = [PendingNumber(SONG, job, sent_at=time.monotonic(), is_canary=is_canary)]
 
     def grace_left(self):
