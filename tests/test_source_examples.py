@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -253,20 +256,24 @@ def test_the_sources_that_are_built_in_are_listed(capsys):
     assert [row["token"] for row in rows if row["name"] == "genius"] == ["GENIUS_TOKEN"]
 
 
-def test_another_built_in_source_is_one_file(tmp_path, monkeypatch, capsys):
+def test_another_built_in_source_is_one_file(tmp_path):
     """Beside genius.toml: it is listed, crawled by its name into a store of its name, exported."""
-    folder = tmp_path / "sources"
-    shutil.copytree(declared.BUILT_IN, folder, ignore=shutil.ignore_patterns("*.py*", "__*"))
-    shutil.copy(EXAMPLES / "hackernews.toml", folder)
-    monkeypatch.setattr(declared, "BUILT_IN", folder)
-    monkeypatch.chdir(tmp_path)
-    assert main(["sources"]) == 0
-    assert "hackernews   https://hacker-news.firebaseio.com/v0" in capsys.readouterr().out
+    package = EXAMPLES.parent / "crawler"
+    shutil.copytree(package, tmp_path / "crawler", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(EXAMPLES / "hackernews.toml", tmp_path / "crawler" / "source")
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "crawler", *words]
+        environ = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.check_output(command, cwd=tmp_path, env=environ, text=True, timeout=60)
+
+    assert "hackernews   https://hacker-news.firebaseio.com/v0" in run("sources")
     with serving("hackernews") as site:
-        where = ["--source", "hackernews", "--base-url", f"http://127.0.0.1:{site.server_port}"]
-        assert main(["crawl", "1", "11", *where, "--rate", "0"]) == 0
-    assert main(["export", "items.parquet", "--store", "data/hackernews"]) == 0
-    assert pq.read_schema("items.parquet").field("kids").type == pa.list_(pa.int64())
+        address = f"http://127.0.0.1:{site.server_port}"
+        told = run("crawl", "1", "11", "--source", "hackernews", "--base-url", address)
+    assert "Complete: every number is settled." in told
+    run("export", "items.parquet", "--store", "data/hackernews")
+    assert pq.read_schema(tmp_path / "items.parquet").field("kids").type == pa.list_(pa.int64())
 
 
 def test_another_field_of_genius_is_one_line(tmp_path, demo_site, capsys):
