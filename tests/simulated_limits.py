@@ -233,7 +233,7 @@ def conflicts(plan: Plan) -> None:
 def broken_downloads(plan: Plan) -> None:
     """E14, E5: what is read is cut, or cannot be read, for two rounds."""
     share, way = plan.chance.choice([0.3, 1.0]), plan.chance.choice(["cut", "before"])
-    plan.is_harsh = True
+    plan.is_harsh, plan.runs = True, max(plan.runs, 2)  # a run alone reads nothing
     plan.store_faults.append(
         lambda operation, _name, _now: (
             way if operation == "read" and plan.round < 3 and plan.chance.random() < share else None

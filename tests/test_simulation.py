@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from crawler.frontier import host, proof, verdict
+from crawler.frontier import host, proof, site_health, verdict
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import PendingNumber
-from tests.simulate import Generator, failure_of, simulate
+from tests.simulate import Generator, Plan, all_generators, failure_of, simulate
+from tests.simulated_answers import challenge_for_a_while
 from tests.simulated_faults import dead_cluster, outage, pauses, spell_of_404s
+from tests.simulated_limits import one_lone_429
 
 pytestmark = pytest.mark.once
 
@@ -41,10 +43,18 @@ def _retry_as_before(reply: Reply) -> verdict.Verdict:
     return verdict.Verdict("failed", f"http_{reply.status}") if is_new else verdict.judge(reply)
 
 
+def _judge_as_before(reply: Reply) -> verdict.Verdict:
+    if reply.status == 403:
+        return verdict.Verdict("refused", "http_403")
+    return verdict.judge(reply)
+
+
 UNMENDED: dict[str, tuple[Generator, Any, str, Callable[..., Any]]] = {
+    "C7b": (challenge_for_a_while, host, "judge", _judge_as_before),
     "C8b": (outage, host, "judge", _retry_as_before),
     "C9": (spell_of_404s, proof.Proof, "hold", _believe),
     "D1": (pauses, RateLimiter, "hold", lambda *_: False),
+    "D7b": (one_lone_429, site_health.SiteHealth, "_is_alone", lambda *_: False),
     "E11b": (dead_cluster, host.Host, "_ask_for_health", lambda *_: False),
 }
 """What was mended, taken out again."""
@@ -65,3 +75,37 @@ def test_what_was_mended_is_found_when_it_is_taken_out(row, monkeypatch):
     assert not any(breaks(seed) for seed in range(60))
     monkeypatch.setattr(owner, name, unmended)
     assert any(breaks(seed) for seed in range(60))
+
+
+@pytest.mark.parametrize("generator", all_generators())
+def test_each_generator_bites(generator):
+    """In a few worlds with it alone something goes otherwise than in the same world without."""
+    bites = 0
+
+    def adding(plan: Plan) -> None:
+        nonlocal bites
+        before = _effects(plan)
+        generator(plan)
+        plan.site_faults[:] = [counted(plan, fault) for fault in plan.site_faults]
+        plan.store_faults[:] = [counted(plan, fault) for fault in plan.store_faults]
+        bites += _effects(plan) != before and not plan.store_faults
+
+    def counted(plan: Plan, fault: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any) -> Any:
+            nonlocal bites
+            gone = len(plan.gone)
+            what = fault(*arguments)
+            bites += what is not None or len(plan.gone) > gone
+            return what
+
+        return count
+
+    for seed in range(12):
+        simulate(seed, [adding])
+    assert bites >= 3
+
+
+def _effects(plan: Plan) -> tuple[Any, ...]:
+    """Return what a plan holds beside answers and failures of the store."""
+    times = (tuple(plan.kills), tuple(plan.clocks), tuple(plan.wall_jumps), tuple(plan.stalls))
+    return plan.runs, plan.budget, frozenset(plan.songs), *times
