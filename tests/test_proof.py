@@ -5,11 +5,11 @@ from itertools import count
 
 import pytest
 
-from crawler.frontier.canaries import Canaries, KnownSongs
-from crawler.frontier.proof import MOST_HELD
+from crawler.frontier.canaries import Canaries, KnownSongs, MissingWatch, reaches_back, some_of
+from crawler.frontier.proof import MOST_HELD, Proof
 from crawler.frontier.verdict import Reply
-from crawler.frontier.work import IterableSupply, Policy
-from tests.simulation import Crawl, found, job_over, status
+from crawler.frontier.work import IterableSupply, PendingNumber, Policy
+from tests.simulation import NOON, Crawl, found, job_over, status
 
 MISSING = status(404)
 
@@ -36,6 +36,428 @@ def right(crawl: Crawl, missing=()) -> bool:
         [record.outcome for record in records] == ["missing" if num in missing else "found"]
         for num, records in crawl.records.items()
     )
+
+
+class Desk:
+    """Writes down what a proof wants of the frontier; answers and moments are the test's own."""
+
+    def __init__(self, *canaries, spread=None):
+        self.asked, self.released, self.again, self.ended = [], [], [], []
+        self.waiting, self.is_all_back, self.firsts = [], True, []
+        self.job = job_over([])
+        known = KnownSongs(published=canaries, spread=spread)
+        self.proof = Proof(self, self.job, known, self.firsts.append, probe_seconds=1.0)
+
+    def ask(self, song_num, job, on_reply):
+        self.asked.append(song_num)
+        self.waiting.append((PendingNumber(song_num, job, is_canary=True), on_reply))
+
+    def release(self, held, canary):
+        self.released.append(([each.attempt.song_num for each in held], canary))
+
+    def ask_again(self, held):
+        self.again.append([each.attempt.song_num for each in held])
+
+    def end(self, stopped_by, detail):
+        self.ended.append((stopped_by, detail))
+
+    def is_back(self, _moment):
+        return self.is_all_back
+
+    def hold(self, nums, now):
+        """Let numbers be missing."""
+        for num in nums:
+            attempt = PendingNumber(num, self.job)
+            self.proof.hold(attempt, Reply(attempt, status=404), NOON, now)
+
+    def song(self, num, sent_at, now):
+        """Let a number be found."""
+        attempt = PendingNumber(num, self.job)
+        attempt.sent_at = sent_at
+        self.proof.note_songs([attempt], now)
+
+    def answer(self, now, *statuses, sent_at=None):
+        """Answer all that is asked now, one status each, or one for all."""
+        waiting, self.waiting = self.waiting, []
+        assert len(statuses) in (1, len(waiting))
+        for (attempt, on_reply), number in zip(
+            waiting, statuses * (len(waiting) if len(statuses) == 1 else 1), strict=True
+        ):
+            attempt.sent_at = now if sent_at is None else sent_at
+            on_reply(attempt, Reply(attempt, number == 200, {}, number), now)
+
+
+def test_C9_the_looks_of_an_endless_gap_stand_ever_farther_apart():
+    """At the tenth, 50 later, then each time after twice as many, at most 800 apart."""
+    watch, looks = MissingWatch(), []
+    for nth in range(1, 3400):
+        assert watch.note_missing() == nth
+        if watch.needs_canary():
+            looks.append(nth)
+            watch.begin_look()
+            watch.end_look()
+    assert looks == [10, 60, 120, 240, 480, 960, 1760, 2560, 3360]
+    watch.note_found(1)
+    watch.end_look()  # without a streak nothing changes
+    assert [watch.note_missing() and watch.needs_canary() for _ in range(10)] == [False] * 9 + [
+        True
+    ]
+
+
+@pytest.mark.parametrize(
+    ("songs", "asked", "first_look"),
+    [(0, 9, 10), (0, 10, 50), (38, 10, 12), (40, 10, 10), (39, 11, 50), (90, 11, 10), (80, 11, 20)],
+)
+def test_C9_ten_canaries_and_one_for_fifty_answers_are_in_the_budget(songs, asked, first_look):
+    """Without budget the first look comes at the fiftieth in a row."""
+    watch = MissingWatch()
+    assert watch.canaries_asked == 0
+    watch.note_found(songs)
+    watch.canaries_asked = asked
+    found_at = next(nth for nth in count(1) if watch.note_missing() and watch.needs_canary())
+    assert found_at == first_look
+
+
+@pytest.mark.parametrize(
+    ("missing", "songs", "is_mostly"),
+    [(120, 0, False), (121, 0, True), (121, 79, True), (121, 80, False), (122, 79, True)],
+)
+def test_C9_more_than_120_of_the_last_200_answers_are_most(missing, songs, is_mostly):
+    """What is older than 200 answers does not count."""
+    watch = MissingWatch()
+    for _ in range(missing):
+        watch.note_missing()
+    watch.note_found(songs)
+    assert watch.is_mostly_missing() is is_mostly
+
+
+def test_C9_where_most_are_missing_a_canary_is_due_every_fifty_answers():
+    """Though no ten stand in a row; and only where most are."""
+    watch, looks = MissingWatch(), []
+    for nth in range(1, 301):
+        if nth % 8 == 0:
+            watch.note_found(1)
+            continue
+        watch.note_missing()
+        if watch.needs_canary():
+            looks.append(nth)
+            watch.begin_look()
+    assert looks == [138, 188, 238, 289]  # the 121st missing one is the 138th answer; 288 is a song
+
+
+def test_C9_a_site_that_lied_is_watched_for_a_hundred_answers():
+    """And what stood in a row before counts no more."""
+    watch = MissingWatch()
+    for _ in range(9):
+        watch.note_missing()
+    assert not watch.is_wary
+    watch.be_wary()
+    assert [watch.note_missing() and watch.needs_canary() for _ in range(9)] == [False] * 9
+    watch.note_missing()
+    assert watch.needs_canary()
+    watch.note_found(89)
+    assert watch.is_wary
+    watch.note_found(1)
+    assert not watch.is_wary
+
+
+@pytest.mark.parametrize(
+    ("believed", "decided", "around"),
+    [(0, 0, 25), (44, 440, 25), (19, 440, 50), (0, 940, 60), (24, 40, 20), (9, 540, 60)],
+)
+def test_C9_ten_are_a_crowd_at_four_times_the_usual_share(believed, decided, around):
+    """Within 20 to 60 answers, by what share was missing so far, a tenth to begin with."""
+    watch = MissingWatch()
+    watch.believe(believed, decided)
+    watch.note_found(1000)
+    assert watch.is_crowd(1000 - around + 1)
+    assert not watch.is_crowd(1000 - around)
+    watch.believe(300, 900)
+    assert watch.is_crowd(981)
+    assert not watch.is_crowd(980)
+
+
+@pytest.mark.parametrize(("many", "firsts"), [(3, [0, 1, 2]), (20, [25, 75]), (40, [1, 3, 5])])
+def test_C9_numbers_all_over_the_range_lie_in_the_middle_of_its_parts(many, firsts):
+    """Twenty of them, or all where the range has fewer."""
+    spans = {3: range(3), 20: range(1000), 40: range(40)}
+    nums = Canaries(KnownSongs(spread=spans[many]), None).spread()
+    assert nums[: len(firsts)] == firsts
+    assert len(nums) == min(many, 20)
+    assert Canaries(KnownSongs(), None).spread() == []
+
+
+def test_C9_which_held_numbers_are_asked_again():
+    """All of 24, every ninth of more, four of a hundred; the ends of long gaps, and lone ones."""
+    assert some_of(list(range(24))) == list(range(24))
+    assert some_of(list(range(25))) == [4, 13, 22, 0, 24]
+    assert some_of(list(range(99))) == [*range(4, 99, 9), 0, 98]
+    assert some_of(list(range(100))) == [3, 33, 66, 96, 0, 99]
+    assert some_of([*range(90), *range(100, 109), 200]) == [3, 33, 66, 106, 0, 89, 100, 108]
+    short = [*range(40, 60), *range(70, 75), *range(80, 86), 90]
+    assert some_of(short) == [44, 53, 72, 90, 40, 59, 80, 85]
+    lone = list(range(0, 60, 2))
+    assert some_of(lone) == [8, 26, 44, 0, 2, 4, 6, 10, 12, 14, 16, 18, 20, 22, 24, 28]
+    gaps = [num for first in range(0, 500, 100) for num in range(first, first + 6)]
+    assert some_of(gaps) == [
+        4,
+        201,
+        304,
+        *[num for at in range(0, 400, 100) for num in (at, at + 5)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("age", "since", "is_old"),
+    [
+        (None, 1e9, False),
+        ("0", 99.0, False),
+        ("0", 99.1, None),
+        ("1", 98.0, False),
+        ("1", 98.1, True),
+        ("7, 0", 92.5, True),
+        ("999999999", 0.0, True),
+        ("1000000000", 0.0, False),
+        ("²", 0.0, False),
+        ("-1", 1e9, False),
+    ],
+)
+def test_C9_an_answer_is_as_old_as_its_age_says_and_a_second_more(age, since, is_old):
+    """An age that is no whole number of seconds says nothing; the first cache's word counts."""
+    attempt = PendingNumber(1, job_over([]))
+    attempt.sent_at = 100.0
+    reply = Reply(attempt, True, {}, 200, headers={} if age is None else {"age": age})
+    assert reaches_back(reply, since) is is_old
+
+
+def test_C9_a_song_that_was_denied_comes_last_until_it_is_found():
+    """And a deleted one not at all; no song stands twice among the recent."""
+    canaries = Canaries(KnownSongs(published=[1, 2, 3]), None)
+    canaries.note(1, is_found=False)
+    assert canaries.near(0) == [2, 3, 1]
+    canaries.note(1, is_found=True)
+    canaries.note(1, is_found=True)
+    assert (list(canaries.recent), canaries.near(0)) == ([1], [1, 2, 3])
+    canaries.deleted.add(2)
+    assert canaries.near(0) == [1, 3]
+
+
+@pytest.mark.parametrize("nine", [9, 10])
+def test_C9_nine_need_no_canary_and_ten_ask_one(nine):
+    """At the end nine are released by it, without any."""
+    desk = Desk(500)
+    desk.hold(range(nine), 1.0)
+    assert desk.asked == [500] * (nine == 10)
+    assert desk.proof.conclude(1.0) is (nine == 10)
+    assert desk.released == ([([*range(9)], None)] if nine == 9 else [])
+
+
+def test_C9_one_of_which_nothing_was_known_counts_among_the_ten():
+    """Asked for the circuit breaker, until a song is found."""
+    desk = Desk(500)
+    desk.hold(range(9), 1.0)
+    desk.proof.note_unknown()
+    assert desk.proof.conclude(1.0)
+    assert desk.asked == [500]
+    other = Desk(500)
+    other.proof.note_unknown()
+    other.song(20, 0.5, 0.6)
+    other.hold(range(9), 1.0)
+    assert not other.proof.conclude(1.0)
+
+
+def test_C9_a_supply_that_is_dry_for_two_seconds_asks_a_canary():
+    """And for sixty: that look may end the run."""
+    desk = Desk(500)
+    desk.hold([1], 10.0)
+    desk.hold([2], 11.0)
+    assert desk.proof.conclude(12.9, is_end=False)
+    assert desk.asked == []
+    assert desk.proof.conclude(13.0, is_end=False)
+    assert desk.asked == [500]
+    desk.answer(13.1, 200)
+    desk.answer(13.2, 404)
+    desk.answer(13.3, 200)
+    assert desk.asked == [500, 1, 2, 500]
+    assert desk.released == [([1, 2], 500)]
+
+
+@pytest.mark.parametrize("dry", [59.9, 60.0])
+def test_C9_thirteen_looks_that_fail_end_a_run_that_has_nothing_else(dry):
+    """Each after a pause twice as long, a minute at most; not before a supply is dry for a minute."""
+    desk = Desk(500)
+    desk.hold([1], 1.0)
+    waits, now = [], 61.0
+    for _ in range(12):
+        desk.proof.conclude(now, is_end=False)
+        desk.answer(now, 500)
+        waits.append(desk.proof.wake(now))
+        assert desk.proof.conclude(now + waits[-1] - 0.01, is_end=False)
+        assert desk.waiting == []
+        now += waits[-1]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60, 60]
+    assert (desk.ended, desk.asked) == ([], [500] * 12)
+    desk.hold([2], now - dry)
+    desk.proof.conclude(now, is_end=False)
+    desk.answer(now, 500)
+    detail = "songs that were there fail when asked again: 500"
+    assert desk.ended == ([("circuit", detail)] if dry == 60 else [])
+
+
+def test_C9_a_wary_look_at_the_end_may_end_the_run():
+    """A look at one number that a song would release where nobody is wary counts as the last."""
+    desk = Desk(500)
+    desk.proof.note_canary(500, is_found=False)
+    desk.is_all_back = False
+    desk.hold([1], 1.0)
+    desk.song(2, 2.0, 2.1)
+    now = 3.0
+    for _ in range(13):
+        assert desk.ended == []
+        desk.proof.conclude(now)
+        desk.answer(now, 500)
+        now += desk.proof.wake(now)
+    assert [stopped_by for stopped_by, _ in desk.ended] == ["circuit"]
+
+
+def test_C9_a_song_releases_what_came_before_it_was_asked_for():
+    """The first of two; the other waits for the next song."""
+    desk = Desk()
+    desk.hold([1], 1.0)
+    desk.hold([2], 3.0)
+    desk.song(5, 2.0, 4.0)
+    assert desk.released == [([1], None)]
+    desk.song(6, 2.9, 5.0)
+    assert len(desk.released) == 1
+    desk.song(7, 3.0, 6.0)
+    assert desk.released == [([1], None), ([2], None)]
+    assert desk.firsts == [5]
+
+
+@pytest.mark.parametrize(("between", "is_crowd"), [(15, False), (14, True)])
+def test_C9_ten_held_among_25_answers_need_a_canary(between, is_crowd):
+    """Though songs stand between them: the next song asks one, and releases nothing."""
+    desk = Desk(500)
+    desk.is_all_back = False
+    desk.hold(range(5), 1.0)
+    for num in range(100, 100 + between + 1):
+        desk.song(num, 0.5, 1.0)
+    desk.hold(range(5, 10), 1.5)
+    desk.is_all_back = True
+    desk.song(200, 2.0, 2.5)
+    assert (desk.asked != [], desk.released == []) == (is_crowd, is_crowd)
+
+
+@pytest.mark.parametrize(
+    ("known", "others"),
+    [
+        ([1998, 1000, 2000, 3000], [2000, 3000]),
+        ([2000, 1999, 2999, 3000], [1999, 3000]),
+        ([7, 8], [8]),
+    ],
+)
+def test_C9_a_denied_canary_asks_two_others_of_other_blocks(known, others):
+    """One that is found shows that the denied ones are deleted; then the held are asked again."""
+    desk = Desk(*known)
+    desk.hold(range(10), 1.0)
+    desk.answer(1.1, 404)
+    assert desk.asked == [known[0], *others]
+    desk.answer(1.2, 200, *[404] * (len(others) - 1))
+    assert desk.proof.canaries.deleted == {known[0], *others[1:]}
+    assert desk.asked[1 + len(others) :] == list(range(10))
+    desk.answer(1.3, 404)
+    desk.answer(1.4, 200)
+    assert desk.asked[-1] == others[0]
+    assert desk.released == [([*range(10)], others[0])]
+    assert (desk.again[-1:], desk.proof.room) == ([[]], 1000)
+
+
+def test_C9_a_song_among_the_held_gives_all_back():
+    """A spell has come and gone: nothing is believed, and the site is watched closely."""
+    desk = Desk(500)
+    desk.hold(range(10), 1.0)
+    desk.answer(1.1, 200)
+    desk.answer(1.2, *[404] * 9, 200)
+    assert (desk.again, desk.released) == ([[*range(10)]], [])
+    desk.hold([3], 2.0)
+    assert desk.proof.conclude(2.0)
+    assert desk.asked[-1] == 500
+
+
+def test_C9_what_fails_when_it_is_asked_again_is_asked_as_any_other():
+    """The rest is released."""
+    desk = Desk(500)
+    desk.hold(range(10), 1.0)
+    desk.answer(1.1, 200)
+    desk.answer(1.2, 500, *[404] * 9)
+    desk.answer(1.3, 200)
+    assert (desk.again, desk.released) == ([[0]], [([*range(1, 10)], 500)])
+
+
+def test_C9_a_site_that_lies_is_probed_sixty_times_a_second_apart():
+    """Nothing else goes out; the sixtieth that is denied ends the run."""
+    desk = Desk(500, 600)
+    desk.hold(range(10), 1.0)
+    desk.answer(1.1, 404)
+    desk.answer(1.2, 404)
+    assert desk.proof.is_lying
+    assert (desk.proof.room, desk.again) == (0, [[*range(10)]])
+    desk.hold([77], 1.3)
+    assert desk.again[-1] == [77]
+    assert desk.proof.wake(1.7) == pytest.approx(0.5)
+    begun = len(desk.asked)
+    for nth in range(60):
+        assert desk.ended == []
+        assert desk.proof.wake(2.2 + nth) == pytest.approx(1.0)
+        assert len(desk.asked) == begun + nth + 1
+        desk.answer(2.3 + nth, 404)
+    assert desk.ended == [
+        ("circuit", f"the site denies songs that are there, such as {desk.asked[-1]}")
+    ]
+    assert desk.asked[begun:] == [500, 600] * 30
+    assert desk.proof.wake(100.0) == 1.0
+    assert len(desk.asked) == begun + 60
+
+
+def test_C9_a_probe_that_is_found_ends_the_lying():
+    """What is missing then is held again."""
+    desk = Desk(500)
+    desk.hold(range(10), 1.0)
+    desk.answer(1.1, 404)
+    assert desk.proof.is_lying
+    desk.proof.wake(2.2)
+    desk.answer(2.3, 200)
+    assert not desk.proof.is_lying
+    assert desk.proof.room == 1000
+    assert desk.proof.wake(2.4) == 1.0
+
+
+def test_C9_without_any_song_a_thousand_are_held_and_no_more():
+    """Numbers all over the range are asked once; then the thousandth ends the run."""
+    desk = Desk(spread=range(40_000))
+    desk.hold(range(10), 1.0)
+    assert desk.asked == list(range(1000, 40_000, 2000))
+    desk.answer(1.1, 404)
+    desk.hold(range(10, 999), 2.0)
+    assert (desk.proof.room, desk.ended, len(desk.asked)) == (1, [], 20)
+    desk.hold([999], 3.0)
+    assert [stopped_by for stopped_by, _ in desk.ended] == ["circuit"]
+    assert desk.ended[0][1].startswith("1000 numbers are missing and no song was ever found")
+    desk.hold([1000], 3.0)
+    assert desk.proof.room == 0
+
+
+def test_C9_a_song_that_a_spread_finds_is_the_canary():
+    """The others of the spread are no deleted songs."""
+    desk = Desk(spread=range(3))
+    desk.hold(range(10, 20), 1.0)
+    assert desk.asked == [0, 1, 2]
+    desk.answer(1.1, 404, 200, 404)
+    assert desk.proof.canaries.deleted == set()
+    desk.answer(1.2, 404)
+    assert desk.asked[-1] == 1
+    desk.answer(1.3, 200)
+    assert desk.released == [([*range(10, 20)], 1)]
 
 
 def test_C9_point_1_what_says_missing_is_held_without_a_record():

@@ -4,11 +4,414 @@ import pytest
 
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.circuit_breaker import CircuitBreaker
-from crawler.frontier.verdict import Reply
+from crawler.frontier.rate_limiter import RateLimiter
+from crawler.frontier.site_health import SiteHealth
+from crawler.frontier.verdict import Reply, judge
 from crawler.frontier.work import PendingNumber, Policy
-from tests.simulation import Crawl, found, job_over, status
+from tests.simulation import NOON, Crawl, found, job_over, status
 
 FAR = 10**9
+
+
+class Ward:
+    """Writes down what the watches of a run want; replies and moments are the test's own."""
+
+    def __init__(self, *, has_canary=True, deadline=1e9, rate=0.0, policy=None, is_told=True):
+        self.stops, self.pauses, self.paces, self.turns = [], [], [], []
+        self.has_canary, self.job = has_canary, job_over([])
+        self.limiter = RateLimiter(rate)
+        self.health = SiteHealth(
+            self.limiter,
+            stop=lambda *each: self.stops.append(each),
+            ask_canary=self._ask_canary,
+            policy=policy or Policy(),
+            deadline=deadline,
+            on_pause=self.pauses.append if is_told else None,
+            on_pace=(lambda *each: self.paces.append(each)) if is_told else None,
+        )
+
+    def _ask_canary(self, turn):
+        self.turns.append(turn)
+        return self.has_canary
+
+    def number(self, num, sent_at=0.0):
+        attempt = PendingNumber(num, self.job)
+        attempt.sent_at = sent_at
+        return attempt
+
+    def fail(self, attempt, now=1.0, *, is_unsent=False, **fields):
+        """Let an attempt fail; a status of 500 by default."""
+        verdict = judge(Reply(attempt, **(fields or {"status": 500})))
+        self.health.note_failure(attempt, verdict, now, is_unsent=is_unsent)
+
+    def overload(self, attempt, now, number=429, **fields):
+        """Let an attempt be put off."""
+        reply = Reply(attempt, status=number, **fields)
+        self.health.note_overload(attempt, reply, judge(reply), NOON, now)
+
+    def announce(self, now, number=200, **headers):
+        """Let an answer announce limits, of the names with `ratelimit-` in front of them."""
+        attempt = self.number(1)
+        named = {f"ratelimit-{name}": value for name, value in headers.items()}
+        self.health.note_headers(attempt, Reply(attempt, status=number, headers=named), NOON, now)
+
+
+def test_the_same_mistake_of_step_1_ends_the_run_at_the_fifth():
+    """Another one begins anew; once something went well a number counts once."""
+    ward = Ward()
+    for nth in range(4):
+        ward.health.note_fault(ward.number(nth), ("steps.py", 7, "ValueError"))
+    ward.health.note_fault(ward.number(4), ("steps.py", 8, "KeyError"))
+    for nth in range(4):
+        ward.health.note_fault(ward.number(nth), ("steps.py", 7, "ValueError"))
+    ward.health.note_good(1, 0.0, 1.0)
+    again = ward.number(9)
+    for _ in range(9):
+        ward.health.note_fault(again, ("steps.py", 7, "ValueError"))
+    for nth in range(3):
+        ward.health.note_fault(ward.number(nth), ("steps.py", 7, "ValueError"))
+    assert ward.stops == []
+    ward.health.note_fault(ward.number(5), ("steps.py", 7, "ValueError"))
+    assert ward.stops == [("circuit", "step 1 is wrong in steps.py, line 7: ValueError")]
+    fresh = Ward()
+    only = fresh.number(1)
+    for _ in range(5):
+        assert fresh.stops == []
+        fresh.health.note_fault(only, ("steps.py", 7, "ValueError"))
+    assert len(fresh.stops) == 1
+
+
+def challenge(ward, sent_at, now):
+    """Let an attempt meet a challenge page."""
+    attempt = ward.number(1, sent_at)
+    reply = Reply(attempt, status=403, headers={"cf-mitigated": "challenge"})
+    assert judge(reply).action == "challenged"
+    ward.health.note_overload(attempt, reply, judge(reply), NOON, now)
+
+
+def test_the_fifth_challenge_page_in_a_row_ends_the_run():
+    """After pauses of 30, 60, 120 and 240 s; one that was under way before a pause does not count."""
+    ward, now = Ward(), 10.0
+    for _ in range(4):
+        challenge(ward, now - 0.5, now)
+        challenge(ward, now - 0.5, now + 0.1)
+        assert ward.health.is_probing
+        assert ward.health.is_in_doubt
+        assert ward.health.allowance(64, 0, now) == (1, 0.0)
+        assert ward.health.allowance(64, 1, now) == (0, 0.5)
+        now += ward.pauses[-1] + 1
+    assert (ward.pauses, ward.stops) == ([30, 60, 120, 240], [])
+    ward.health.note_good(1, 9.0, now)  # sent before the first pause: it shows nothing
+    assert ward.health.is_probing
+    challenge(ward, now - 0.5, now)
+    assert ward.stops == [("barred", "the site answers with a challenge page for browsers")]
+    other = Ward(is_told=False)
+    challenge(other, 1.0, 2.0)
+    other.health.note_good(1, 3.0, 40.0)
+    assert not other.health.is_probing
+    assert other.limiter.resume_at == 32.0
+
+
+@pytest.mark.parametrize(("deadline", "is_over"), [(40.0, True), (40.1, False)])
+def test_a_challenge_that_outlasts_the_run_ends_it_at_once(deadline, is_over):
+    """Its pause of half a minute would end at the end of the time budget."""
+    ward = Ward(deadline=deadline)
+    challenge(ward, 9.0, 10.0)
+    assert bool(ward.stops) is is_over
+    assert ward.pauses == ([] if is_over else [30.0])
+
+
+def test_D5_pauses_of_an_overloaded_site_double_up_to_a_minute():
+    """All are held; a good answer to what was asked for after the last pause begins anew."""
+    ward, now = Ward(has_canary=False), 10.0
+    for _ in range(8):
+        ward.overload(ward.number(1, now - 0.5), now, 429)
+        now += ward.pauses[-1] + 1
+    assert ward.pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    ward.health.note_good(1, now, now)
+    ward.overload(ward.number(2, now), now + 0.5, 503, headers={"retry-after": "7"})
+    ward.overload(ward.number(2, now + 8), now + 9, 429)
+    assert ward.pauses[8:] == [7, 1]
+
+
+def test_D7b_what_a_429_announces_is_waited_for():
+    """Where it names no `Retry-After`; a 503 needs one, and a reset of zero counts as none."""
+    ward = Ward()
+    ward.overload(ward.number(1, 0.5), 1.0, headers={"ratelimit-reset": "9"})
+    assert ward.pauses == [9.0]
+    assert not ward.health.is_probing
+    ward.overload(ward.number(1, 19.5), 20.0, headers={"ratelimit-reset": "9", "retry-after": "3"})
+    ward.overload(ward.number(1, 29.5), 30.0, headers={"ratelimit-reset": "0"})
+    assert ward.pauses == [9.0, 3.0, 1.0]
+    assert ward.health.is_probing
+    ward.overload(
+        ward.number(1, 49.5), 50.0, 503, headers={"ratelimit-reset": "9", "retry-after": "x"}
+    )
+    assert ward.pauses[3:] == [2.0]
+
+
+def test_D7b_a_number_that_alone_is_put_off_fails_at_the_fifth():
+    """The first counts, then those between which others were answered well; the pace stays."""
+    ward, attempt = Ward(rate=100.0), None
+    attempt = ward.number(1, 0.5)
+    ward.overload(attempt, 1.0)
+    ward.overload(attempt, 1.1)
+    assert (attempt.lone_429s, attempt.put_off, ward.limiter.limit) == (1, 2, 50.0)
+    for nth in range(2, 6):
+        assert not ward.health.is_spent_page(attempt)
+        ward.health.note_good(1, 10.0 * nth, 10.0 * nth)
+        attempt.sent_at = 10.0 * nth + 1
+        limit = ward.limiter.limit
+        ward.overload(attempt, 10.0 * nth + 2)
+        assert (attempt.lone_429s, attempt.put_off, ward.limiter.limit) == (nth, 1, limit)
+    assert ward.health.is_spent_page(attempt)
+    assert ward.pauses == [1.0]
+    canary = PendingNumber(5, ward.job, is_canary=True)
+    ward.overload(canary, 99.0)
+    assert (canary.lone_429s, canary.put_off) == (0, 0)
+
+
+def test_D7b_three_canaries_are_asked_beside_what_is_put_off():
+    """From the second time on, each the next; a good answer allows three more."""
+    ward = Ward()
+    for nth in range(1, 7):
+        ward.overload(ward.number(nth, 0.5), 1.0)
+        assert len(ward.turns) == 0
+    again = ward.number(10, 0.5)
+    for _ in range(6):
+        ward.overload(again, 1.0)
+    assert ward.turns == [2, 3, 4]
+    ward.health.note_canary(Reply(ward.number(0), True), is_well=True, now=2.0)
+    again.sent_at = 0.5
+    for _ in range(6):
+        again.good_before = -1
+        ward.overload(again, 1.0)
+    assert ward.turns == [2, 3, 4, 7, 8, 9]
+    ward.health.note_good(1, 0.4, 3.0)
+    again.put_off = 1
+    for _ in range(6):
+        again.good_before = -1
+        ward.overload(again, 1.0)
+    assert ward.turns[6:] == [2, 3, 4]
+    ward.overload(again, 1.0, 503, headers={"retry-after": "1"})
+    assert len(ward.turns) == 9
+
+
+def test_D5_a_second_pause_asks_beside_even_for_a_new_number():
+    """Where nobody knows a canary it is tried each time."""
+    ward = Ward(has_canary=False)
+    ward.overload(ward.number(1, 0.5), 1.0)
+    assert ward.turns == []
+    for nth in range(5):
+        ward.overload(ward.number(2, 3.0 + 99 * nth), 4.0 + 99 * nth)
+    assert ward.turns == [1] * 5
+    ward.overload(PendingNumber(7, ward.job, is_canary=True), 900.0)
+    assert len(ward.turns) == 5
+
+
+def test_a_pace_is_told_when_it_falls_by_a_fifth():
+    """With the site's own words, of the quota or of what is left of it."""
+    ward = Ward(rate=10.0)
+    ward.announce(1.0, limit="600")
+    assert (ward.paces, ward.health.announcement) == ([], "600 a minute")
+    ward.announce(2.0, limit="300")
+    ward.announce(3.0, limit="240")
+    ward.announce(4.0, limit="239")
+    ward.announce(5.0, limit="300")
+    assert ward.paces == [(5.0, "300 a minute"), (239 / 60, "239 a minute")]
+    ward.announce(6.0, limit="3600", reset="3600")
+    assert ward.paces[2:] == [(1.0, "3600 an hour")]
+    ward.announce(7.0, limit="1800", reset="30")
+    assert ward.paces[3:] == [(0.5, "1800 an hour")]
+    assert ward.health.announcement == "1800 an hour"
+    free = Ward()
+    assert free.health.announcement == ""
+    free.announce(1.0)
+    free.announce(1.0, limit="60")
+    assert free.paces == [(1.0, "60 a minute")]
+    untold = Ward(is_told=False)
+    untold.announce(1.0, limit="60")
+    assert untold.limiter.announced == 1.0
+
+
+def test_where_nothing_is_left_all_wait_for_the_reset():
+    """Unless it is a 429, which is held for what it says itself."""
+    ward = Ward()
+    ward.announce(1.0, remaining="1", reset="20")
+    assert ward.pauses == []
+    ward.announce(1.0, 429, remaining="0", reset="20")
+    assert ward.pauses == []
+    ward.announce(1.0, remaining="0", reset="20")
+    assert ward.pauses == [20.0]
+    ward.announce(1.0, remaining="0", reset="20")
+    assert (ward.pauses, ward.limiter.resume_at) == ([20.0], 21.0)
+
+
+@pytest.mark.parametrize(
+    ("until", "deadline", "is_over"),
+    [(110.0, 111.0, False), (110.0, 110.0, True), (3700.0, 1e9, False), (3700.1, 1e9, True)],
+)
+def test_a_pause_that_cannot_be_waited_for_ends_the_run(until, deadline, is_over):
+    """It lasts beyond the time budget, or longer than an hour."""
+    ward = Ward(deadline=deadline)
+    ward.limiter.hold(until, 100.0)
+    ward.health.check_pause(100.0)
+    left = f"the site asked for a pause; {until - 100:.0f} s of it are left"
+    assert ward.stops == ([("paused", left)] if is_over else [])
+
+
+def test_D5_the_hundredth_failure_asks_a_canary_and_sixty_probes_follow():
+    """The one that decided counts as the first; then one a second, and the run ends."""
+    ward = Ward()
+    ward.health.note_good(1, 0.0, 0.5)
+    for num in range(99):
+        ward.fail(ward.number(num))
+    assert (ward.turns, ward.health.is_in_doubt, ward.health.is_failing) == ([], False, True)
+    assert ward.health.allowance(64, 9, 1.0) == (64, 0.0)
+    ward.fail(ward.number(99))
+    ward.fail(ward.number(100))
+    assert (ward.turns, ward.health.is_circuit_open, ward.health.is_in_doubt) == ([0], False, True)
+    assert ward.health.allowance(64, 9, 1.0) == (0, 0.5)
+    bad = Reply(ward.number(0), status=500)
+    ward.health.note_canary(bad, is_well=False, now=2.0)
+    assert ward.health.is_circuit_open
+    assert ward.health.allowance(64, 0, 2.5) == (0, 0.5)
+    for nth in range(1, 60):
+        assert ward.health.allowance(64, 0, 2.0 + nth) == (0, 0.0)
+        ward.health.note_canary(bad, is_well=False, now=2.5 + nth)
+    assert ward.turns == [0, *range(1, 60)]
+    assert ward.health.allowance(64, 1, 99.0) == (0, 0.5)
+    assert ward.stops == []
+    assert ward.health.allowance(64, 0, 99.0) == (0, 0.0)
+    assert ward.stops == [("circuit", "101 failures in a row, the last: http_500")]
+
+
+def test_D6_a_probe_that_is_well_closes_the_circuit():
+    """How long it was open is kept, and failures count anew."""
+    ward = Ward(has_canary=False)
+    for num in range(100):
+        ward.fail(ward.number(num), 1.0)
+    assert ward.health.is_circuit_open
+    assert ward.health.allowance(64, 0, 1.5) == (0, 0.5)
+    assert ward.health.allowance(64, 0, 2.0) == (1, 0.0)
+    ward.health.note_handed_out(2.0)
+    assert ward.health.allowance(64, 1, 2.5) == (0, 0.5)
+    ward.health.note_canary(Reply(ward.number(0), True), is_well=True, now=4.0)
+    assert (ward.health.is_circuit_open, ward.health.held_seconds) == (False, 3.0)
+    assert (ward.health.is_failing, ward.health.is_in_doubt) == (False, False)
+    ward.health.note_handed_out(5.0)
+    ward.health.note_good(1, 6.0, 6.0)
+    assert ward.health.held_seconds == 3.0
+    for num in range(99):
+        ward.fail(ward.number(num), 7.0)
+    assert ward.turns == [0, 0]  # at the hundredth, and when the first probe was due
+
+
+def test_D5_ten_probes_within_ten_minutes_are_enough():
+    """Where pauses keep them apart."""
+    for probes, seconds, is_spent in [(10, 600.0, True), (9, 600.0, False), (10, 599.9, False)]:
+        breaker = CircuitBreaker()
+        breaker.open(5.0)
+        for _ in range(probes):
+            breaker.start_probe(6.0)
+        assert breaker.is_spent(0, 5.0 + seconds) is is_spent
+        assert not breaker.is_spent(1, 5.0 + seconds)
+        assert breaker.seconds_open(5.0 + seconds) == pytest.approx(seconds)
+    assert CircuitBreaker().seconds_open(99.0) == 0.0
+
+
+def test_E11b_bad_pages_have_one_further_attempt_each():
+    """Once a canary is well; a page that fails for the first time then has one more, too."""
+    ward = Ward()
+    pages = [ward.number(num) for num in range(100)]
+    for page in pages:
+        ward.fail(page)
+        assert not ward.health.is_spent_page(page)
+    ward.health.note_canary(Reply(ward.number(0), True), is_well=True, now=2.0)
+    assert all(ward.health.is_spent_page(page) for page in pages)
+    assert not ward.health.is_in_doubt
+    late = ward.number(200)
+    ward.fail(late)
+    assert [ward.health.is_spent_page(late), ward.health.is_spent_page(late)] == [False, True]
+    for num in range(300, 398):
+        ward.fail(ward.number(num))
+    assert ward.turns == [0]
+    ward.fail(ward.number(398))
+    assert ward.turns == [0, 0]
+    ward.health.note_good(1, 3.0, 3.0)
+    other = ward.number(500)
+    assert [ward.health.is_spent_page(other), ward.health.is_spent_page(other)] == [False, False]
+
+
+def test_E11b_the_thousandth_different_number_ends_the_run():
+    """A number that fails again is no other, but asks a canary as any request."""
+    ward = Ward(has_canary=False)
+    ward.health.note_good(1, 0.0, 0.5)
+    same = ward.number(0)
+    for _ in range(150):
+        ward.fail(same)
+    assert (ward.health.is_circuit_open, len(ward.turns)) == (False, 51)
+    known = Ward()
+    for num in range(999):
+        known.fail(known.number(num))
+        known.health.note_canary(Reply(known.number(0), True), is_well=True, now=1.0)
+    assert known.stops == []
+    known.fail(same)
+    known.fail(known.number(999))
+    assert "1000 different numbers failed in a row, the last: http_500" in known.stops[0][1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_unsent", "ends_at"),
+    [
+        ({"error": "dns"}, False, 10),
+        ({"error": "protocol"}, True, 100),
+        ({"error": "dns"}, True, 100),
+    ],
+)
+def test_B2_B3_what_is_wrong_from_the_start_ends_the_run(fields, is_unsent, ends_at):
+    """Ten failures of name or certificate, or a hundred that sent nothing; not after a good answer."""
+    ward = Ward()
+    for num in range(ends_at - 1):
+        ward.fail(ward.number(num), is_unsent=is_unsent, **fields)
+    assert ward.stops == []
+    ward.fail(ward.number(999), is_unsent=is_unsent, **fields)
+    assert ward.stops == [("circuit", f"{ends_at} failures in a row: {fields['error']}")]
+    mixed = Ward()
+    mixed.fail(mixed.number(0))
+    mixed.health.note_good(1, 0.0, 0.5)
+    for num in range(99):
+        mixed.fail(mixed.number(num), is_unsent=is_unsent, **fields)
+    assert mixed.stops == []
+
+
+def test_C7_a_second_refusal_is_proof_where_no_canary_is_known():
+    """With one the canary decides: refused it is the token; well, or missing, it is the pages."""
+    ward = Ward(has_canary=False)
+    one, two = (Reply(ward.number(num), status=403) for num in (1, 2))
+    assert not ward.health.note_refusal(one.attempt, one)
+    assert ward.health.is_suspicious
+    assert ward.health.allowance(64, 2, 1.0) == (0, 0.5)
+    assert ward.health.allowance(64, 0, 1.0) == (1, 0.0)
+    assert ward.stops == []
+    assert not ward.health.note_refusal(two.attempt, two)
+    assert ward.stops == [("unauthorized", "the site answered 403")]
+    for status_, is_well in ((200, True), (404, False), (403, False), (500, False)):
+        known = Ward()
+        assert not known.health.note_refusal(one.attempt, one)
+        assert known.health.allowance(64, 0, 1.0) == (0, 0.0)
+        assert known.health.allowance(64, 0, 1.0) == (0, 0.5)
+        assert not known.health.note_refusal(two.attempt, two)
+        assert known.turns == [0]
+        reply = Reply(known.number(0), is_well, {}, status_)
+        cleared = known.health.note_canary(reply, is_well=is_well, now=2.0)
+        are_pages = status_ in (200, 404)
+        assert cleared == ([(one.attempt, one), (two.attempt, two)] if are_pages else [])
+        assert known.stops == (
+            [("unauthorized", "the site answered 403")] if status_ == 403 else []
+        )
+        assert known.health.is_in_doubt is not are_pages
+        assert known.health.note_refusal(one.attempt, one) is are_pages
 
 
 @pytest.mark.parametrize("connections", [1, 64, 512])
