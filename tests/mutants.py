@@ -83,6 +83,20 @@ EQUAL: dict[str, list[str]] = {
             for counted in ("1, 0.0", "-1, 0.0", "0, 1.0", "0, -1.0")
         ),
     ],
+    "set anew when the site begins to lie": [
+        *(
+            f"self._probes, self._next_probe_at, self._lying_since = {values}"
+            for values in ("0, 1.0, 0.0", "0, -1.0, 0.0", "0, 0.0, 1.0", "0, 0.0, -1.0")
+        ),
+        "self._probes, self._next_probe_at, self._lying_since = 1, 0.0, 0.0",
+        "self._probes, self._next_probe_at, self._lying_since = -1, 0.0, 0.0",
+    ],
+    "the run ends before a pause is that long": [
+        "self._challenge = SharedBackoff(CHALLENGE_SECONDS, CHALLENGE_SECONDS * 3**CHALLENGES)",
+    ],
+    "whether there were more good answers is asked, not how many": [
+        "return self.note_good( 2, now, now)",
+    ],
     "a range of no numbers has none in any block": [
         f"self._order = BlockOrder(range(block_first(start), stop if start < stop else {stop}, BLOCK_SIZE))"
         for stop in (1, -1)

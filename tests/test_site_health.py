@@ -89,7 +89,7 @@ def challenge(ward, sent_at, now):
     ward.health.note_overload(attempt, reply, judge(reply), NOON, now)
 
 
-def test_the_fifth_challenge_page_in_a_row_ends_the_run():
+def test_C7b_the_fifth_challenge_page_in_a_row_ends_the_run():
     """After pauses of 30, 60, 120 and 240 s; one that was under way before a pause does not count."""
     ward, now = Ward(), 10.0
     for _ in range(4):
@@ -113,7 +113,7 @@ def test_the_fifth_challenge_page_in_a_row_ends_the_run():
 
 
 @pytest.mark.parametrize(("deadline", "is_over"), [(40.0, True), (40.1, False)])
-def test_a_challenge_that_outlasts_the_run_ends_it_at_once(deadline, is_over):
+def test_C7b_a_challenge_that_outlasts_the_run_ends_it_at_once(deadline, is_over):
     """Its pause of half a minute would end at the end of the time budget."""
     ward = Ward(deadline=deadline)
     challenge(ward, 9.0, 10.0)
@@ -251,7 +251,7 @@ def test_where_nothing_is_left_all_wait_for_the_reset():
     ("until", "deadline", "is_over"),
     [(110.0, 111.0, False), (110.0, 110.0, True), (3700.0, 1e9, False), (3700.1, 1e9, True)],
 )
-def test_a_pause_that_cannot_be_waited_for_ends_the_run(until, deadline, is_over):
+def test_D4_a_pause_that_cannot_be_waited_for_ends_the_run(until, deadline, is_over):
     """It lasts beyond the time budget, or longer than an hour."""
     ward = Ward(deadline=deadline)
     ward.limiter.hold(until, 100.0)
