@@ -141,7 +141,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             description=(
                 "Counts that are rarely there: `odd` fields, calls of a step 1 function that asked "
                 "around its session (`outside_session`), "
-                "missing numbers that are `unproven`."
+                "numbers in stretches that a store of version 1.0 holds as missing without proof "
+                "(`unproven`)."
             )
         ),
     ] = msgspec.field(default_factory=dict)

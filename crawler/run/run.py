@@ -207,16 +207,17 @@ class Run:
 
     def _answer(self) -> Answer:
         seconds = time.monotonic() - self.started
-        odd = traits_of(self.target).odd
-        if odd:
-            fields = ", ".join(f"{name} {count:,}" for name, count in odd.most_common())
+        if odd := traits_of(self.target).odd:
             logger.warning(
                 "values that could not be what their field is declared to be are null: %s",
-                fields,
+                ", ".join(f"{name} {count:,}" for name, count in odd.most_common()),
                 extra={"event": "odd_fields", "fields": {"odd": dict(odd)}},
             )
-        outside = self.frontier.tally.outside_session
-        counts: dict[Note, int] = {"odd": odd.total(), "outside_session": outside}
+        counts: dict[Note, int] = {
+            "odd": odd.total(),
+            "outside_session": self.frontier.tally.outside_session,
+            "unproven": self.index.count_unproven(self.scope.start, self.scope.stop),
+        }
         notes = {note: count for note, count in counts.items() if count}
         return make_answer(self.frontier, self.writer, self.scope, seconds=seconds, notes=notes)
 

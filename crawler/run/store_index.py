@@ -11,6 +11,7 @@ from crawler.record import Record
 from crawler.source.fields import MAX_COLUMNS
 from crawler.store.block import ABSENT, BlockInfo, block_name, decode_block
 from crawler.store.contract import Store, save_block
+from crawler.store.coverage import count_unproven
 from crawler.store.opening import add_found_fields, claim_host
 from crawler.store.run_objects import RunObject
 
@@ -117,6 +118,10 @@ class StoreIndex:
         lasts = [each.last_found for each in list(self.listing.values())]
         known = [last for last in lasts if last is not None]
         return heapq.nsmallest(MAX_SONGS_NEAR, known, key=lambda num: abs(num - song_num))
+
+    def count_unproven(self, start: int, stop: int) -> int:
+        """Return how many numbers of `[start, stop)` lie in stretches missing without proof."""
+        return count_unproven(list(self.listing.values()), start, stop)
 
     def relist(self) -> None:
         """Bring the listing up to date with what others have stored."""

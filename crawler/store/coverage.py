@@ -141,6 +141,12 @@ def _has_odd_time(block: BlockInfo, now: datetime) -> bool:
     )
 
 
+def count_unproven(blocks: Iterable[BlockInfo], start: int, stop: int) -> int:
+    """Return how many numbers of `[start, stop)` lie in stretches missing without proof."""
+    lengths = (min(stop, last) - max(start, first) for first, last in _unproven(blocks))
+    return sum(length for length in lengths if length > 0)
+
+
 def _unproven(blocks: Iterable[BlockInfo]) -> Iterator[tuple[int, int]]:
     for block in blocks:
         if block.unproven is not None:
