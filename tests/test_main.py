@@ -132,7 +132,7 @@ def test_A6_10_mb_are_refused_and_memory_stays_flat(function):
         in_chunks = function.post(iter([b"y" * 65_536] * 160))
         assert (with_length.status, in_chunks.status) == (413, 413)
         assert error_of(with_length)["code"] == "body_too_large"
-    assert function.peak_bytes() - before < 5_000_000
+    assert function.peak_bytes() - before < 8_000_000  # one of them held whole would be more
 
 
 def test_A6_a_long_body_that_never_comes_is_refused_all_the_same(function):
