@@ -18,7 +18,10 @@ from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.run.crawl import crawl as run_crawl
 from crawler.settings.reading import SETTINGS
+from crawler.store.folder import FolderStore
 from tests.faulty_site import FaultySite
+from tests.records import missing
+from tests.stores import fill, song
 
 TESTS = Path(__file__).parent
 MISSING = sum(expected_info(num) is None for num in range(1, 31))
@@ -92,6 +95,10 @@ SHOWN_ELSEWHERE = {
     ("crawl", "--order"): "test_options.test_an_order_goes_with_fan_out",
     ("status", "--html"): "test_cli.test_help_has_examples_that_can_be_pasted",
     ("export", "--songs"): "test_options.test_an_export_may_be_of_some_songs",
+    **{
+        (command, "--source"): "test_options.test_a_source_says_where_its_store_lies"
+        for command in ("status", "verify", "stop", "export", "schema")
+    },
     ("demo", "--serve"): "test_cli.test_the_served_demo_stays_up_until_it_is_ended",
     (
         "demo",
@@ -176,6 +183,25 @@ def test_every_option_has_a_test_that_misses_it():
     for test in SHOWN_ELSEWHERE.values():
         module, _, function = test.partition(".")
         assert f"def {function}(" in (TESTS / f"{module}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "verify 1 4", "stop", "export out.jsonl", "schema --duckdb"]
+)
+def test_a_source_says_where_its_store_lies(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """What `crawl --source FILE` filled is found by the same option, and by nothing else."""
+    monkeypatch.chdir(tmp_path)
+    text = 'name = "hn"\nschema = "1"\nbase_url = "http://127.0.0.1:9"\n'
+    text += 'url = "{base_url}/{song_num}"\n[fields]\ntitle = "title"\n'
+    Path("hn.toml").write_text(text)
+    fill(FolderStore("data/hn"), [song(1), missing(2), missing(3)], source="hn", schema="1")
+    assert main([*command.split(), "--source", "hn.toml"]) == 0
+    assert "genius" not in capsys.readouterr().out
 
 
 SETTINGS_SHOWN = {

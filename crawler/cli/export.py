@@ -13,6 +13,7 @@ from crawler.cli.options import (
     command,
     count,
     print_json,
+    reading_options,
     size,
     store_options,
     store_settings_of,
@@ -46,7 +47,7 @@ def add_export(commands: Commands) -> None:
     """Add the command `export` to the command line."""
     summary = "write the store to a .parquet, .csv or .jsonl file"
     parser = add_command(
-        commands, "export", export, summary, _DESCRIPTION, _EXAMPLES, store_options()
+        commands, "export", export, summary, _DESCRIPTION, _EXAMPLES, *reading_options()
     )
     out = "the file, replaced if it is there; or a folder, with / at its end"
     parser.add_argument("out", metavar="OUT", help=out)
@@ -97,7 +98,7 @@ def add_schema(commands: Commands) -> None:
     """Add the command `schema` to the command line."""
     summary = "print how DuckDB or BigQuery reads the blocks in place"
     parser = add_command(
-        commands, "schema", schema, summary, _SCHEMA, _SCHEMA_EXAMPLES, store_options()
+        commands, "schema", schema, summary, _SCHEMA, _SCHEMA_EXAMPLES, *reading_options()
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--duckdb", action="store_true", help="a statement")

@@ -97,9 +97,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         start, _, unknown = message.partition("unrecognized arguments: ")
         if not start and unknown.startswith("--"):
-            near = difflib.get_close_matches(
-                unknown.split()[0].partition("=")[0], _options(self), n=1
-            )
+            name = unknown.split()[0].partition("=")[0]
+            known = _options(self)  # one that is among them is another command's
+            near = [] if name in known else difflib.get_close_matches(name, known, n=1)
             message += f"; did you mean {near[0]}?" if near else ""
         super().error(message)
 

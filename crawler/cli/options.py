@@ -205,6 +205,11 @@ def store_options(store: str = "data/genius") -> argparse.ArgumentParser:
     return parser
 
 
+def reading_options() -> list[argparse.ArgumentParser]:
+    """Make the options of a command that reads a store: its source says where it lies by default."""
+    return [store_options(), setting_options("whose store", "source")]
+
+
 def setting_options(title: str, *fields: str, **defaults: object) -> argparse.ArgumentParser:
     """Make options of settings, each by its own word; what is given wins over the environment.
 

@@ -19,6 +19,7 @@ from crawler.cli.options import (
     count,
     overrides_of,
     print_json,
+    reading_options,
     site_options,
     store_options,
     store_settings_of,
@@ -64,7 +65,7 @@ def add_status(commands: Commands) -> None:
         "  %(prog)s --html coverage.html    one file: map, progress, runs, failures"
     )
     summary = "what is settled, what is left"
-    parser = add_command(commands, "status", status, summary, _STATUS, examples, store_options())
+    parser = add_command(commands, "status", status, summary, _STATUS, examples, *reading_options())
     parser.add_argument("--html", metavar="OUT", help="write the coverage page to this file")
 
 
@@ -72,14 +73,16 @@ def add_verify(commands: Commands) -> None:
     """Add the command `verify` to the command line."""
     examples = "examples:\n  %(prog)s 1 2001     songs 1 to 2000\n\nexit codes:\n  0 proven, 3 not"
     summary = "prove that nothing is missing"
-    add_range(add_command(commands, "verify", verify, summary, _VERIFY, examples, store_options()))
+    add_range(
+        add_command(commands, "verify", verify, summary, _VERIFY, examples, *reading_options())
+    )
 
 
 def add_stop(commands: Commands) -> None:
     """Add the command `stop` to the command line."""
     examples = "examples:\n  %(prog)s --store gs://my-bucket/genius"
     summary = "end all runs on this store within 10 s"
-    add_command(commands, "stop", stop, summary, _STOP, examples, store_options())
+    add_command(commands, "stop", stop, summary, _STOP, examples, *reading_options())
 
 
 def status(args: argparse.Namespace) -> int:
