@@ -105,15 +105,13 @@ class ThreadLane:
             if self._session is None:
                 self._session = WireSession(self._wire)
             self._session.begin(deadline, may_send, is_canary=attempt.is_canary)
-            reply, is_outside = call_step1(attempt, self._session)
+            reply = call_step1(attempt, self._session)
             if self._wire.refusal is not None:
                 raise self._wire.refusal
             if frontier.asked_url is None:
                 seen = (each.request.url for each in self._session.returned if each.status)
                 frontier.asked_url = next(seen, None)
             sent = self._session.sent
-            if is_outside:
-                frontier.note_outside_session()
         granted = 0 if reply is None else 1
         if sent > granted:  # a function may ask several times, and libcurl repeats by itself
             is_source = attempt.job.source is not None

@@ -2,9 +2,7 @@
 
 import functools
 import inspect
-import sys
 import sysconfig
-import threading
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,57 +29,29 @@ _AROUND_SESSION = (
 )
 _NOTHING_TAKEN = "the function appended nothing, though the site answered 200"
 
-_SENT_AROUND = ("http.client.send", "socket.connect")
-"""What Python tells of an HTTP client other than the session, which asks on the wire's thread.
-
-Source: docs.python.org, "Audit events table".
-"""
+_CLIENTS = ("requests", "httpx", "urllib3", "urllib.request", "http", "aiohttp", "pycurl", "socket")
 
 
-class _Watch(threading.local):
-    """Whether the step 1 that a thread is running asks around its session."""
+def call_step1(attempt: PendingNumber, session: WireSession) -> Reply | None:
+    """Call step 1 once; return None when a shared pause began before a request of its was sent.
 
-    is_on = has_seen = False
-
-
-_watch = _Watch()
-
-
-def call_step1(attempt: PendingNumber, session: WireSession) -> tuple[Reply | None, bool]:
-    """Call step 1 once; return its reply, and whether it was seen to ask around the session.
-
-    The reply is None when a shared pause began before a request of its was sent. The session has
-    begun the attempt.
+    The session has begun the attempt.
     """
-    _watch_clients()
     appended: list[Any] = []
-    _watch.is_on, _watch.has_seen = True, False
     try:
         raised, place = _call(attempt, session, appended)
     finally:
-        _watch.is_on = False
         session.end()
     if session.was_held_back:
-        return None, _watch.has_seen
+        return None
     reply = read_outcome(attempt, session.returned, appended, raised)
-    if reply.is_unsent and reply.found and _watch.has_seen:
+    if reply.is_unsent and reply.found and _asks_around(attempt.job.function):
         reply.detail = _AROUND_SESSION
     if reply.error == "function" and reply.detail != _NOTHING_TAKEN:
         if raised is None or isinstance(raised, _UnrunError):
             place = _place_of(attempt.job.function)
         reply.fault = None if place is None else (*place, reply.detail)
-    return reply, _watch.has_seen
-
-
-@functools.cache
-def _watch_clients() -> None:
-    """Have Python tell of each request that is sent; once, since there is no way to end it."""
-    sys.addaudithook(_note_event)
-
-
-def _note_event(event: str, _arguments: tuple[Any, ...]) -> None:
-    if event in _SENT_AROUND and _watch.is_on:
-        _watch.has_seen = True
+    return reply
 
 
 class _UnrunError(TypeError):
@@ -249,6 +219,34 @@ def _take_info(reply: Reply, appended: list[Any]) -> None:
     is_source = reply.attempt.job.source is not None
     reply.found, reply.error, reply.detail = True, None, ""
     reply.info = appended[0][1] if is_source else appended
+
+
+def _asks_around(function: Any) -> bool:
+    """Whether a step 1 that sent nothing may have asked by an HTTP client of its own."""
+    function = getattr(function, "func", function)  # of a functools.partial
+    return inspect.isfunction(function) and _names_a_client(function)
+
+
+@functools.cache
+def _names_a_client(function: Any, depth: int = 3) -> bool:
+    """Whether a function, or one that it names, names an HTTP client, however it was imported."""
+    named = inspect.getclosurevars(function)
+    values = [*named.globals.values(), *named.nonlocals.values()]
+    return (
+        not set(_CLIENTS).isdisjoint(function.__code__.co_names)  # imported where it is used
+        or any(map(_is_client, values))
+        or any(
+            _names_a_client(each, depth - 1)
+            for each in values
+            if depth and inspect.isfunction(each)
+        )
+    )
+
+
+def _is_client(value: Any) -> bool:
+    """Whether a module, or a thing of a module, is an HTTP client's."""
+    name = value.__name__ if inspect.ismodule(value) else _try(lambda: value.__module__, "")
+    return f"{name}.".startswith(tuple(f"{client}." for client in _CLIENTS))
 
 
 def _first_trouble(num: Any, appended: list[Any], *, is_recorded: bool) -> str | None:

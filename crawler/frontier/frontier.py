@@ -229,11 +229,6 @@ class Frontier:
                 self.tally.retries += requests
             self._host.limiter.charge(requests)
 
-    def note_outside_session(self) -> None:
-        """Count one call of a step 1 function that asked around the session it was given."""
-        with self._lock:
-            self.tally.outside_session += 1
-
     # Under the lock.
 
     def _take(self, wanted: int) -> tuple[list[PendingNumber], float | None]:

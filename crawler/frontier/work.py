@@ -354,6 +354,7 @@ class Ledger:
         self.tally.requests -= 1
         self.tally.retries -= attempt.requests > 1
         if reply.found and reply.detail:
+            self.tally.outside_session += 1
             self._tell("step 1 and song %s: %s", attempt, reply.detail, "step_1_unpaced")
 
     def _tell(self, message: str, attempt: PendingNumber, detail: str, event: str) -> None:
