@@ -366,7 +366,7 @@ def asks_by(caller: str, site: DemoSite, folder: Path) -> dict[str, Any]:
     return {"function": request_title, "base_url": site.base_url, "token": site.token}
 
 
-@pytest.mark.parametrize(("caller", "most"), [("source", 8), ("function", 17)])
+@pytest.mark.parametrize(("caller", "most"), [("source", 8), ("function", 12)])
 def test_one_more_number_passes_few_hands(
     caller: str, most: int, demo_site: DemoSite, tmp_path: Path
 ) -> None:

@@ -95,7 +95,7 @@ def test_pace_that_is_not_needed_is_left_to_others():
 class Flaky:
     """A supply that raises when it has given so many numbers."""
 
-    exhausted = False
+    exhausted, read_ahead = False, 1
 
     def __init__(self, error: Exception, after: int = 5) -> None:
         self._error, self._numbers = error, list(range(after))

@@ -770,3 +770,29 @@ def test_a_good_answer_that_was_under_way_does_not_undo_a_proven_refusal():
     crawl.frontier.hand_back([found(attempts[2])])
     assert crawl.frontier.stopped_by == "unauthorized"
     assert crawl.outcomes == {2: "found"}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    ["failure", "refusal", "overload", "fault", "canary"],
+)
+def test_a_site_is_at_ease_from_a_good_answer_to_whatever_goes_wrong_next(trouble):
+    """In between a good answer is only counted, so nothing may be left to end by it."""
+    ward = Ward()
+    assert not ward.health.is_at_ease
+    ward.health.note_good(1, 0.0, 0.0)
+    assert ward.health.is_at_ease
+    attempt = ward.number(7, sent_at=0.5)
+    if trouble == "failure":
+        ward.fail(attempt)
+    elif trouble == "refusal":
+        ward.health.note_refusal(attempt, Reply(attempt, status=403))
+    elif trouble == "overload":
+        ward.overload(attempt, 1.0, number=503)
+    elif trouble == "fault":
+        ward.health.note_fault(attempt, ("steps.py", 7, "ValueError"))
+    else:
+        ward.health.note_canary(Reply(attempt, status=500), is_well=False, now=1.0)
+    assert not ward.health.is_at_ease
+    ward.health.note_good(1, 2.0, 2.0)
+    assert (ward.health.is_at_ease, ward.health.good) == (True, 2)

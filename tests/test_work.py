@@ -62,7 +62,7 @@ def test_a_supply_with_nothing_at_hand_keeps_nobody_waiting():
     """The other job's numbers are given, and the slow one is asked again later."""
 
     class Slow:
-        exhausted = False
+        exhausted, read_ahead = False, 1
 
         def take(self, _wanted):
             return []
@@ -71,3 +71,26 @@ def test_a_supply_with_nothing_at_hand_keeps_nobody_waiting():
     backlog.add_job(job_over([], supply=Slow()))
     assert items(backlog, 10) == [0, 1, 2]
     assert backlog.has_fresh
+
+
+def test_a_supply_may_be_read_ahead_and_retries_that_are_due_come_first_all_the_same():
+    """Numbers at hand wait in their job, so that a retry never waits for them; none is lost."""
+
+    class Counted:
+        def __init__(self):
+            self.exhausted, self.read_ahead, self.calls = False, 16, []
+
+        def take(self, wanted):
+            self.calls.append(wanted)
+            first = 16 * (len(self.calls) - 1)
+            self.exhausted = first >= 32
+            return list(range(first, first + 16))[: 8 if self.exhausted else 16]
+
+    supply, backlog = Counted(), Backlog()
+    backlog.add_job(job_over([], supply=supply))
+    assert items(backlog, 1) == [0]
+    backlog.wait_until(1.0, PendingNumber(99, job_over([])))
+    assert items(backlog, 1, now=1.0) == [99]
+    assert items(backlog, 20) + items(backlog, 19) == list(range(1, 40))
+    assert (backlog.has_fresh, items(backlog, 9)) == (False, [])
+    assert supply.calls == [16, 16, 16]

@@ -193,28 +193,29 @@ class MissingWatch:
 
 
 class CanaryQueue:
-    """Canaries that are to go out, and who waits for what comes of each."""
+    """Canaries that are to go out, and who waits for what comes of each.
+
+    Attributes:
+        waiting: Those that are to go out, in order.
+    """
 
     def __init__(self) -> None:
-        self._waiting = deque[PendingNumber]()
+        self.waiting = deque[PendingNumber]()
         self._on_replies: dict[int, OnReply] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     def ask(self, song_num: int, job: Job, on_reply: OnReply, *, is_first: bool = False) -> None:
         """Ask a number soon, and throw away what is found; `on_reply` learns what came of it."""
         attempt = PendingNumber(song_num, job, is_canary=True)
-        self._waiting.insert(0 if is_first else len(self._waiting), attempt)
+        self.waiting.insert(0 if is_first else len(self.waiting), attempt)
         self._on_replies[id(attempt)] = on_reply
 
     def pop(self, count: int) -> list[PendingNumber]:
         """Return the next ones, no more than there are."""
-        return [self._waiting.popleft() for _ in range(count)]
+        return [self.waiting.popleft() for _ in range(count)]
 
     def put_first(self, attempts: list[PendingNumber]) -> None:
         """Put back what was never sent."""
-        self._waiting.extendleft(reversed(attempts))
+        self.waiting.extendleft(reversed(attempts))
 
     def answer(self, attempt: PendingNumber, reply: Reply, now: float) -> None:
         """Tell who waits for it what came of a canary."""

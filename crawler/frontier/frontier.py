@@ -124,7 +124,7 @@ class Frontier:
     @property
     def announcement(self) -> str:
         """What the site announced last, such as "60 a minute"; empty where it announced nothing."""
-        return self._host.announcement
+        return self._host.health.announcement
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list; jobs take turns."""

@@ -18,6 +18,9 @@ SUPPLY_SECONDS = 0.02
 IDLE_SECONDS = 0.5
 """How long a lane with nothing to do sleeps at most before it looks again."""
 
+SONGS_AT_ONCE = 32
+"""While nothing is held the proofs are told of so many songs at a time."""
+
 MAX_EXCUSES = 3
 """So often a number may meet an idle connection that was closed: the next one may be idle too."""
 
@@ -28,8 +31,8 @@ class Host:
     Every method is called under the frontier's lock.
 
     Attributes:
-        in_flight: Attempts handed out and not yet handed back.
         limiter: The pace towards the host.
+        health: How well it is.
     """
 
     def __init__(
@@ -50,10 +53,9 @@ class Host:
         uniform: Callable[[float, float], float],
     ) -> None:
         """Prepare; `stop` ends the run, with its reason and a detail. See `Frontier` for the rest."""
-        self.in_flight = 0
         self.limiter = limiter
         self._backlog = Backlog()
-        self._health = SiteHealth(
+        self.health = SiteHealth(
             limiter,
             stop=stop,
             ask_canary=self._ask_for_health,
@@ -69,18 +71,21 @@ class Host:
         self._on_first_found = on_first_found or (lambda _song_num: None)
         self._canaries, self._runs_functions = CanaryQueue(), False
         self._out = set[PendingNumber]()
+        self._songs = list[PendingNumber]()  # found, which the proofs have not been told of
+        self._is_trusting = False  # no proof held anything when last looked at
         self.ask = self._canaries.ask
         self._clock, self._wall, self._uniform = clock, wall, uniform
 
     @property
-    def announcement(self) -> str:
-        """What the site announced last, in words; empty where it announced nothing."""
-        return self._health.announcement
+    def in_flight(self) -> int:
+        """Attempts handed out and not yet handed back."""
+        return len(self._out)
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list."""
         self._backlog.add_job(job)
         self._runs_functions = self._runs_functions or job.source is None
+        self._is_trusting = False
         if self._ledger.is_recording:  # so all its items are numbers
             self._proofs[job] = Proof(
                 self,
@@ -97,25 +102,24 @@ class Host:
         resume_at = self.limiter.resume_at
         if resume_at > now:
             attempts, wait = list[PendingNumber](), resume_at - now
-            self._health.check_pause(now)
-        elif self._canaries:
+            self.health.check_pause(now)
+        elif self._canaries.waiting:
             attempts, wait = self._take_canaries(wanted, now)
         else:
             allowed, wait = self._allowance(wanted, now)
             if allowed:
                 allowed, wait = self._grant(allowed, now)
             attempts = self._hand_out(allowed, now) if allowed else []
-            if not attempts and self._canaries:
+            if not attempts and self._canaries.waiting:
                 attempts, wait = self._take_canaries(wanted, now)
         return attempts, min(wait, IDLE_SECONDS)
 
     def put_back(self, attempts: list[PendingNumber]) -> None:
         """Take back attempts whose request was never sent."""
         unsent = [attempt for attempt in attempts if attempt.is_out]
+        self._out.difference_update(unsent)
         for attempt in unsent:
             attempt.is_out = False
-            self.in_flight -= 1
-            self._out.discard(attempt)
             self._tally.requests -= 1
             self._tally.retries -= attempt.requests > 0
         self._canaries.put_first([attempt for attempt in unsent if attempt.is_canary])
@@ -126,18 +130,12 @@ class Host:
         if left <= 0:
             self.end("daily_cap", "")
             return [], 0.0
-        if self._health.is_probing:
-            wanted = 0 if self.in_flight else 1
-        if not wanted:
+        is_probing, waiting = self.health.is_probing, len(self._canaries.waiting)
+        if is_probing and self._out:
             return [], IDLE_SECONDS
-        granted, wait = self.limiter.grant(min(wanted, int(min(left, len(self._canaries)))), now)
-        attempts = self._canaries.pop(granted)
-        for attempt in attempts:
-            attempt.sent_at, attempt.is_out = now, True
-        self._out.update(attempts)
-        self._tally.requests += granted
-        self.in_flight += granted
-        return attempts, wait
+        wanted = int(min(1 if is_probing else wanted, waiting, left))
+        granted, wait = self.limiter.grant(wanted, now)
+        return self._send_out(self._canaries.pop(granted), now), wait
 
     @property
     def _requests_left(self) -> float:
@@ -146,25 +144,23 @@ class Host:
 
     def _allowance(self, wanted: int, now: float) -> tuple[int, float]:
         """Return how many attempts may start as far as anything but pace is concerned."""
-        for proof in self._proofs.values():
+        for proof in () if self._is_trusting else self._proofs.values():
             if (room := proof.room) < MOST_HELD:
-                wanted = min(wanted, room - self.in_flight)
+                wanted = min(wanted, room - len(self._out))
                 if room == 0:
                     return 0, proof.wake(now)
-                if wanted <= 0:
-                    return 0, IDLE_SECONDS
-        if self._runs_functions and not self._health.has_succeeded:
-            wanted = min(wanted, SAME_FAULTS - self.in_flight)
-            if wanted <= 0:
-                return 0, IDLE_SECONDS
-        if self._health.is_in_doubt:
-            return self._health.allowance(wanted, self.in_flight, now)
+        if self._runs_functions and not self.health.has_succeeded:
+            wanted = min(wanted, SAME_FAULTS - len(self._out))
+        if wanted <= 0:
+            return 0, IDLE_SECONDS
+        if self.health.is_in_doubt:
+            return self.health.allowance(wanted, len(self._out), now)
         return wanted, 0.0
 
     def _grant(self, wanted: int, now: float) -> tuple[int, float]:
         """Return how many may start that there are; a supply is asked for one more than is due."""
         backlog, left = self._backlog, self._requests_left
-        is_failing = self._health.is_failing
+        is_failing = not self.health.is_at_ease and self.health.is_failing
         is_there = backlog.prepare(1, now, is_failing=is_failing) > 0
         if left <= 0 and (is_there or backlog.next_due is not None):
             self.end("daily_cap", "")
@@ -172,17 +168,14 @@ class Host:
         if not is_there:
             return 0, self._idle_wait(now)
         granted, wait = self.limiter.grant(wanted if left > wanted else int(left), now)
-        if (
-            granted > 1
-            and (ready := backlog.prepare(granted, now, is_failing=is_failing)) < granted
-        ):
+        ready = backlog.prepare(granted, now, is_failing=is_failing) if granted > 1 else granted
+        if ready < granted:
             self.limiter.give_back(granted - ready)
-            granted = ready
-        return granted, wait
+        return ready, wait
 
     def _hand_out(self, count: int, now: float) -> list[PendingNumber]:
-        if self._health.is_in_doubt:
-            self._health.note_handed_out(now)
+        if self.health.is_in_doubt:
+            self.health.note_handed_out(now)
         attempts = self._backlog.pop(count)
         began_at = now - self._held_seconds
         for attempt in attempts:
@@ -190,10 +183,12 @@ class Host:
                 self._tally.retries += 1
             else:
                 attempt.first_at = began_at
-            attempt.sent_at = now
-            attempt.is_out = True
-        self._tally.requests += count
-        self.in_flight += count
+        return self._send_out(attempts, now)
+
+    def _send_out(self, attempts: list[PendingNumber], now: float) -> list[PendingNumber]:
+        for attempt in attempts:
+            attempt.sent_at, attempt.is_out = now, True
+        self._tally.requests += len(attempts)
         self._out.update(attempts)
         return attempts
 
@@ -201,14 +196,15 @@ class Host:
         """Return how long there will be nothing to hand out, or end the run."""
         due = self._backlog.next_due
         soon = IDLE_SECONDS if due is None else max(0.0, due - now)
-        is_last = due is None and not self.in_flight
-        if is_last and self._health.is_suspicious:
-            self._fail_refused(self._health.conclude(), self._wall())
+        is_last = due is None and not self._out
+        if is_last and self.health.is_suspicious:
+            self._fail_refused(self.health.conclude(), self._wall())
             return 0.0
         if is_last:
             is_end = not self._backlog.has_fresh
+            self._note_songs(now)
             if any(proof.conclude(now, is_end=is_end) for proof in self._proofs.values()):
-                return 0.0 if self._canaries else SUPPLY_SECONDS
+                return 0.0 if self._canaries.waiting else SUPPLY_SECONDS
         if self._backlog.has_fresh:
             return min(SUPPLY_SECONDS, soon)
         if is_last:
@@ -217,8 +213,8 @@ class Host:
 
     @property
     def _held_seconds(self) -> float:
-        """All time held back so far; it does not count towards any number's own time."""
-        return self.limiter.held_seconds + self._health.held_seconds
+        """All time held back so far; it counts towards no number's own time."""
+        return self.limiter.held_seconds + self.health.held_seconds
 
     # Canaries, for the proofs and for the circuit breaker.
 
@@ -242,6 +238,7 @@ class Host:
 
     def _ask_for_health(self, turn: int) -> bool:
         """Ask a canary for the circuit breaker, another each turn; False where none is known."""
+        self._note_songs(self._clock())
         for job, proof in self._proofs.items():
             known = proof.canaries.near(0)
             if numbers := known or proof.canaries.spread():
@@ -253,14 +250,14 @@ class Host:
     def _note_health(
         self, attempt: PendingNumber, reply: Reply, now: float, *, is_known: bool
     ) -> None:
-        """Of a number of which nothing is known "missing" is as good an answer as a song."""
+        """Of an unknown number "missing" is as good an answer as a song."""
         proof, is_missing = self._proofs[attempt.job], judge(reply).action == "missing"
         if is_missing and not is_known:
             proof.note_unknown()
         elif is_missing or reply.found:
             proof.note_canary(attempt.song_num, is_found=reply.found)
         is_well = reply.found or (is_missing and not is_known)
-        self._fail_refused(self._health.note_canary(reply, is_well=is_well, now=now), self._wall())
+        self._fail_refused(self.health.note_canary(reply, is_well=is_well, now=now), self._wall())
 
     def _note_canary(
         self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float
@@ -269,11 +266,11 @@ class Host:
         if verdict.action in ("retry", "failed", "challenged"):
             self._ledger.failed_attempt(attempt, reply, verdict.kind or "protocol")
         if verdict.is_overload or verdict.action == "challenged":
-            self._health.note_overload(attempt, reply, verdict, moment, now)
+            self.health.note_overload(attempt, reply, verdict, moment, now)
         elif verdict.action == "refused":
-            self._health.note_refusal(attempt, reply)
+            self.health.note_refusal(attempt, reply)
         elif verdict.action in ("found", "missing"):
-            self._health.end_probing(attempt.sent_at)
+            self.health.end_probing(attempt.sent_at)
         self._canaries.answer(attempt, reply, now)
 
     # Judging.
@@ -281,9 +278,8 @@ class Host:
     def settle(self, replies: list[Reply]) -> None:
         """Judge replies, in the order of arrival."""
         moment, now = self._wall(), self._clock()
-        ledger, out, songs = self._ledger, self._out, list[PendingNumber]()
-        returned = good = 0
-        waited, last_good = 0.0, None
+        ledger, out, songs = self._ledger, self._out, self._songs
+        waited, good, last_good = 0.0, 0, None
         for reply in replies:
             attempt = reply.attempt
             if not attempt.is_out:
@@ -291,10 +287,9 @@ class Host:
             attempt.is_out = False
             out.discard(attempt)
             attempt.requests += 1
-            returned += 1
             waited += now - attempt.sent_at
             if reply.headers:
-                self._health.note_headers(attempt, reply, moment, now)
+                self.health.note_headers(attempt, reply, moment, now)
             if reply.is_unsent:
                 ledger.unsent(attempt, reply)
             if reply.found and not attempt.is_canary:
@@ -302,8 +297,8 @@ class Host:
                 ledger.found(attempt, reply, moment)
                 songs.append(attempt)
                 continue
-            self._note_songs(songs, now)
-            songs.clear()
+            self._note_songs(now)
+            self._is_trusting = False
             if attempt.is_canary:
                 self._note_canary(attempt, reply, moment, now)
                 continue
@@ -312,20 +307,31 @@ class Host:
                 good, last_good = good + 1, attempt
                 self._note_missing(attempt, reply, verdict, moment, now)
                 continue
-            if last_good is not None:
-                self._fail_refused(self._health.note_good(good, last_good.sent_at, now), moment)
-                good, last_good = 0, None
+            self._note_good(good, last_good, now)
+            good, last_good = 0, None
             self._note_bad(attempt, reply, verdict, moment, now)
-        self._note_songs(songs, now)
-        if last_good is not None:
-            self._fail_refused(self._health.note_good(good, last_good.sent_at, now), moment)
+        if not self._is_trusting or len(songs) >= SONGS_AT_ONCE:
+            self._note_songs(now)
+            self._is_trusting = all(proof.is_idle for proof in self._proofs.values())
+        self._note_good(good, last_good, now)
         self._tally.latency_seconds += waited
-        self.in_flight -= returned
 
-    def _note_songs(self, songs: list[PendingNumber], now: float) -> None:
-        for job, proof in self._proofs.items():
-            if own := [song for song in songs if song.job is job]:
+    def _note_songs(self, now: float) -> None:
+        """Tell the proofs of the songs found since they were told last."""
+        for job, proof in self._proofs.items() if self._songs else ():
+            if own := [song for song in self._songs if song.job is job]:
                 proof.note_songs(own, now)
+        self._songs.clear()
+
+    def _note_good(self, count: int, last: PendingNumber | None, now: float) -> None:
+        """Count good answers, the last of them known; 0 and None where there was none."""
+        if last is None:
+            return
+        if self.health.is_at_ease:
+            self.health.good += count
+            self.limiter.recover(now)
+        else:
+            self._fail_refused(self.health.note_good(count, last.sent_at, now), self._wall())
 
     def _note_missing(
         self, attempt: PendingNumber, reply: Reply, verdict: Verdict, moment: datetime, now: float
@@ -340,7 +346,6 @@ class Host:
 
     def give_up(self, attempt: PendingNumber) -> None:
         """Fail a number that nobody works on any more, though no reply ever came."""
-        self.in_flight -= 1
         self._out.discard(attempt)
         attempt.is_out, attempt.is_abandoned = False, True
         attempt.requests += 1
@@ -350,7 +355,7 @@ class Host:
         if attempt.is_canary:
             self._canaries.answer(attempt, reply, now)
             return
-        self._health.note_failure(attempt, judge(reply), now, is_unsent=False)
+        self.health.note_failure(attempt, judge(reply), now, is_unsent=False)
         self._ledger.failed(attempt, reply, "timeout", self._wall())
 
     def _fail_refused(self, refused: list[tuple[PendingNumber, Reply]], moment: datetime) -> None:
@@ -365,33 +370,31 @@ class Host:
         kind = verdict.kind or "protocol"
         self._ledger.failed_attempt(attempt, reply, kind)
         if reply.fault is not None:
-            self._health.note_fault(attempt, reply.fault)
+            self.health.note_fault(attempt, reply.fault)
         if verdict.is_overload or verdict.action == "challenged":
-            self._health.note_overload(attempt, reply, verdict, moment, now)
+            self.health.note_overload(attempt, reply, verdict, moment, now)
         if verdict.action == "challenged":
             self._backlog.wait_until(now, attempt)
             return
-        if verdict.action == "refused" and not self._health.note_refusal(attempt, reply):
+        if verdict.action == "refused" and not self.health.note_refusal(attempt, reply):
             return
         if verdict.is_excused and attempt.requests <= MAX_EXCUSES:
             self._backlog.wait_until(now, attempt)
             return
-        self._health.note_failure(attempt, verdict, now, is_unsent=reply.is_unsent)
+        self.health.note_failure(attempt, verdict, now, is_unsent=reply.is_unsent)
         if verdict.action in ("failed", "refused") or not self._retry(attempt, reply, verdict, now):
             self._ledger.failed(attempt, reply, kind, moment)
 
     def _retry(self, attempt: PendingNumber, reply: Reply, verdict: Verdict, now: float) -> bool:
         """Put the number back into the backlog, unless its tries or its time are used up.
 
-        A 429 and what fails while the circuit is open say nothing about the number. Then it serves
-        as a probe, whose pace the circuit sets: were it to wait longer each time, a run with few
-        numbers left would take half an hour to find a site dead. Nor is there anything to wait
-        for where step 1 failed before it sent anything.
+        While the circuit is open a failure says nothing about the number, which serves as a probe
+        at the circuit's pace. Where step 1 sent nothing there is nothing to wait for.
         """
-        if self._health.is_circuit_open:
+        if self.health.is_circuit_open:
             self._backlog.wait_until(now, attempt)
             return True
-        if self._health.is_spent_page(attempt):
+        if self.health.is_spent_page(attempt):
             return False
         due = retry_at(
             attempt,

@@ -8,7 +8,7 @@ in full: docs/missing.md.
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from crawler.frontier.canaries import (
     IN_A_ROW,
@@ -108,16 +108,13 @@ class Proof:
         self._probe_seconds = probe_seconds
         self.canaries = Canaries(known, getattr(job.source, "canary", None))
         self.is_lying = False
-        self._asker, self._job = asker, job
-        self._on_first_found = on_first_found
-        self._held: list[Held] = []
-        self._current: _Look | None = None
+        self._asker, self._job, self._on_first_found = asker, job, on_first_found
+        self._held, self._current = list[Held](), cast("_Look | None", None)
         self._watch, self._not_before = MissingWatch(), 0.0
-        self._has_spread = False
-        self._probes, self._next_probe_at, self._lying_since = 0, 0.0, 0.0
-        self._failed_looks = 0
+        self._probes = self._failed_looks = 0
+        self._next_probe_at = self._lying_since = 0.0
         self._unknown = 0  # missing ones that are not held
-        self._is_crowded = False  # whether too many at once are among the held
+        self._has_spread = self._is_crowded = False  # too many at once are among the held
         self._song: tuple[float, float] | None = None  # found among them: when sent and arrived
         self._sent_at = 0.0  # of the song that was asked for last
 
@@ -125,6 +122,11 @@ class Proof:
     def room(self) -> int:
         """How many more answers can be held; 0 where nothing but canaries may go out."""
         return 0 if self.is_lying else max(0, MOST_HELD - len(self._held))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is held: songs need not be told at once."""
+        return self.room == MOST_HELD and bool(self.canaries.recent)
 
     def note_songs(self, songs: Sequence[PendingNumber], now: float) -> None:
         """Count songs, in the order of arrival, > 0.
@@ -157,7 +159,7 @@ class Proof:
             self._look(now)
 
     def note_unknown(self) -> None:
-        """A number of which nothing was known was asked for the circuit breaker, and is missing."""
+        """An unknown number was asked for the circuit breaker, and is missing."""
         self._unknown += 1
 
     def note_canary(self, song_num: int, *, is_found: bool) -> None:
@@ -218,9 +220,8 @@ class Proof:
         before it may come in after it.
         """
         self._song = None
-        held = self._held
+        held, watch = self._held, self._watch
         count = next((i for i, each in enumerate(held) if each.arrived_at > sent_at), len(held))
-        watch = self._watch
         if not count or watch.is_mostly_missing():
             return
         if self._is_crowded or watch.is_wary:

@@ -36,6 +36,9 @@ class SiteHealth:
 
     Attributes:
         is_in_doubt: Whether `allowance` has to be asked before anything is handed out.
+        is_at_ease: Whether nothing went wrong since a good answer: another one teaches nothing
+            more than its number, which `good` counts.
+        good: Good answers so far.
         held_seconds: For how long the circuit was open so far, the present time excluded.
         has_succeeded: Whether the site ever answered well.
     """
@@ -63,14 +66,15 @@ class SiteHealth:
             ask_canary: Asks the canary of this turn and calls `note_canary` with what came of it;
                 returns False where none is known.
         """
-        self.is_in_doubt = self.has_succeeded = False
+        self.is_in_doubt = self.has_succeeded = self.is_at_ease = False
+        self.good = 0
         self.held_seconds = 0.0
         self._limiter, self._stop, self._ask_canary = limiter, stop, ask_canary
         self._deadline, self._on_pause = deadline, on_pause
         self._on_pace, self._window, self._told_pace = on_pace, 0.0, math.inf
         self._announced: Announced | None = None
         self._max_pause_seconds = policy.max_pause_seconds
-        self._good = self._asked_beside = 0
+        self._asked_beside = 0
         self._fault_place, self._faulty = ("", 0), list[PendingNumber]()
         self._breaker, self._refusals = CircuitBreaker(policy.probe_seconds), Refusals()
         self._overload = SharedBackoff(OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS)
@@ -135,7 +139,7 @@ class SiteHealth:
             sent_at: When the last of them was asked for.
             now: Monotonic seconds.
         """
-        self._good, self._asked_beside = self._good + count, 0
+        self.good, self._asked_beside = self.good + count, 0
         self._faulty.clear()
         self._limiter.recover(now)
         self.held_seconds += self._breaker.seconds_open(now)
@@ -144,6 +148,7 @@ class SiteHealth:
         self._refusals.note_good()
         self.is_in_doubt = False
         self.end_probing(sent_at)
+        self.is_at_ease = not self.is_in_doubt
         return self._refusals.clear()
 
     def end_probing(self, sent_at: float) -> None:
@@ -157,6 +162,7 @@ class SiteHealth:
     ) -> None:
         """Count one failure; at a hundred in a row ask a canary."""
         breaker, self._last_kind = self._breaker, verdict.kind or "protocol"
+        self.is_at_ease = False
         breaker.note_failure(
             attempt,
             is_setup=verdict.is_setup,
@@ -181,6 +187,7 @@ class SiteHealth:
         self, reply: Reply, *, is_well: bool, now: float
     ) -> list[tuple[PendingNumber, Reply]]:
         """Learn what came of a canary that was asked for the site's health; see `note_good`."""
+        self.is_at_ease = False
         if self._refusals.is_asking or (self._refusals.are_pages and self._is_refusal(reply)):
             return self._conclude_refusals(reply, is_well=is_well)
         if is_well and self._breaker.is_open:
@@ -191,7 +198,7 @@ class SiteHealth:
         elif not is_well:
             self._breaker.note_canary_failed(now)
         elif not self._breaker.is_open:
-            self._good += 1  # so a number that is put off again and again is so alone
+            self.good += 1  # so a number that is put off again and again is so alone
             self._asked_beside = 0
         return []
 
@@ -203,7 +210,7 @@ class SiteHealth:
         """Count one 401 or 403; return whether its page alone is known to be forbidden."""
         if self._refusals.are_pages:
             return True
-        self.is_in_doubt = True
+        self.is_in_doubt, self.is_at_ease = True, False
         is_second = self._refusals.note(attempt, reply)
         if is_second and not self._refusals.is_asking and not self._ask_whether_refused():
             self._refuse(reply)
@@ -242,6 +249,7 @@ class SiteHealth:
         Once something went well a number counts once: a page that the function cannot read costs
         that page alone.
         """
+        self.is_at_ease = False
         file, line, text = fault
         if self._fault_place != (file, line):
             self._fault_place, self._faulty = (file, line), []
@@ -292,6 +300,7 @@ class SiteHealth:
         A challenge page pauses all, twice as long each time; the run ends when it lasts, or when
         the pause would outlast the run.
         """
+        self.is_at_ease = False
         if verdict.action == "challenged":
             self.is_in_doubt = True
             seconds = self._challenge.next_pause(attempt.sent_at, now)
@@ -339,10 +348,10 @@ class SiteHealth:
         """Whether others were answered well since this number last got a 429: it alone is meant."""
         if reply.status != 429 or attempt.is_canary:
             return False
-        is_alone = 0 <= attempt.good_before < self._good
+        is_alone = 0 <= attempt.good_before < self.good
         attempt.put_off = 1 if is_alone else attempt.put_off + 1
         attempt.lone_429s += is_alone or attempt.lone_429s == 0
-        attempt.good_before = self._good
+        attempt.good_before = self.good
         return is_alone
 
     def conclude(self) -> list[tuple[PendingNumber, Reply]]:

@@ -73,9 +73,11 @@ class Supply(Protocol):
 
     Attributes:
         exhausted: Whether no number will ever come again.
+        read_ahead: Numbers to take at once, though fewer are due; 1 where taking one has effects.
     """
 
     exhausted: bool
+    read_ahead: int
 
     def take(self, wanted: int) -> list[Any]:
         """Return at most so many numbers; fewer, or none, when they are not at hand yet."""
@@ -91,7 +93,7 @@ class IterableSupply:
     def __init__(self, items: Iterable[Any]) -> None:
         self.is_plain = type(items) in (range, list, tuple, set, frozenset, dict)
         self._items = iter(items)
-        self.exhausted = False
+        self.exhausted, self.read_ahead = False, 1
 
     def take(self, wanted: int) -> list[Any]:
         """Return the next items, in order."""
@@ -116,6 +118,7 @@ class Job(msgspec.Struct, eq=False):
         results: Gets what each call appended, once, when the item is found.
         source: The source behind a built-in step 1; None for a function of the user's own.
         is_recorded: Whether info will be stored, so that it must be something JSON can hold.
+        at_hand: Items that were taken from the supply and are not due yet.
     """
 
     function: Callable[..., Any]
@@ -123,6 +126,14 @@ class Job(msgspec.Struct, eq=False):
     results: Results
     source: Any = None
     is_recorded: bool = False
+    at_hand: list[Any] = []
+
+    def take(self, wanted: int) -> list[Any]:
+        """Return at most so many items; fewer, or none, when they are not at hand yet."""
+        if not self.at_hand and not self.supply.exhausted:
+            self.at_hand = self.supply.take(max(wanted, self.supply.read_ahead))
+        items, self.at_hand = self.at_hand[:wanted], self.at_hand[wanted:]
+        return items
 
 
 class PendingNumber(msgspec.Struct, eq=False, gc=False):
@@ -232,9 +243,9 @@ class Backlog:
         while len(self._ready) < wanted and barren < len(self._jobs):
             job = self._jobs[0]
             share = -(-(wanted - len(self._ready)) // len(self._jobs))
-            items = job.supply.take(share)
+            items = job.take(share)
             self._ready.extend([PendingNumber(item, job) for item in items])
-            if job.supply.exhausted:
+            if job.supply.exhausted and not job.at_hand:
                 self._jobs.popleft()
             else:
                 self._jobs.rotate(-1)

@@ -24,6 +24,8 @@ from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
 logger = logging.getLogger("crawler")
 
 READ_AHEAD = 8  # blocks, so that reading one from a bucket delays nobody
+NUMBERS_AHEAD = 16
+"""Numbers that are planned at once: at a slow pace other runs are heeded so much later."""
 
 
 def spread(numbers: range, start: int, step: int) -> list[int]:
@@ -166,7 +168,7 @@ class FillSupply:
             uniform: Chance, by which runs that meet go different ways.
             pool: Where blocks are read; by default threads of its own.
         """
-        self.exhausted, self._is_alone = False, True
+        self.exhausted, self.read_ahead, self._is_alone = False, NUMBERS_AHEAD, True
         self.supplied = self.settled = self.postponed = self.unreadable = 0
         self._start, self._stop = start, stop
         self._step = _step(start, stop, sample)

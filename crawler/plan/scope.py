@@ -96,7 +96,7 @@ class TailSupply:
 
         `plan` returns what is to be asked of a block; None while it is being read.
         """
-        self.exhausted = False
+        self.exhausted, self.read_ahead = False, 1
         self.last_found = last_found
         self.next_num = last_found + 1
         self.supplied = 0

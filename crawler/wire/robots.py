@@ -160,7 +160,7 @@ class AllowedSupply:
         """Filter a supply; `on_denied` gets each forbidden number, under the frontier's lock."""
         self._supply, self._source, self._robots = supply, source, robots
         self._on_denied = on_denied
-        self.exhausted = False
+        self.exhausted, self.read_ahead = False, supply.read_ahead
 
     def take(self, wanted: int) -> list[Any]:
         """Give allowed numbers, in order; none while a long run of forbidden ones goes by."""
