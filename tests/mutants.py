@@ -33,15 +33,15 @@ ROOT = Path(__file__).parent.parent
 MODULES = {
     "record": (["crawler/record.py"], ["record"]),
     "block": (["crawler/store/block.py"], ["block"]),
-    "verdict": (["crawler/frontier/verdict.py"], ["verdict", "retries"]),
-    "rate_limiter": (["crawler/frontier/rate_limiter.py"], ["rate_limiter", "announcements"]),
+    "verdict": (["crawler/frontier/verdict.py"], ["verdict"]),
+    "rate_limiter": (["crawler/frontier/rate_limiter.py"], ["rate_limiter"]),
     "site_health": (
         ["crawler/frontier/site_health.py", "crawler/frontier/circuit_breaker.py"],
         ["site_health"],
     ),
     "proof": (["crawler/frontier/proof.py", "crawler/frontier/canaries.py"], ["proof"]),
     "fill": (["crawler/plan/fill.py", "crawler/plan/planned.py"], ["fill"]),
-    "tail": (["crawler/plan/scope.py"], ["tail", "scope"]),
+    "scope": (["crawler/plan/scope.py"], ["scope"]),
 }
 """Which modules are tried, and by which files of tests, `tests/test_<name>.py`."""
 

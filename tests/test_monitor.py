@@ -1,12 +1,21 @@
-"""What is done beside a crawl: a stop event obeyed, progress told, samples bounded."""
+"""What is done beside a crawl: a stop event obeyed, samples bounded, progress shown."""
 
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
 import threading
+from dataclasses import dataclass
 
 import pytest
 
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.run.monitor import MAX_SAMPLES, Housekeeper, Progress
+from crawler.run.monitor import MAX_SAMPLES, Housekeeper, Progress, progress_bar
 from crawler.run.writer import Writer
 from tests.clock import wait_until
 
@@ -75,3 +84,256 @@ def test_samples_stay_bounded_however_long_a_run_is(frontier: Frontier) -> None:
     assert len(keeper.samples) < MAX_SAMPLES
     seconds = [sample.seconds for sample in keeper.samples]
     assert seconds == sorted(seconds)
+
+
+# --- The progress bar -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts as a run reports them."""
+
+    found: int = 0
+    missing: int = 0
+    failed: int = 0
+    skipped: int = 0
+    total: int | None = 2000
+    rate: float = 98.4
+    paused: float = 0.0
+    site_rate: float = 0.0
+
+
+@pytest.fixture
+def terminal():
+    """Give a stream that is a terminal, and a function that reads what it shows."""
+    ours, theirs = pty.openpty()
+    stream = os.fdopen(theirs, "w")
+
+    def shown() -> str:
+        stream.close()
+        text = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux says so when the other side is closed
+                return text.decode()
+            if not piece:
+                return text.decode()
+            text += piece
+
+    yield stream, shown
+    stream.close()
+    os.close(ours)
+
+
+def show_all(stream, states, label="songs"):
+    """Show some counts one after the other."""
+    with progress_bar(label, stream=stream) as show:
+        assert show is not None
+        for counts in states:
+            show(counts)
+
+
+def last_line(text: str) -> str:
+    """Return the last line as a person sees it, after all carriage returns."""
+    return re.split(r"[\r\n]+", text.rstrip())[-1]
+
+
+def test_a_terminal_shows_rate_outcomes_and_the_share_done(terminal):
+    """The bar tells what is done, how fast, and what came of it."""
+    stream, shown = terminal
+    show_all(stream, [Counts(found=900, missing=90, failed=10)], label="songs 1 to 2000")
+    line = last_line(shown())
+    for part in ("songs 1 to 2000:  50%", " left, ", "98/s, found 900, missing 90, failed 10"):
+        assert part in line
+
+
+def test_the_last_state_stays_on_its_own_line(terminal):
+    """What is printed after the bar begins on a new line, and the last counts are drawn."""
+    stream, shown = terminal
+    show_all(stream, [Counts(found=found) for found in range(0, 2001, 10)])
+    text = shown()
+    assert text.endswith("\n")
+    assert "100%" in last_line(text)
+
+
+def test_an_interrupted_run_leaves_a_clean_line(terminal):
+    """Also a run that is cut off ends the bar's line."""
+    stream, shown = terminal
+
+    def interrupted():
+        yield Counts(found=5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        show_all(stream, interrupted())
+    assert shown().endswith("\n")
+
+
+def test_skipped_numbers_count_as_done(terminal):
+    """What was settled before is part of the bar from its beginning."""
+    stream, shown = terminal
+    show_all(stream, [Counts(skipped=1500)])
+    assert " 75%" in last_line(shown())
+
+
+def test_a_run_with_nothing_to_ask_says_so(terminal):
+    """What was settled before takes no time: no rate and no time left is guessed at."""
+    stream, shown = terminal
+    show_all(stream, [Counts(skipped=2000, rate=0.0)])
+    line = last_line(shown())
+    assert line.startswith("songs: 100%|")
+    assert line.endswith("| settled before")
+
+
+def test_a_pause_is_shown_in_place_of_the_rate(terminal):
+    """Who waits sees that the site asked for it, and until when."""
+    stream, shown = terminal
+    show_all(stream, [Counts(found=1), Counts(found=1, paused=12.3)])
+    line = last_line(shown())
+    assert re.search(r"the site limits us: paused until \d\d:\d\d:\d\d", line)
+
+
+def test_a_pace_that_the_site_lowers_is_shown_with_the_time_that_it_takes(terminal):
+    """1,800 songs at one a second take half an hour, however fast the first ones came."""
+    stream, shown = terminal
+    show_all(stream, [Counts(found=1), Counts(found=200, rate=90.0, site_rate=1.0)])
+    line = last_line(shown())
+    assert "1.0/s by the site's limit" in line
+    assert "30:00 left" in line
+
+
+def test_a_run_of_unknown_length_shows_no_share(terminal):
+    """Mode new does not know how many numbers it will ask, and the bar does not pretend to."""
+    stream, shown = terminal
+    show_all(stream, [Counts(found=7, total=None)], label="new songs")
+    line = last_line(shown())
+    assert "new songs: 7 in " in line
+    assert "%" not in line
+
+
+def test_where_nobody_looks_nothing_is_written():
+    """A stream that is no terminal gets no byte, and the run is told that nobody listens."""
+    stream = io.StringIO()
+    with progress_bar("songs", stream=stream) as show:
+        assert show is None
+    assert stream.getvalue() == ""
+
+
+def cells_of(*codes):
+    """Run cells in one real kernel; gives what each shows, as text, and the bars that are widgets."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
+    NotebookClient(notebook, kernel_name="python3", timeout=60, coalesce_streams=True).execute()
+    widgets = json.dumps(notebook.metadata.get("widgets", ""))
+    return [json.dumps(cell.outputs) + widgets for cell in notebook.cells]
+
+
+CELL = """
+from types import SimpleNamespace
+from crawler import progress_bar
+counts = dict(found=3, missing=1, failed=0, skipped=0, total=8, rate=98.4, paused=0.0, site_rate=0.0)
+with progress_bar("songs 1 to 8") as show:
+    show(SimpleNamespace(**counts))
+"""
+
+
+def test_a_notebook_gets_a_bar():
+    """In a real kernel, whose stderr is no terminal, the bar is a widget with all its words."""
+    [shown] = cells_of(CELL)
+    for words in ("songs 1 to 8", "50%", "98/s, found 3, missing 1, failed 0"):
+        assert words in shown
+
+
+CRAWL = """
+from crawler import crawl
+where = dict(store={store!r}, base_url={site.base_url!r}, token={site.token!r}, rate=0)
+answer = crawl(1, 31, **where)
+"""
+
+
+def test_a_crawl_in_a_notebook_shows_a_bar_by_itself(demo_site, tmp_path):
+    """Nobody need ask for it, and whoever listens to the counts gets these instead."""
+    code = CRAWL.format(store=str(tmp_path), site=demo_site)
+    own = "told = []; crawl(31, 61, on_progress=told.append, **where); print(told[-1].total)"
+    shown, listened = cells_of(code, own)
+    assert "songs 1 to 30" in shown
+    assert "100%" in shown
+    assert "songs 31 to 60" not in listened
+    assert "30\\n" in listened
+
+
+def test_a_crawl_in_a_script_shows_nothing(demo_site, tmp_path):
+    """Even where IPython is loaded and stderr is a terminal: what a script prints is its own."""
+    ours, theirs = pty.openpty()
+    code = "import IPython\n" + CRAWL.format(store=str(tmp_path), site=demo_site)
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("CRAWLER_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print(answer.complete)"],
+        env=environ | {"PYTHONPATH": os.getcwd()},  # noqa: PTH109
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        check=True,
+    )
+    os.close(theirs)
+    seen = _read(ours)
+    os.close(ours)
+    assert (done.stdout, seen) == (b"True\n", b"")
+
+
+def test_a_run_that_never_reports_leaves_nothing(terminal):
+    """A run that fails before its first count shows its error alone."""
+    stream, shown = terminal
+    with progress_bar("songs", stream=stream):
+        pass
+    assert shown() == ""
+
+
+def test_the_bar_starts_no_thread(terminal):
+    """The bar leaves the process as it was."""
+    stream, _ = terminal
+    before = threading.active_count()
+    with progress_bar("songs", stream=stream) as show:
+        assert show is not None
+        show(Counts(found=1))
+        assert threading.active_count() == before
+
+
+def test_ctrl_c_on_a_terminal_ends_with_how_to_go_on(demo_site, tmp_path):
+    """A person at a terminal sees the bar, and after Ctrl-C clean lines: the last is the command."""
+    ours, theirs = pty.openpty()
+    command = ["crawl", "1", "90001", "--rate", "200", "--store", str(tmp_path / "songs")]
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("CRAWLER_")}
+    environ |= {"CRAWLER_BASE_URL": demo_site.base_url, "GENIUS_TOKEN": demo_site.token}
+    with subprocess.Popen(
+        [sys.executable, "-m", "crawler", *command],
+        env=environ | {"COLUMNS": "120", "PYTHONPATH": os.getcwd()},  # noqa: PTH109
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while piece := _read(ours):
+            seen += piece
+            if b"found 1" in seen and b"Stopping" not in seen and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                while b"Stopping" not in seen:
+                    seen += _read(ours)
+    os.close(ours)
+    lines = [line.split("\r")[-1] for line in seen.decode().replace("\r\n", "\n").splitlines()]
+    assert process.returncode == 3
+    assert re.search(r"songs 1 to 90000: .*left, \d+/s, found 1\d*, missing", seen.decode())
+    assert lines[-1].startswith("To go on: ")
+    assert lines[-1].endswith(f"python -m crawler {' '.join(command)}")
+    assert lines[-4].startswith("Songs 1 to 90000: ")
+
+
+def _read(descriptor):
+    """Read what is there; nothing once the other side has closed."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""

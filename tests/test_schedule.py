@@ -1,4 +1,4 @@
-"""The schedule: how often it calls, when it is through, and what its calls do to the real function."""
+"""The schedule: its cron texts, when it is through, and what its calls do to the real function."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
-from crawler.deployment.schedule import CRONS, make_schedule
-from crawler.store.block import BLOCK_SIZE, _pack, block_name, encode_block, format_block_info
+from crawler.deployment.schedule import CRONS, longest_gap_seconds, make_schedule
+from crawler.store.block import BLOCK_SIZE, block_name, encode_block, format_block_info
 from crawler.store.control import decode_control, without_hold
 from crawler.store.coverage import coverage, verify
 from crawler.store.opening import open_store
@@ -198,13 +198,18 @@ def test_a_refused_token_holds_the_schedule_and_no_person(site, tmp_path):
 def test_a_complete_catalogue_of_20000_blocks_costs_a_thousand_requests(tmp_path):
     """Twenty million songs are planned from a listing: no block is read, and the end is asked."""
     blocks = next(n for n in range(20_000, 20_100) if expected_info(n * BLOCK_SIZE - 1))
-    _, info = encode_block(mixed(range(BLOCK_SIZE)).values(), source="genius")
+    records = list(mixed(range(BLOCK_SIZE)).values())
+    _, info = encode_block(records, source="genius")
+    small, counts = encode_block(records[:1], source="genius")
+    _, _, text = small.partition(format_block_info(counts).encode())  # what follows the counts
     (tmp_path / "songs").mkdir()
     for first in range(0, blocks * BLOCK_SIZE, BLOCK_SIZE):
         info.first, info.first_num, info.last_num = first, first, first + 999
         info.last_found = next(n for n in range(first + 999, first, -1) if expected_info(n))
         field = format_block_info(info).encode()
-        (tmp_path / block_name(first)).write_bytes(_pack(b"", field))
+        sizes = [(len(field) + more).to_bytes(2, "little") for more in (4, 0)]
+        head = small[:10] + sizes[0] + small[12:14] + sizes[1]  # RFC 1952, section 2.3.1.1
+        (tmp_path / block_name(first)).write_bytes(head + field + text)
     last = blocks * BLOCK_SIZE - 1
     with DemoSite(last_song=last) as site, function_for(site, tmp_path) as function:
         started = time.monotonic()
@@ -215,3 +220,75 @@ def test_a_complete_catalogue_of_20000_blocks_costs_a_thousand_requests(tmp_path
     assert answer["skipped"] == last
     assert answer["complete"]
     assert seconds < 20  # promised are 5; other tests run beside this one
+
+
+# --- Cron texts -------------------------------------------------------------------------------------
+
+
+HOUR, DAY = 3600, 86_400
+
+
+@pytest.mark.parametrize(
+    ("cron", "seconds"),
+    [
+        ("* * * * *", 60),
+        ("*/15 * * * *", 15 * 60),
+        ("*/45 * * * *", 45 * 60),
+        ("7 * * * *", HOUR),
+        ("0,20 * * * *", 40 * 60),
+        ("0 */4 * * *", 4 * HOUR),
+        ("0 */5 * * *", 5 * HOUR),
+        ("5 4 * * *", DAY),
+        ("0 6,18 * * *", 12 * HOUR),
+        ("0 9-17 * * *", 16 * HOUR),
+        ("0 0-20/10 * * *", 10 * HOUR),
+        ("30 2 * * 1", 7 * DAY),
+        ("30 2 * * SUN", 7 * DAY),
+        ("30 2 * * 7", 7 * DAY),
+        ("0 9 * * 1-5", 3 * DAY),
+        ("0 9 * * mon-fri", 3 * DAY),
+        ("0 0 1 * *", 31 * DAY),
+        ("0 0 */10 * *", 10 * DAY),
+        ("0 0 1 JAN *", 366 * DAY),
+        ("0 0 29 2 *", 1461 * DAY),
+        ("0 0 1 * 1", 7 * DAY),
+    ],
+)
+def test_the_longest_gap_is_that_of_the_text(cron, seconds):
+    """Nights, weekends and short months are in it; a day of month or of week is enough."""
+    assert longest_gap_seconds(cron) == seconds
+
+
+def test_our_own_intervals_are_what_their_cron_texts_say():
+    """Seconds and text of each are the same."""
+    assert {longest_gap_seconds(cron): cron for cron in CRONS.values()} == CRONS
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [
+        "",
+        "a b c d e",
+        "* * * *",
+        "* * * * * *",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "* * * 13 *",
+        "* * * * 8",
+        "*/0 * * * *",
+        "*/75 * * * *",
+        "5/10 * * * *",
+        "9-5 * * * *",
+        "1,,2 * * * *",
+        "-1 * * * *",
+        "* * * * MOO",
+        "0 0 31 2 *",
+        "every day at noon UTC",
+        "٣ * * * *",
+    ],
+)
+def test_what_is_no_cron_text_is_refused(cron):
+    """So is a day that never comes."""
+    with pytest.raises(ValueError, match=r"\S"):
+        longest_gap_seconds(cron)
