@@ -20,8 +20,8 @@ import msgspec
 
 from crawler.page.status_page import status_page
 from crawler.store.block import decode_block
+from crawler.store.control import read_runs
 from crawler.store.opening import open_store
-from crawler.store.run_objects import read_runs
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN_AS = "gs://my-bucket/genius"

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from crawler.answer import Answer
 from crawler.store.block import BlockInfo
-from crawler.store.run_objects import RunObject
+from crawler.store.control import RunObject
 from tests.records import NOON
 
 

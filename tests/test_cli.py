@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from crawler.__main__ import build_parser, main
 from crawler.answer import STOPS, Answer
 from crawler.cli.crawl import exit_code
 from crawler.cli.demo import MAIN
-from crawler.cli.main import build_parser, main
 from crawler.cli.options import answer_lines, count, size
 from crawler.demo.songs import expected_info
 from crawler.request.crawl_request import songs
@@ -356,7 +356,7 @@ def test_E12_a_stop_order_ends_a_run_elsewhere(demo_site, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="users without a name are those of containers")
 def test_E12_a_user_without_a_name_can_stop(tmp_path):
     """In a container a process may run as a number that no list of users knows."""
-    unnamed = "import os, sys; os.getuid = lambda: 54321; from crawler.cli.main import main; main()"
+    unnamed = "import os, sys; os.getuid = lambda: 54321; from crawler.__main__ import main; main()"
     environ = {name: value for name, value in environment().items() if name not in NAMES_OF_USERS}
     done = subprocess.run(
         [sys.executable, "-c", unnamed, "stop", "--store", "s"],

@@ -14,8 +14,8 @@ from crawler.answer import Answer
 from crawler.demo.site import DemoSite
 from crawler.deployment.cost import SIZES, Size, run_cost, size_for, worst_day
 from crawler.run.run import alert_fields
+from crawler.store.control import requests_today
 from crawler.store.opening import open_store
-from crawler.store.run_objects import requests_today
 
 SMALL = SIZES[0]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.cli.main import main
+from crawler.__main__ import main
 from crawler.deployment.cloud import DeploymentError
 from crawler.deployment.cost import MONTHLY, PRICES, TIER_2_FACTOR
 from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
@@ -335,7 +335,7 @@ def test_steps_that_read_what_gcloud_prints(monkeypatch, capsys):
 def test_steps_that_write_files(monkeypatch, capsys, tmp_path):
     """Staging and its fingerprint, as deploy.sh calls them."""
     out = str(tmp_path / "upload")
-    names = "main.py\nrequirements.txt\ncrawler/cli/main.py\n"
+    names = "main.py\nrequirements.txt\ncrawler/cli/crawl.py\n"
     assert run(monkeypatch, capsys, "stage", out, "--function=", stdin=names)[0] == 0
     assert sorted(path.name for path in Path(out).iterdir()) == [
         "crawler",

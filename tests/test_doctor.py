@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crawler.cli.main import main
+from crawler.__main__ import main
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.doctor import Finding, examine

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crawler import to_pandas
-from crawler.cli.main import main
+from crawler.__main__ import main
 from crawler.errors import BlockFormatError, SettingsError, StoreMismatchError
 from crawler.exports.export import FIRST_LOOK, export
 from crawler.record import Record

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crawler.cli.main import main
+from crawler.__main__ import main
 from crawler.exports.export import to_pandas
 from crawler.record import Record, encode_record
 from crawler.store.folder import FolderStore

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler import to_pandas
-from crawler.cli.main import main
+from crawler.__main__ import main
 from crawler.exports.formats import Batches
 from crawler.record import Record
 from crawler.source.fields import (

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from crawler.cli.main import build_parser, main
+from crawler.__main__ import build_parser, main
 from crawler.cli.options import overrides_of, set_up_logs
 from crawler.demo.behaviour import SiteBehaviour
 from crawler.demo.site import DemoSite

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crawler import crawl, read
-from crawler.cli.main import main
+from crawler.__main__ import main
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info, song, song_body
 from crawler.errors import BlockFormatError, Missing, PageError, SettingsError, StoreMismatchError

@@ -17,11 +17,10 @@ from crawler.run.monitor import Sample
 from crawler.run.run import advised_rate
 from crawler.store.block import block_name, decode_block
 from crawler.store.contract import save_block
-from crawler.store.control import order_stop, read_control
+from crawler.store.control import order_stop, read_control, read_runs
 from crawler.store.coverage import verify
 from crawler.store.folder import FolderStore
 from crawler.store.opening import Identity, claim_store
-from crawler.store.run_objects import read_runs
 from tests.clock import utc_now
 from tests.crawls import CALLERS, asking
 from tests.pages import a_run

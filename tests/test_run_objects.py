@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from crawler.answer import Answer
 from crawler.store.contract import Content, Store
-from crawler.store.folder import FolderStore
-from crawler.store.run_objects import (
+from crawler.store.control import (
     RunObject,
     leave_run_object,
     read_runs,
     requests_today,
     run_name,
 )
+from crawler.store.folder import FolderStore
 from tests.records import NOON
 
 ANSWER = Answer(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crawler import crawl, read, to_pandas
-from crawler.cli.main import main
+from crawler.__main__ import main
 from crawler.run.functions import identify
 from crawler.source import declared
 from crawler.source.declaration import KEYS

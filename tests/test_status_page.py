@@ -23,8 +23,8 @@ from crawler.page.status_page import (
     write_status,
 )
 from crawler.store.contract import Store, Stored
+from crawler.store.control import RunObject, leave_run_object, read_runs
 from crawler.store.folder import FolderStore
-from crawler.store.run_objects import RunObject, leave_run_object, read_runs
 from tests.function_process import FunctionProcess
 from tests.pages import a_block, a_listing, a_run
 from tests.records import NOON

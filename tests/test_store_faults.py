@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from crawler import crawl
+from crawler.__main__ import main
 from crawler.answer import Answer
-from crawler.cli.main import main
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import expected_info
 from crawler.doctor import examine

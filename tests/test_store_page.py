@@ -12,7 +12,7 @@ from crawler.fleet import orders
 from crawler.page.status_page import write_status
 from crawler.record import Record
 from crawler.run.raw import raw_name
-from crawler.store import control, folder, opening, run_objects
+from crawler.store import control, folder, opening
 from crawler.store.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
 from crawler.store.bucket import CHECK_FOLDER, METADATA_KEY
 from tests.records import failed
@@ -38,7 +38,7 @@ def test_the_tree_has_the_names_of_the_code():
         raw_name(378195),
         control.NAME,
         orders.order_name(orders.order_number(datetime(2026, 11, 22, 12, tzinfo=UTC))),
-        run_objects.run_name(began, "3f9c2a7d"),
+        control.run_name(began, "3f9c2a7d"),
         "status.json",
         "status.html",
         folder.LOCK_FILE,
@@ -82,7 +82,7 @@ def test_the_example_is_a_record():
 def test_the_numbers_are_those_of_the_code():
     """Sizes, versions and how long things are kept are the code's."""
     for words in (
-        f"the latest {run_objects.KEPT_RUNS} ",
+        f"the latest {control.KEPT_RUNS} ",
         f"the first {HEAD_BYTES} bytes",
         f"format version of the block, {FORMAT_VERSION} ",
         f"below `{CHECK_FOLDER}`",

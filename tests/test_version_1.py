@@ -22,9 +22,9 @@ from crawler.run.raw import decode_pages, raw_name
 from crawler.settings.reading import read_settings
 from crawler.store.block import block_name, decode_block
 from crawler.store.contract import Content, Store
+from crawler.store.control import read_runs
 from crawler.store.coverage import coverage, verify
 from crawler.store.opening import open_store
-from crawler.store.run_objects import read_runs
 from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess
 

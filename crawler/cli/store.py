@@ -31,9 +31,9 @@ from crawler.request.crawl_request import songs
 from crawler.settings.reading import Settings, repeat_options
 from crawler.store.block import BlockInfo
 from crawler.store.contract import Store
+from crawler.store.control import KEPT_RUNS, RUN_SECONDS, read_runs
 from crawler.store.coverage import Coverage, coverage_of
 from crawler.store.opening import LIST_SECONDS, read_identity
-from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, read_runs
 
 if TYPE_CHECKING:
     from crawler.store.coverage import VerifyReport

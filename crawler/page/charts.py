@@ -10,7 +10,7 @@ import msgspec
 
 from crawler.answer import noun_of, numbered
 from crawler.store.block import BLOCK_SIZE, BlockInfo
-from crawler.store.run_objects import RunObject
+from crawler.store.control import RunObject
 
 MAX_CELLS = 2000
 """Cells that a person can still tell apart on one screen."""

@@ -28,8 +28,8 @@ from crawler.page.charts import (
 )
 from crawler.store.block import BLOCK_SIZE, BlockInfo
 from crawler.store.contract import Content, Store
+from crawler.store.control import KEPT_RUNS, RUN_SECONDS, RunObject, read_runs
 from crawler.store.coverage import Coverage, coverage_of, failed_nums
-from crawler.store.run_objects import KEPT_RUNS, RUN_SECONDS, RunObject, read_runs
 from crawler.version import VERSION
 
 SHOWN_RUNS = 10

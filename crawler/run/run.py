@@ -30,8 +30,8 @@ from crawler.settings.reading import Settings, repeat_options
 from crawler.source.source import Source, traits_of
 from crawler.steps import execute_async_event_loop
 from crawler.store import control
+from crawler.store.control import RunObject, leave_run_object, requests_today
 from crawler.store.coverage import odd_times
-from crawler.store.run_objects import RunObject, leave_run_object, requests_today
 from crawler.version import VERSION
 from crawler.wire.robots import RobotsPolicy
 

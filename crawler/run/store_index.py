@@ -11,9 +11,9 @@ from crawler.record import Record
 from crawler.source.fields import MAX_COLUMNS
 from crawler.store.block import ABSENT, BlockInfo, block_name, decode_block
 from crawler.store.contract import Store, save_block
+from crawler.store.control import RunObject
 from crawler.store.coverage import count_unproven
 from crawler.store.opening import add_found_fields, claim_host
-from crawler.store.run_objects import RunObject
 
 logger = logging.getLogger("crawler")
 
