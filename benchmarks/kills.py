@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
+from crawler.demo.songs import song
 from crawler.store.opening import read
 
 ROOT = Path(__file__).parent.parent
@@ -110,7 +110,7 @@ def torment(contestant: Contestant, songs: int, kills: int, chance: random.Rando
             held = Counter(contestant.songs(Path(name)))
         except OSError as error:
             held, note = Counter(), f"{note} {type(error).__name__}".strip()
-    wanted = {num for num in range(1, songs + 1) if expected_info(num) is not None}
+    wanted = {num for num in range(1, songs + 1) if song(num) is not None}
     unreadable = held.pop(-1, 0)
     twice = sum(count - 1 for count in held.values())
     return Result(contestant.name, struck, len(wanted - held.keys()), twice, unreadable, note)
@@ -131,7 +131,7 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
 
 def page(results: list[Result], songs: int, standing: str) -> str:
     """Write the results as a page; what stands below the next heading (`make torture`) is kept."""
-    wanted = sum(expected_info(num) is not None for num in range(1, songs + 1))
+    wanted = sum(song(num) is not None for num in range(1, songs + 1))
     lines = [
         "# What kills cost",
         "",

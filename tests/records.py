@@ -2,9 +2,11 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 
+from crawler.demo.songs import song
 from crawler.record import Record
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -99,3 +101,19 @@ def blocks_of(first: int = 7000, max_size: int = 8) -> st.SearchStrategy[dict[in
     return st.lists(records_of(nums), min_size=1, max_size=max_size).map(
         lambda records: {record.song_num: record for record in records}
     )
+
+
+def expected_info(song_num: int) -> dict[str, Any] | None:
+    """Return what a right record holds as its info, or None where the site has no song."""
+    made = song(song_num)
+    if made is None:
+        return None
+    return {
+        "title": made["title"],
+        "url": made["url"],
+        "artist": made["primary_artist"]["name"],
+        "artist_id": made["primary_artist"]["id"],
+        "album": (made.get("album") or {}).get("name"),
+        "release_date": made.get("release_date"),
+        "pageviews": made["stats"].get("pageviews"),
+    }

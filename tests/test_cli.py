@@ -20,11 +20,10 @@ from crawler.answer import STOPS, Answer
 from crawler.cli.crawl import exit_code
 from crawler.cli.demo import MAIN
 from crawler.cli.options import answer_lines, count, size
-from crawler.demo.songs import expected_info
 from crawler.request.crawl_request import songs
 from crawler.store.block import decode_block
 from crawler.store.folder import FolderStore
-from tests.records import failed
+from tests.records import expected_info, failed
 from tests.stores import fill
 
 ROOT = Path(__file__).parent.parent

@@ -25,7 +25,8 @@ from crawler.demo.behaviour import (
     busiest_second,
 )
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info, song, song_body
+from crawler.demo.songs import song, song_body
+from tests.records import expected_info
 
 TOKEN = {"Authorization": "Bearer demo-token"}
 SONGS = [n for n in range(1, 200) if song(n) is not None]

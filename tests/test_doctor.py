@@ -9,10 +9,9 @@ import pytest
 
 from crawler.__main__ import main
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.doctor import Finding, examine
 from crawler.store.folder import FolderStore
-from tests.records import found
+from tests.records import expected_info, found
 from tests.stores import fill
 
 MISSING = next(num for num in range(1, 100) if expected_info(num) is None)

@@ -12,8 +12,8 @@ import pytest
 from crawler import crawl, read
 from crawler.answer import STOPS, Answer
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.version import VERSION
+from tests.records import expected_info
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,12 +12,12 @@ import pytest
 
 from crawler import crawl, execute_async_event_loop, step, to_pandas
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.errors import SettingsError, StoreMismatchError
 from crawler.run.functions import DEFAULT_BASE_URL, fit, identify, load_function
 from crawler.source.declared import BUILT_IN, open_source
 from crawler.store.folder import FolderStore
 from crawler.store.opening import read_identity
+from tests.records import expected_info
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v1"
 

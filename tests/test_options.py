@@ -15,12 +15,11 @@ from crawler.__main__ import build_parser, main
 from crawler.cli.options import overrides_of, set_up_logs
 from crawler.demo.behaviour import SiteBehaviour
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.run.crawl import crawl as run_crawl
 from crawler.settings.reading import SETTINGS
 from crawler.store.folder import FolderStore
 from tests.faulty_site import FaultySite
-from tests.records import missing
+from tests.records import expected_info, missing
 from tests.stores import fill, song
 
 TESTS = Path(__file__).parent

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
@@ -16,6 +15,7 @@ from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop
 from tests.crawls import CALLERS, TOKEN, Crawl, asked_by, crawl_apart
 from tests.faulty_site import FaultySite
+from tests.records import expected_info
 
 pytestmark = pytest.mark.once
 

@@ -14,13 +14,13 @@ import pytest
 from crawler import crawl
 from crawler.answer import Answer
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.store.block import block_name, decode_block
 from crawler.store.opening import open_store
 from tests.clock import wait_until
 from tests.crawls import CALLERS, asking
 from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess
+from tests.records import expected_info
 from tests.storage_server import RoughWay, StorageServer
 from tests.torture import Scene
 

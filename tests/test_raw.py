@@ -14,7 +14,7 @@ import pytest
 from crawler import crawl, read
 from crawler.__main__ import main
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info, song, song_body
+from crawler.demo.songs import song, song_body
 from crawler.errors import BlockFormatError, Missing, PageError, SettingsError, StoreMismatchError
 from crawler.exports.rebuild import rebuild
 from crawler.record import Record
@@ -34,7 +34,7 @@ from crawler.store.block import BlockInfo, summarise
 from crawler.store.contract import Deadline, Store
 from crawler.store.folder import FolderStore
 from crawler.store.opening import open_store, store_beside
-from tests.records import NOON, found, missing
+from tests.records import NOON, expected_info, found, missing
 from tests.stores import SECONDS, fill
 
 FIELDS = ["title", "primary_artist.name", "stats.pageviews"]

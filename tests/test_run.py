@@ -10,7 +10,6 @@ import pytest
 
 from crawler import Missing, crawl
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatchError
 from crawler.record import Record
 from crawler.run.monitor import Sample
@@ -24,7 +23,7 @@ from crawler.store.opening import Identity, claim_store
 from tests.clock import utc_now
 from tests.crawls import CALLERS, asking
 from tests.pages import a_run
-from tests.records import failed, missing
+from tests.records import expected_info, failed, missing
 
 
 @pytest.fixture

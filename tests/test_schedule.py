@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.deployment.schedule import CRONS, longest_gap_seconds, make_schedule
 from crawler.store.block import BLOCK_SIZE, block_name, encode_block, format_block_info
 from crawler.store.control import decode_control, without_hold
 from crawler.store.coverage import coverage, verify
 from crawler.store.opening import open_store
 from tests.function_process import FunctionProcess
-from tests.records import mixed
+from tests.records import expected_info, mixed
 from tests.scheduler import deliver, deliver_at_once
 
 pytestmark = pytest.mark.once

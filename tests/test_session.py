@@ -13,10 +13,10 @@ import pytest
 import requests
 from requests.auth import HTTPDigestAuth
 
-from crawler.demo.songs import expected_info
 from crawler.wire.session import HeldBackError, WireSession
 from crawler.wire.wire import Wire
 from tests.faulty_site import closed_port, swallowing_port
+from tests.records import expected_info
 
 SECONDS = 1.5
 

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.demo.songs import expected_info, song_body
+from crawler.demo.songs import song_body
 from crawler.errors import Missing, PageError
 from crawler.record import Record, decode_record, encode_record
 from crawler.source.declared import open_source
 from crawler.source.source import Source, traits_of, user_agent
 from crawler.version import VERSION
 from tests.faulty_table import page, page_object, page_with, page_with_literal
+from tests.records import expected_info
 
 SOURCE = open_source("genius", "token", base_url="https://api.example/")
 SONG = 3

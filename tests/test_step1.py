@@ -12,11 +12,11 @@ import weakref
 import pytest
 import requests
 
-from crawler.demo.songs import expected_info
 from crawler.errors import Missing, PageError, StoppedError
 from crawler.frontier.work import Policy
 from crawler.steps import execute_async_event_loop
 from tests.crawls import QUICK, RETRYING, TOKEN, Crawl, run_python
+from tests.records import expected_info
 
 SONG = 3
 GONE = next(num for num in range(1, 100) if expected_info(num) is None)

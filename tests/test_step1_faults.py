@@ -17,7 +17,6 @@ import requests
 from requests.auth import HTTPDigestAuth
 
 from crawler import Missing, crawl
-from crawler.demo.songs import expected_info
 from crawler.frontier.work import Policy
 from crawler.record import Record
 from crawler.run.run import Limits
@@ -25,6 +24,7 @@ from crawler.steps import execute_async_event_loop
 from crawler.store.block import block_name, decode_block
 from tests.crawls import CALLERS, ROOT, asking, nothing_left_behind, run_python
 from tests.faulty_site import FaultySite
+from tests.records import expected_info
 
 BAD = 7
 """The number that the function treats wrongly; all others it treats well."""

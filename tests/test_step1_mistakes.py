@@ -2,9 +2,9 @@
 
 import pytest
 
-from crawler.demo.songs import expected_info
 from crawler.frontier.work import Policy
 from tests.crawls import QUICK, RETRYING, Crawl
+from tests.records import expected_info
 
 SONG = 3
 

@@ -8,12 +8,12 @@ import pytest
 import requests
 
 from crawler import execute_async_event_loop, get_data_asynchronous, request_song_info
-from crawler.demo.songs import expected_info
 from crawler.errors import Missing, PageError, StoppedError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.source.declared import open_source
 from tests.crawls import CALLERS, asked_by, nothing_left_behind
+from tests.records import expected_info
 
 NUMBERS = range(1, 41)
 FOUND = {num: expected_info(num) for num in NUMBERS if expected_info(num)}

@@ -16,7 +16,6 @@ from crawler import crawl
 from crawler.__main__ import main
 from crawler.answer import Answer
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.doctor import examine
 from crawler.errors import BlockFormatError, StoreMismatchError, StoreUnavailableError
 from crawler.frontier.work import Policy
@@ -37,6 +36,7 @@ from crawler.store.opening import Identity, open_store
 from tests.clock import utc_now
 from tests.crawls import CALLERS, asking
 from tests.faulty_site import FaultySite
+from tests.records import expected_info
 from tests.storage_server import RoughWay, StorageServer
 
 pytestmark = pytest.mark.once

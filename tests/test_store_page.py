@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crawler.demo.songs import expected_info
 from crawler.fleet import orders
 from crawler.page.status_page import write_status
 from crawler.record import Record
@@ -15,7 +14,7 @@ from crawler.run.raw import raw_name
 from crawler.store import control, folder, opening
 from crawler.store.block import FORMAT_VERSION, HEAD_BYTES, BlockInfo, block_name, encode_block
 from crawler.store.bucket import CHECK_FOLDER, METADATA_KEY
-from tests.records import failed
+from tests.records import expected_info, failed
 
 PAGE = (Path(__file__).parent.parent / "docs" / "store.md").read_text(encoding="utf-8")
 TREE = {line.split()[0] for line in PAGE.split("```")[1].strip().splitlines()}

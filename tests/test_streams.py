@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.store.folder import FolderStore
+from tests.records import expected_info
 from tests.stores import every_outcome, fill
 from tests.test_cli import environment
 

@@ -14,7 +14,6 @@ import time
 import pytest
 
 from crawler.demo.site import DemoSite
-from crawler.demo.songs import expected_info
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import Pause, RateLimiter
 from crawler.frontier.work import PendingNumber, Policy
@@ -37,6 +36,7 @@ from tests.crawls import (
     run_python,
 )
 from tests.faulty_table import page
+from tests.records import expected_info
 
 SONG = 3
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from crawler.demo.songs import expected_info
 from crawler.frontier.work import Policy
 from crawler.record import decode_record, encode_record
 from tests.crawls import CALLERS, QUICK, RETRYING, TOKEN, Crawl
 from tests.faulty_site import FAULTS, FaultySite, Seen, closed_port, swallowing_port
 from tests.faulty_table import ODD_TITLES
+from tests.records import expected_info
 
 HASTY = Policy(attempt_seconds=0.5, max_attempts=1)
 """What trickles and hangs are given, so that their tests are short."""

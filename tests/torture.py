@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 
 from crawler.answer import Answer
-from crawler.demo.songs import expected_info
 from crawler.store.block import block_name, decode_block
 from crawler.store.coverage import verify
 from crawler.store.opening import open_store
+from tests.records import expected_info
 from tests.storage_server import StorageServer
 
 STOP_SECONDS = 60.0

@@ -152,22 +152,6 @@ def song(song_num: int) -> dict[str, Any] | None:
     return made | _album(song_num, more >> 32, artist)
 
 
-def expected_info(song_num: int) -> dict[str, Any] | None:
-    """Return what a right record holds as its info, or None where the site has no song."""
-    made = song(song_num)
-    if made is None:
-        return None
-    return {
-        "title": made["title"],
-        "url": made["url"],
-        "artist": made["primary_artist"]["name"],
-        "artist_id": made["primary_artist"]["id"],
-        "album": (made.get("album") or {}).get("name"),
-        "release_date": made.get("release_date"),
-        "pageviews": made["stats"].get("pageviews"),
-    }
-
-
 def song_body(song_num: int) -> bytes | None:
     """Encode the site's answer about a number, about 3 kB of JSON, or None where it has no song."""
     made = song(song_num)
