@@ -81,6 +81,36 @@ def test_D3b_a_silent_quota_costs_what_was_under_way(connections, most, is_slidi
     assert crawl.clock.now - 1000 <= 1.2 * 60 * windows
 
 
+@pytest.mark.parametrize("connections", [1, 8, 64])
+@pytest.mark.parametrize(
+    ("most", "window", "is_sliding"), [(60, 60.0, False), (25, 60.0, True), (200, 60.0, True)]
+)
+def test_D3b_a_silent_quota_s_window_is_learnt(connections, most, window, is_sliding):
+    """After two windows of doubled pauses one or two pauses a window are enough."""
+    quota, told = Quota(most, window, "silent", is_sliding=is_sliding), list[float]()
+    crawl = Crawl(
+        range(12 * most), answer=quota, connections=connections, on_pause=told.append
+    ).run()
+    assert crawl.frontier.tally.found == 12 * most
+    assert len(told) <= 2 * 6 + 2 * 12
+    assert crawl.clock.now - 1000 <= 1.2 * 12 * window
+
+
+def test_D3b_refusals_after_ever_other_counts_of_answers_teach_no_pause():
+    """They are no quota's: each time the pauses begin at one second."""
+    told: list[float] = []
+    bad = [(1000.5, 1006.0), (1010.0, 1010.5), (1030.0, 1031.5), (1036.0, 1036.5)]
+    Crawl(
+        range(2000),
+        answer=lambda a, now: (
+            Reply(a, status=429) if any(begin <= now < end for begin, end in bad) else found(a)
+        ),
+        on_pause=told.append,
+        connections=4,
+    ).run()
+    assert told == [1.0, 2.0, 4.0, 1.0, 1.0, 2.0, 1.0]
+
+
 def test_D3b_a_429_that_does_not_say_doubles_the_pause_while_nothing_goes_well():
     """One second, two, four, up to a minute; one attempt after each."""
     told: list[float] = []

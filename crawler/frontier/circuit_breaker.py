@@ -21,6 +21,9 @@ SETUP_FAILURES = 10
 UNSENT_FAILURES = 100
 """So many calls of step 1 that failed before they sent anything need no probe of the site."""
 
+FEWEST_OF_A_QUOTA = 10
+"""Good answers between refusals; with fewer they are some numbers' own, and not a quota's."""
+
 WAIT_SECONDS = 0.5
 """So long a lane waits while everything depends on an answer that is under way."""
 
@@ -153,6 +156,10 @@ class CircuitBreaker:
 class SharedBackoff:
     """Pauses for everybody, each twice as long as the one before, until something goes well.
 
+    A site with a quota of which it says nothing refuses after as many good answers each time. Its
+    window is learnt: counted from the good answer that ended the pauses before, it lies between the
+    last probe that was refused and the first that was not. So soon one pause a window is enough.
+
     Attributes:
         count: Pauses in a row.
         is_probing: Whether one attempt at a time goes out, until one is answered well.
@@ -161,21 +168,66 @@ class SharedBackoff:
     def __init__(self, first_seconds: float, most_seconds: float) -> None:
         self.count, self.is_probing = 0, False
         self._first, self._most = first_seconds, most_seconds
-        self._began_at = float("-inf")
+        self._began_at = self._spell_began_at = self._window_began_at = float("-inf")
+        self._too_short = self._long_enough = 0.0  # of the windows so far, seconds
+        self._good = self._usual_good = 0
+        self._is_quota = self._is_between = False
 
-    def next_pause(self, sent_at: float, now: float) -> float:
-        """Return the seconds of the next pause, 0 for what was sent before the last one began."""
+    def next_pause(self, sent_at: float, now: float, good: int = 0) -> float:
+        """Return the seconds of the next pause, 0 for what was sent before the last one began.
+
+        Args:
+            sent_at: When the refused attempt was sent, monotonic seconds.
+            now: Monotonic seconds.
+            good: Good answers so far, where the refusal may be a quota's.
+        """
         self.is_probing = True
         if sent_at <= self._began_at:
             return 0.0
+        if self.count == 0:
+            self._compare(good)
+            self._spell_began_at = now
+            if not (self._is_quota or self._is_between):
+                self._window_began_at = now
         self._began_at = now
         self.count += 1
+        if self._is_quota:
+            return min(max(self._seconds_left(now), self._first), self._most)
         return min(self._first * 2.0 ** min(self.count - 1, 30), self._most)
 
     def reset(self, sent_at: float) -> None:
         """Begin anew after a good answer, unless it was asked for before the last pause began."""
-        if sent_at > self._began_at:
-            self.count, self.is_probing = 0, False
+        if sent_at <= self._began_at:
+            return
+        if self.count and not self._is_between:
+            self._long_enough = sent_at - self._window_began_at
+            if self.count > 1:
+                self._too_short = self._began_at - self._window_began_at
+            self._window_began_at = sent_at
+        self.count, self.is_probing = 0, False
+
+    def _compare(self, good: int) -> None:
+        """Learn whether there were about as many good answers as before the last refusals.
+
+        Fewer come in between, as where a window slides, and are counted with those that follow.
+        """
+        since = good - self._good
+        self._is_between = 4 * since <= 3 * self._usual_good
+        is_alike = not self._is_between and 4 * since < 6 * self._usual_good
+        self._is_quota = is_alike and since >= FEWEST_OF_A_QUOTA
+        if not self._is_between:
+            self._good, self._usual_good = good, since
+
+    def _seconds_left(self, now: float) -> float:
+        """Return how much longer a window may last: half of what is not known, then all of it.
+
+        Beyond that each pause makes the spell of refusals twice as long.
+        """
+        low, high, passed = self._too_short, self._long_enough, now - self._window_began_at
+        if passed >= high:
+            return now - self._spell_began_at
+        is_open = high - low > self._first and passed < low
+        return ((low + high) / 2 if is_open else high) - passed
 
 
 class Refusals:

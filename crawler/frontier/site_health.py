@@ -319,7 +319,8 @@ class SiteHealth:
             self._hold(wished, now)
         elif not is_alone:
             self.is_in_doubt = True
-            self._hold(self._overload.next_pause(attempt.sent_at, now), now)
+            good = self.good if reply.status == 429 else 0
+            self._hold(self._overload.next_pause(attempt.sent_at, now, good), now)
         if not is_alone:
             self._limiter.slow_down(attempt.sent_at, now)
             self._ask_whether_alone(attempt, reply)
