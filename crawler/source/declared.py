@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -17,10 +18,7 @@ BUILT_IN = Path(__file__).parent
 
 
 class DeclaredSource:
-    """A source as a file declares it; see `Source` and `Traits` for its attributes.
-
-    Its `url` and `info` are compiled: functions of the declaration, which nothing stands before.
-    """
+    """A source as a file declares it; see `Source` and `Traits` for its attributes."""
 
     def __init__(
         self,
@@ -59,9 +57,22 @@ class DeclaredSource:
         base_url = (base_url or declaration.base_url).rstrip("/")
         # At another address, such as a test's, other numbers are there.
         self.canary = document.canary if base_url == declaration.base_url else None
-        self.url = address_of(document.url, base_url, token)
-        self._reader = PageReader(shape, self.url)
-        self.info, self.odd = self._reader.info, self._reader.odd
+        self._address = address_of(document.url, base_url, token)
+        self._reader = PageReader(shape, self._address)
+        self._info, self.odd = self._reader.info, self._reader.odd
+
+    def url(self, song_num: int) -> str:
+        """Return the address of a page."""
+        return self._address(song_num)
+
+    def info(self, song_num: int, body: bytes) -> dict[str, Any]:
+        """Take the declared fields from a page, by their names.
+
+        Raises:
+            PageError: `json`, `schema` or `mismatch`.
+            Missing: The page says that there is none.
+        """
+        return self._info(song_num, body)
 
     def look(self, song_num: int, body: bytes) -> list[FieldRow]:
         """Return what would be kept of a page, field by field, for people to look at.
