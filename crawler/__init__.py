@@ -22,7 +22,8 @@ from crawler.version import VERSION
 
 if TYPE_CHECKING:
     from crawler.answer import Answer
-    from crawler.exports.export import export, to_pandas
+    from crawler.exports.export import export
+    from crawler.exports.formats import to_pandas
     from crawler.run.crawl import crawl, crawl_async
     from crawler.run.monitor import Progress, progress_bar
     from crawler.source.source import step
@@ -63,7 +64,7 @@ _HOMES = {
     "read": "crawler.store.opening",
     "request_song_info": "crawler.steps",
     "step": "crawler.source.source",
-    "to_pandas": "crawler.exports.export",
+    "to_pandas": "crawler.exports.formats",
 }
 
 

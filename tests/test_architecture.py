@@ -34,7 +34,7 @@ FLOORS = (
     ("page", "charts status_page"),
     ("run", "functions writer raw store_index control_watcher monitor run crawl"),
     ("fleet", "task_queue orders delivery"),
-    ("exports", "formats export rebuild"),
+    ("exports", "formats export"),
     ("", "doctor"),
     ("demo", "songs behaviour site"),
     (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crawler.__main__ import main
-from crawler.exports.export import to_pandas
+from crawler.exports.formats import to_pandas
 from crawler.record import Record, encode_record
 from crawler.store.folder import FolderStore
 from tests.records import NOON, failed

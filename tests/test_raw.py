@@ -16,7 +16,7 @@ from crawler.__main__ import main
 from crawler.demo.site import DemoSite
 from crawler.demo.songs import song, song_body
 from crawler.errors import BlockFormatError, Missing, PageError, SettingsError, StoreMismatchError
-from crawler.exports.rebuild import rebuild
+from crawler.exports.export import rebuild
 from crawler.record import Record
 from crawler.run.raw import (
     RawKeeper,

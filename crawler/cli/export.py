@@ -111,7 +111,7 @@ def schema(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The store is empty, or cannot be read.
     """
-    from crawler.exports.export import store_columns
+    from crawler.exports.formats import store_columns
     from crawler.source.fields import bigquery_schema, duckdb_statement
     from crawler.store.opening import open_store
 
@@ -159,7 +159,7 @@ def rebuild(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The stores do not fit, or cannot be used.
     """
-    from crawler.exports.rebuild import rebuild as make_anew
+    from crawler.exports.export import rebuild as make_anew
     from crawler.run.functions import target_of
     from crawler.store.opening import open_store, store_beside
 

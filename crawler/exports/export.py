@@ -1,33 +1,41 @@
-"""Exports of a store: a file of Parquet, CSV or JSON lines, or a folder of Parquet in parts."""
+"""What is made of a store: a file of Parquet, CSV or JSON lines, Parquet in parts, a store rebuilt."""
 
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from crawler.errors import SettingsError, StoreMismatchError
-from crawler.exports.formats import Batches, Sink, import_extra, parquet_sink, sink_for
+from crawler.errors import Missing, PageError, SettingsError, StoreMismatchError
+from crawler.exports.formats import (
+    OpenSink,
+    Sink,
+    column_finder,
+    import_extra,
+    parquet_sink,
+    sink_for,
+)
 from crawler.record import Record
-from crawler.source.declared import built_in_names, chosen_fields, load_declaration
+from crawler.run.raw import RawPage, raw_name, read_pages, save_pages
 from crawler.source.fields import Column, ColumnFinder
-from crawler.source.source import FieldType
-from crawler.store.block import BLOCK_SIZE
-from crawler.store.contract import Store
+from crawler.source.source import Source, traits_of
+from crawler.store.block import BLOCK_SIZE, block_first
+from crawler.store.contract import Deadline, Store, save_block
 from crawler.store.opening import (
-    FOUND,
     LIST_SECONDS,
     READ_SECONDS,
     Identity,
+    claim_store,
+    known_identity,
     open_store,
     read_blocks,
-    read_identity,
 )
 
 FIRST_LOOK = 10_000
@@ -93,15 +101,11 @@ def export(
         if (start, stop) != (0, None):
             message = "a folder is kept in step with the whole store: name a file for a range"
             raise SettingsError("range_unfit", "OUT", message)
-        return _export_parts(_opened(store), out, on_records)
-    open_sink, store = sink_for(out), _opened(store)
-    finder = _finder(store)
+        return _export_parts(open_store(store), out, on_records)
+    open_sink, store = sink_for(out), open_store(store)
+    finder = column_finder(store)
     count, misfits = _write(store, start, stop, out, finder, open_sink, on_records)
     return ExportReport(count, out.stat().st_size, misfits)
-
-
-def _opened(store: str | os.PathLike[str] | Store) -> Store:
-    return open_store(os.fspath(store)) if isinstance(store, str | os.PathLike) else store
 
 
 def _write(
@@ -110,7 +114,7 @@ def _write(
     stop: int | None,
     out: Path,
     finder: ColumnFinder,
-    open_sink: "Callable[[Path, Sequence[Column]], Sink]",
+    open_sink: OpenSink,
     on_records: Callable[[int], None] | None,
 ) -> tuple[int, dict[str, int]]:
     """Write records with the columns that a finder has found, or finds on the way.
@@ -140,7 +144,7 @@ def _write(
 def _write_blocks(
     blocks: Iterator[list[Record]],
     finder: ColumnFinder,
-    open_sink: "Callable[[Sequence[Column]], Sink]",
+    open_sink: Callable[[Sequence[Column]], Sink],
     tell: Callable[[int], None],
 ) -> tuple[int, dict[str, int]] | None:
     """Write blocks; None where one does not fit the columns of those before it."""
@@ -183,7 +187,7 @@ def _export_parts(
         blocks.setdefault(part, []).append(f"{info.first} {info.token}")
     parts = {first: folder / f"part-{first:012}.parquet" for first in blocks}
     known = {first: _read_origin(path) for first, path in parts.items()}
-    finder = _finder(store)
+    finder = column_finder(store)
     origins = {
         first: _look_at_part(store, first, _hash(tokens), known[first], finder)
         for first, tokens in blocks.items()
@@ -197,7 +201,8 @@ def _export_parts(
         if known[first] == origin:
             report.parts_kept += 1
         else:
-            sink = partial(parquet_sink, metadata={_ORIGIN: _text(origin)})
+            text = json.dumps(msgspec.to_builtins(origin))  # numbers and names of any kind
+            sink = partial(parquet_sink, metadata={_ORIGIN: text.encode()})
             stop = first + _PART_NUMBERS
             misfits.update(_write(store, first, stop, path, finder, sink, on_records)[1])
             report.parts_written += 1
@@ -239,10 +244,6 @@ def _look_at_part(
     return known
 
 
-def _text(origin: _Origin) -> bytes:
-    return json.dumps(msgspec.to_builtins(origin)).encode()  # numbers and names of any kind
-
-
 def _hash(parts: Sequence[object]) -> str:
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
@@ -255,69 +256,6 @@ def _read_origin(path: Path) -> _Origin | None:
         return None
 
 
-def to_pandas(
-    store: str | os.PathLike[str] | Store, start: int = 0, stop: int | None = None
-) -> Any:
-    """Load the records of `[start, stop)` into a pandas data frame, with the columns of an export.
-
-    Whole numbers are `Int64`, so that an absent one is `<NA>` and the rest stay whole.
-
-    Raises:
-        SettingsError: pandas or pyarrow is not installed.
-        StoreError: As `export`.
-    """
-    pandas, arrow = import_extra("pandas"), import_extra("pyarrow")
-    store = _opened(store)
-    batches = Batches(store_columns(store, start, stop))
-    tables = [batches.batch(records) for records in read_blocks(store, start, stop)]
-    nullable = {arrow.int64(): pandas.Int64Dtype(), arrow.bool_(): pandas.BooleanDtype()}
-    table = arrow.Table.from_batches(tables, schema=batches.schema)
-    return table.to_pandas(types_mapper=nullable.get)
-
-
-def store_columns(store: Store, start: int = 0, stop: int | None = None) -> list[Column]:
-    """Return the columns of a store's records; types that nobody declared are found in the data.
-
-    Raises:
-        StoreMismatchError: No run has written to it yet.
-    """
-    return _looked_through(store, start, stop).columns()
-
-
-def _looked_through(store: Store, start: int = 0, stop: int | None = None) -> ColumnFinder:
-    """Make a finder that has seen all there is to see."""
-    finder = _finder(store)
-    if finder.needs_data:
-        for records in read_blocks(store, start, stop):
-            finder.see(records)
-        finder.needs_data = False
-    return finder
-
-
-def _finder(store: Store) -> ColumnFinder:
-    identity = read_identity(store, timeout=READ_SECONDS)
-    if identity is None:
-        raise StoreMismatchError(f"{store.location} holds no songs yet: crawl some first")
-    return ColumnFinder(_declared_types(identity))
-
-
-def _declared_types(identity: Identity) -> dict[str, FieldType] | None:
-    """Return the types that a store says of its fields; those of version 1.0 say them by schema."""
-    if identity.fields:
-        known = {name: kind for name, kind in identity.fields.items() if kind != FOUND}
-        return cast("dict[str, FieldType]", known) or None
-    if identity.source not in built_in_names():
-        return None
-    declaration = load_declaration(identity.source)
-    schema, _, names = identity.schema.partition(":")
-    fields = declaration.shape.fields
-    if schema != declaration.document.schema:
-        return None
-    if names:
-        fields = chosen_fields(declaration, names.split(","))
-    return {field.name: field.type for field in fields}
-
-
 @contextmanager
 def _whole_file(out: Path) -> Iterator[Path]:
     """Give a name to write to; what is there at the end takes the place of `out`."""
@@ -328,5 +266,134 @@ def _whole_file(out: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(out)
     finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+        partial.unlink(missing_ok=True)
+
+
+# New info from the raw bodies, without a request.
+
+_READERS = 10
+MAX_NAMED = 10
+"""So many numbers are named of each kind of trouble."""
+
+
+class RebuildReport(msgspec.Struct):
+    """What was rebuilt.
+
+    Attributes:
+        rebuilt: Found songs with new info.
+        copied: Missing and failed records, as they were.
+        without_raw: Found songs whose body was not kept; they are not in the new store, and a
+            crawl of the same range into it asks for these alone.
+        refused: Found songs whose body the source does not accept; not in the new store either.
+        first_troubles: The first numbers of both kinds, with the reason.
+    """
+
+    rebuilt: int = 0
+    copied: int = 0
+    without_raw: int = 0
+    refused: int = 0
+    first_troubles: dict[int, str] = {}
+
+
+def rebuild(
+    old: Store,
+    new: Store,
+    source: Any,
+    start: int,
+    stop: int,
+    *,
+    on_block: Callable[[int], None] | None = None,
+) -> RebuildReport:
+    """Fill another store with the records of `[start, stop)`, their info made anew from raw bodies.
+
+    The old store is only read, so nothing can be lost; run again, it goes on. The bodies are
+    copied too.
+
+    Args:
+        old: Crawled with `CRAWLER_KEEP_RAW=1`.
+        new: Empty, or begun by an earlier rebuild with the same source and fields.
+        source: Says what info is now.
+        start: First song number, included.
+        stop: Number after the last.
+        on_block: Told how many more records were looked at.
+
+    Raises:
+        SettingsError: The target is a step 1 function, which reads its pages itself.
+        StoreError: The stores do not fit, or cannot be used.
+    """
+    if not isinstance(source, Source):
+        raise SettingsError("rebuild_unfit", "CRAWLER_FUNCTION", "only a source can be rebuilt")
+    identity = _new_identity(old, new, source)
+    new.check(timeout=READ_SECONDS)
+    claim_store(new, identity, timeout=READ_SECONDS)
+    report = RebuildReport()
+    with ThreadPoolExecutor(_READERS, "raw") as readers:
+        for records in read_blocks(old, start, stop):
+            pages = _pages_of(old, records, readers)
+            rebuilt = {r.song_num: r for r in _rebuilt(records, pages, source, report)}
+            if rebuilt:
+                _save(new, rebuilt, pages, identity)
+            if on_block is not None:
+                on_block(len(records))
+    return report
+
+
+def _new_identity(old: Store, new: Store, source: Source) -> Identity:
+    known = known_identity(old)
+    if known.source != source.name:
+        raise StoreMismatchError(
+            f"{old.location} holds records of source {known.source!r}, not of {source.name!r}"
+        )
+    if new.location == old.location:
+        raise StoreMismatchError(f"rebuild into another store than {old.location} (--into)")
+    fields = {field.name: field.type for field in traits_of(source).fields}
+    return msgspec.structs.replace(known, schema=source.schema, fields=fields)
+
+
+def _pages_of(
+    store: Store, records: Sequence[Record], readers: ThreadPoolExecutor
+) -> dict[int, RawPage]:
+    names = sorted({raw_name(record.song_num) for record in records})
+    read = readers.map(lambda name: read_pages(store, name, timeout=READ_SECONDS), names)
+    return {num: page for pages in read for num, page in pages.items()}
+
+
+def _rebuilt(
+    records: Sequence[Record],
+    pages: dict[int, RawPage],
+    source: Source,
+    report: RebuildReport,
+) -> Iterator[Record]:
+    for record in records:
+        num = record.song_num
+        if record.outcome != "found":
+            report.copied += 1
+            yield record
+        elif num not in pages:
+            report.without_raw += 1
+            _tell(report, num, "its body was not kept")
+        else:
+            try:
+                info = source.info(num, pages[num].content())
+            except (PageError, Missing) as error:
+                report.refused += 1
+                _tell(report, num, str(error) or "the body says that there is no such page")
+            else:
+                report.rebuilt += 1
+                yield msgspec.structs.replace(record, info=info)
+
+
+def _tell(report: RebuildReport, num: int, why: str) -> None:
+    if len(report.first_troubles) < MAX_NAMED:
+        report.first_troubles[num] = why
+
+
+def _save(
+    store: Store, records: dict[int, Record], pages: dict[int, RawPage], identity: Identity
+) -> None:
+    deadline = Deadline(READ_SECONDS)
+    kept = {num: page for num, page in pages.items() if num in records}
+    save_pages(store, kept, deadline)
+    first = block_first(next(iter(records)))
+    left = deadline.left(f"saving block {first}")
+    save_block(store, first, records, source=identity.source, timeout=left)

@@ -1,19 +1,24 @@
-"""What an export is written as: Arrow batches, for Parquet, CSV and pandas, and JSON lines."""
+"""What an export holds and is written as: its columns, and files of Parquet, CSV and JSON lines."""
 
 import importlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import msgspec
 
 from crawler.errors import SettingsError
 from crawler.record import Record
-from crawler.source.fields import Column, ColumnType, ListOf, Parts, take_columns
+from crawler.source.declared import built_in_names, chosen_fields, load_declaration
+from crawler.source.fields import Column, ColumnFinder, ColumnType, ListOf, Parts, take_columns
+from crawler.source.source import FieldType
+from crawler.store.contract import Store
+from crawler.store.opening import FOUND, Identity, known_identity, open_store, read_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +29,45 @@ _LARGEST = 2**63
 
 ROWS_PER_GROUP = 50_000
 """Records of one row group: large enough to compress well."""
+
+
+def store_columns(store: Store, start: int = 0, stop: int | None = None) -> list[Column]:
+    """Return the columns of a store's records; types that nobody declared are found in the data.
+
+    Raises:
+        StoreMismatchError: No run has written to it yet.
+    """
+    finder = column_finder(store)
+    if finder.needs_data:
+        for records in read_blocks(store, start, stop):
+            finder.see(records)
+    return finder.columns()
+
+
+def column_finder(store: Store) -> ColumnFinder:
+    """Make what knows the columns that a store declares, and finds the others in its records.
+
+    Raises:
+        StoreMismatchError: No run has written to it yet.
+    """
+    return ColumnFinder(_declared_types(known_identity(store)))
+
+
+def _declared_types(identity: Identity) -> dict[str, FieldType] | None:
+    """Return the types that a store says of its fields; those of version 1.0 say them by schema."""
+    if identity.fields:
+        known = {name: kind for name, kind in identity.fields.items() if kind != FOUND}
+        return cast("dict[str, FieldType]", known) or None
+    if identity.source not in built_in_names():
+        return None
+    declaration = load_declaration(identity.source)
+    schema, _, names = identity.schema.partition(":")
+    fields = declaration.shape.fields
+    if schema != declaration.document.schema:
+        return None
+    if names:
+        fields = chosen_fields(declaration, names.split(","))
+    return {field.name: field.type for field in fields}
 
 
 class Batches:
@@ -130,7 +174,9 @@ def fit(value: Any, column_type: ColumnType, on_misfit: Callable[[Any], None]) -
     if not fits:
         on_misfit(value)
         return None
-    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", value) if _is(value, str) else value
+    return (
+        _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", value) if isinstance(value, str) else value
+    )
 
 
 def import_extra(name: str) -> Any:
@@ -158,8 +204,24 @@ def _fits(value: Any, word: str) -> bool:
     return isinstance(value, {"boolean": bool, "time": datetime}.get(word, str))
 
 
-def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind)
+def to_pandas(
+    store: str | os.PathLike[str] | Store, start: int = 0, stop: int | None = None
+) -> Any:
+    """Load the records of `[start, stop)` into a pandas data frame, with the columns of an export.
+
+    Whole numbers are `Int64`, so that an absent one is `<NA>` and the rest stay whole.
+
+    Raises:
+        SettingsError: pandas or pyarrow is not installed.
+        StoreError: As `export`.
+    """
+    pandas, arrow = import_extra("pandas"), import_extra("pyarrow")
+    store = open_store(store)
+    batches = Batches(store_columns(store, start, stop))
+    tables = [batches.batch(records) for records in read_blocks(store, start, stop)]
+    nullable = {arrow.int64(): pandas.Int64Dtype(), arrow.bool_(): pandas.BooleanDtype()}
+    table = arrow.Table.from_batches(tables, schema=batches.schema)
+    return table.to_pandas(types_mapper=nullable.get)
 
 
 class Sink(Protocol):
@@ -240,13 +302,17 @@ def _line(row: dict[str, Any]) -> bytes:
         return json.dumps(msgspec.to_builtins(row), separators=(",", ":")).encode() + b"\n"
 
 
-def sink_for(out: Path) -> Callable[[Path, Sequence[Column]], Sink]:
+OpenSink: TypeAlias = Callable[[Path, Sequence[Column]], Sink]
+"""Opens a file for records of these columns."""
+
+
+def sink_for(out: Path) -> OpenSink:
     """Return what opens a file of the kind that its extension says.
 
     Raises:
         SettingsError: There is no such kind.
     """
-    sinks: dict[str, Callable[[Path, Sequence[Column]], Sink]] = {
+    sinks: dict[str, OpenSink] = {
         ".parquet": parquet_sink,
         ".csv": _csv_sink,
         ".jsonl": _LinesSink,

@@ -20,22 +20,27 @@ from crawler.store.contract import Content, Store, update
 from crawler.store.folder import FolderStore
 
 
-def open_store(location: str) -> Store:
+def open_store(store: str | os.PathLike[str] | Store) -> Store:
     """Open the store at `gs://bucket/prefix` or in a folder; nothing is sent or made yet.
+
+    One that is open already is returned as it is.
 
     Raises:
         SettingsError: `store_malformed`.
     """
+    if not isinstance(store, str | os.PathLike):
+        return store
+    location = os.fspath(store)
     scheme, _, rest = location.rpartition("://")
     opener = _OPENERS.get(scheme)
-    store = None if opener is None else opener(rest)
-    if store is None:
+    opened = None if opener is None else opener(rest)
+    if opened is None:
         raise SettingsError(
             "store_malformed",
             "CRAWLER_STORE",
             f"CRAWLER_STORE must be gs://bucket, gs://bucket/prefix or a folder, got {location!r}",
         )
-    return store
+    return opened
 
 
 def is_remote(location: str) -> bool:
@@ -111,9 +116,8 @@ def read(
         StoreUnavailableError: It cannot be reached.
         BlockFormatError: A block cannot be read; the message names it.
     """
-    store = open_store(os.fspath(store)) if isinstance(store, str | os.PathLike) else store
-    if read_identity(store, timeout=READ_SECONDS) is None:
-        raise StoreMismatchError(f"{store.location} holds no songs yet: crawl some first")
+    store = open_store(store)
+    known_identity(store)
     return _found(store, operator.index(start), None if stop is None else operator.index(stop))
 
 
@@ -132,7 +136,7 @@ def read_blocks(
     Raises:
         StoreError: As `read`.
     """
-    store = open_store(os.fspath(store)) if isinstance(store, str | os.PathLike) else store
+    store = open_store(store)
     firsts = iter([info.first for info in store.list_blocks(start, stop, timeout=LIST_SECONDS)])
     threads = max(store.parallel_writes, _LEAST_THREADS)
     ahead: deque[Future[list[Record]]] = deque()
@@ -268,6 +272,18 @@ def read_identity(store: Store, *, timeout: float) -> Identity | None:
     """
     stored = store.read(IDENTITY_FILE, timeout=timeout)
     return None if stored is None else _decode(store, stored.data)
+
+
+def known_identity(store: Store) -> Identity:
+    """Read `store.json` of a store that somebody has crawled into.
+
+    Raises:
+        StoreMismatchError: Nobody has, or it cannot be read.
+    """
+    identity = read_identity(store, timeout=READ_SECONDS)
+    if identity is None:
+        raise StoreMismatchError(f"{store.location} holds no songs yet: crawl some first")
+    return identity
 
 
 def _decode(store: Store, data: bytes) -> Identity:
