@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crawler.exports.export import export
     from crawler.exports.formats import to_pandas
     from crawler.run.crawl import crawl, crawl_async
-    from crawler.run.monitor import Progress, progress_bar
+    from crawler.run.progress import Progress, progress_bar
     from crawler.source.source import step
     from crawler.steps import execute_async_event_loop, get_data_asynchronous, request_song_info
     from crawler.store.opening import read
@@ -54,13 +54,13 @@ __all__ = [
 
 _HOMES = {
     "Answer": "crawler.answer",
-    "Progress": "crawler.run.monitor",
+    "Progress": "crawler.run.progress",
     "crawl": "crawler.run.crawl",
     "crawl_async": "crawler.run.crawl",
     "execute_async_event_loop": "crawler.steps",
     "export": "crawler.exports.export",
     "get_data_asynchronous": "crawler.steps",
-    "progress_bar": "crawler.run.monitor",
+    "progress_bar": "crawler.run.progress",
     "read": "crawler.store.opening",
     "request_song_info": "crawler.steps",
     "step": "crawler.source.source",

@@ -32,7 +32,7 @@ FLOORS = (
     ("store", "block contract folder bucket opening control coverage"),
     ("plan", "planned fill scope"),
     ("page", "charts status_page"),
-    ("run", "functions writer raw store_index control_watcher monitor run crawl"),
+    ("run", "functions writer raw store_index progress monitor run crawl"),
     ("fleet", "task_queue orders delivery"),
     ("exports", "formats export"),
     ("", "doctor"),

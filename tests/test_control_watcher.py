@@ -9,7 +9,7 @@ import pytest
 
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.run.control_watcher import ControlWatcher
+from crawler.run.monitor import ControlWatcher
 from crawler.store.control import order_pause, order_stop, publish_canary, read_control
 from crawler.store.folder import FolderStore
 from tests.clock import utc_now, wait_until

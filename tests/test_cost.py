@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler import crawl
-from crawler.answer import Answer
+from crawler.answer import Answer, alert_fields
 from crawler.demo.site import DemoSite
 from crawler.deployment.cost import SIZES, Size, run_cost, size_for, worst_day
-from crawler.run.run import alert_fields
 from crawler.store.control import requests_today
 from crawler.store.opening import open_store
 

@@ -15,7 +15,8 @@ import pytest
 
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.run.monitor import MAX_SAMPLES, Housekeeper, Progress, progress_bar
+from crawler.run.monitor import MAX_SAMPLES, Housekeeper
+from crawler.run.progress import Progress, progress_bar
 from crawler.run.writer import Writer
 from tests.clock import wait_until
 

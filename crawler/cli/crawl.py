@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from crawler.answer import STOPS, Answer, noun_of, why_not_complete
+from crawler.answer import STOPS, Answer, why_not_complete
 from crawler.cli.options import (
     Commands,
     add_command,
@@ -31,8 +31,8 @@ from crawler.cli.options import (
 )
 from crawler.errors import RequestError, SettingsError
 from crawler.record import Record, encode_records
-from crawler.request.crawl_request import CrawlRequest, label, songs
-from crawler.run.monitor import progress_bar
+from crawler.request.crawl_request import CrawlRequest, songs
+from crawler.run.progress import progress_bar
 from crawler.settings.reading import Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -94,25 +94,16 @@ def crawl(args: argparse.Namespace) -> int:
     from crawler.run.crawl import prepare, run
 
     prepared = prepare(
-        lambda max_range: checked_request(
-            _asked(args), max_range=max_range, sample=_sample_of(args)
-        ),
-        lambda *, for_site: settings_of(args, for_site=for_site, time_budget_seconds=None),
+        lambda most: checked_request(_asked(args), max_range=most, sample=_sample_of(args)),
+        lambda for_site: settings_of(args, for_site=for_site, time_budget_seconds=None),
     )
     request, settings, target = prepared
     sample = request.sample
     if not (args.yes or sample or _is_wanted(request, settings)):
         return 3
-    noun = noun_of(settings.source if settings.function is None else settings.function)
-    quiet = args.json or args.verbose > 0
-    with stop_on_signals() as stop, progress_bar(label(request, noun)) as show:
-        answer = run(
-            request,
-            settings,
-            function=target,
-            stop_event=stop,
-            on_progress=None if quiet else show,
-        )
+    with stop_on_signals() as stop, progress_bar(prepared.label) as show:
+        on_progress = None if args.json or args.verbose else show
+        answer = run(request, settings, function=target, stop_event=stop, on_progress=on_progress)
     if args.json:
         print_json(answer)
     elif sample and answer.stopped_by != "store":

@@ -1,28 +1,24 @@
 """A run from end to end: make every number of a range settled, and say what was done."""
 
 import asyncio
-import logging
 import operator
 import os
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, Unpack
+from contextlib import nullcontext
+from typing import Any, Literal, NamedTuple, SupportsIndex, Unpack
 
 from crawler.answer import Answer, Mode, noun_of
 from crawler.errors import Problems
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Results
 from crawler.loops import LaneExecutor
-from crawler.page.charts import map_strip
 from crawler.request.crawl_request import CrawlRequest, check_request, label, with_sample
-from crawler.run.functions import claim, fit, qualified_name, target_of
-from crawler.run.monitor import Progress, in_notebook, progress_bar
+from crawler.run.functions import fit, qualified_name, target_of
+from crawler.run.progress import Progress, in_notebook, progress_bar
 from crawler.run.run import Limits, Run
-from crawler.run.store_index import StoreIndex, tell_new_fields
 from crawler.settings.reading import (
     MAX_SONG_NUM,
     Settings,
@@ -30,9 +26,6 @@ from crawler.settings.reading import (
     read_settings,
 )
 from crawler.source.source import Source
-from crawler.store.opening import open_store
-
-logger = logging.getLogger("crawler")
 
 _REQUEST_NAMES = ("limit", "refresh_older_than_days", "recheck", "canary")
 
@@ -94,10 +87,13 @@ def crawl(
     asked, given, function = _sorted_out(start, stop, dict(options))
     prepared = prepare(
         lambda max_range: with_sample(check_request(asked, max_range=max_range), sample),
-        lambda *, for_site: read_settings(os.environ, for_site=for_site, **given),
+        lambda for_site: read_settings(os.environ, for_site=for_site, **given),
         function=function,
     )
-    with _bar(prepared, options.get("on_progress")) as show:
+    on_progress = options.get("on_progress")
+    is_shown = on_progress is None and in_notebook()
+    bar = progress_bar(prepared.label, notebook=True) if is_shown else nullcontext(on_progress)
+    with bar as show:
         return run(
             prepared.request,
             prepared.settings,
@@ -145,10 +141,16 @@ class Prepared(NamedTuple):
     settings: Settings
     target: Any
 
+    @property
+    def label(self) -> str:
+        """What it is about, such as "songs 1 to 2000"."""
+        settings = self.settings
+        return label(self.request, noun_of(settings.function or settings.source))
+
 
 def prepare(
     check: Callable[[int], CrawlRequest],
-    read: "ReadSettings",
+    read: Callable[[bool], Settings],
     *,
     function: Any = None,
 ) -> Prepared:
@@ -156,7 +158,7 @@ def prepare(
 
     Args:
         check: Makes the request, given the longest range that is allowed.
-        read: Reads the settings, with or without what the site wants to know.
+        read: Reads the settings, given whether token and contact must be there.
         function: Step 1 or a source; None: what the settings name.
 
     Raises:
@@ -164,9 +166,9 @@ def prepare(
     """
     problems, settings, max_range = Problems(), None, MAX_SONG_NUM
     with problems:
-        settings = read(for_site=True)
+        settings = read(True)
     with problems:
-        known = settings or read(for_site=False)  # what is missing need not hide other mistakes
+        known = settings or read(False)  # what is missing need not hide other mistakes
         max_range = known.max_range or MAX_SONG_NUM
         target = target_of(known) if function is None else fit(function)
     with problems:
@@ -174,13 +176,6 @@ def prepare(
     problems.raise_all()
     assert settings is not None
     return Prepared(request, settings, target)
-
-
-class ReadSettings(Protocol):
-    """Reads the settings from wherever they are."""
-
-    def __call__(self, *, for_site: bool) -> Settings:
-        """Read them; without `for_site`, token and contact may be absent."""
 
 
 def _sorted_out(
@@ -213,17 +208,6 @@ def _plain(value: Any) -> Any:
     return operator.index(value)
 
 
-def _bar(
-    prepared: Prepared, on_progress: Callable[[Progress], None] | None
-) -> AbstractContextManager[Callable[[Progress], None] | None]:
-    """Show a bar where nobody wants to be told otherwise and somebody looks: in a notebook."""
-    if on_progress is None and in_notebook():
-        settings = prepared.settings
-        noun = noun_of(settings.source if settings.function is None else settings.function)
-        return progress_bar(label(prepared.request, noun), notebook=True)
-    return nullcontext(on_progress)
-
-
 def run(
     request: CrawlRequest,
     settings: Settings,
@@ -253,42 +237,10 @@ def run(
     Raises:
         SettingsError, StoreError: Before the first request to the site.
     """
-    began = time.monotonic()  # the budget bounds the whole, the look at the store included
-    limits = limits or Limits()
     target = function or target_of(settings)
-    store = open_store(settings.store)
-    store.check(timeout=limits.store_seconds)
-    mine, added = claim(store, target, settings.base_url, timeout=limits.store_seconds)
-    index = StoreIndex(
-        store,
-        mine.source,
-        request.start,
-        request.stop,
-        notes_fields=not mine.fields,
-        timeout=limits.store_seconds,
-    )
-    if added and index.listing:
-        tell_new_fields(store, added)
-    made = Run(
-        request,
-        settings,
-        index,
-        target,
-        rate_limiter,
-        began=began,
-        is_unattended=is_unattended,
-        limits=limits,
-    )
-    answer = made.execute(
+    made = Run(request, settings, target, rate_limiter, is_unattended, limits or Limits())
+    return made.execute(
         deque(maxlen=0) if song_urls is None else song_urls,  # records are in the blocks
         on_progress=on_progress,
         stop_event=stop_event or threading.Event(),
     )
-    tally = made.frontier.tally
-    answer.__dict__["latency_seconds"] = tally.latency_seconds / max(1, tally.requests)
-    answer.__dict__["kinds"] = dict(tally.kinds.most_common(3))
-    answer.__dict__["failures"] = dict(made.writer.failures.most_common())
-    answer.__dict__["source"] = mine.source
-    answer.__dict__.update(made.site_limits(answer))
-    answer.__dict__["draw_map"] = lambda: map_strip(index.listing.values())
-    return answer

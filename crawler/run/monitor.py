@@ -1,23 +1,22 @@
-"""What goes on beside a crawl: old blocks written, progress, its bar, log lines, samples, status."""
+"""What goes on beside a crawl: `control.json` obeyed, old blocks written, progress, log, status."""
 
-import contextlib
 import contextvars
-import importlib
-import importlib.util
 import logging
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-from typing import Any, Self, TextIO
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import msgspec
 
+from crawler.errors import StoreError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.verdict import FAILURE_KINDS
+from crawler.run.progress import Progress
 from crawler.run.writer import Writer
+from crawler.store import control
+from crawler.store.contract import Store
 
 logger = logging.getLogger("crawler")
 
@@ -28,39 +27,16 @@ END_SECONDS = 2.0
 """So long the end of a run waits for what is being told."""
 MAX_SAMPLES = 240
 
+CONTROL_SECONDS = 5.0
+"""How often `control.json` is looked at: a stop order is obeyed within 10 s."""
+
+SAME_PAUSE_SECONDS = 1.0
+"""A pause that ends less than this after one already told is the same one."""
+
 SILENCE_SECONDS = 3.0
 """A site that has not answered at all for so long is told."""
 
 _UNREACHED = {"connect", "connection", "dns", "tls", "timeout"}
-
-# Short, so that 80 columns hold it; how many there are in all stands in the label.
-_KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-_SETTLED = "{desc}: {percentage:3.0f}%|{bar}| settled before"  # nothing was to be asked
-_OPEN = "{desc}: {n_fmt} in {elapsed}{postfix}"  # how many there will be is not known
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """Where a run stands: numbers by outcome, requests, seconds since its start.
-
-    Attributes:
-        total: Numbers of the range, skipped ones included; None where the end is not known yet.
-        rate: Requests per second over the last few seconds.
-        paused: Seconds until a shared pause ends, 0 where there is none.
-        site_rate: Requests per second that the site announced, where that is less than ours; 0
-            where it is not.
-    """
-
-    found: int
-    missing: int
-    failed: int
-    skipped: int
-    total: int | None
-    requests: int
-    retries: int
-    seconds: float
-    rate: float
-    paused: float
-    site_rate: float = 0.0
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -230,128 +206,125 @@ def _thread(name: str, target: Callable[..., None], *args: object) -> threading.
     return threading.Thread(target=run, args=(target, *args), name=name, daemon=True)
 
 
-@contextlib.contextmanager
-def progress_bar(
-    label: str, *, stream: TextIO | None = None, notebook: bool | None = None
-) -> Iterator[Callable[[Progress], None] | None]:
-    """Show a bar while the body runs; yields what the run is to call with its counts.
+class ControlWatcher:
+    """A thread beside a run: obeys stop orders, keeps the pauses of others, publishes its own."""
 
-    Yields None where nobody looks, so that the run need not count for nobody: the stream is no
-    terminal, and this is no notebook. The last state stays on its own line when the body ends,
-    however it ends.
+    def __init__(
+        self,
+        frontier: Frontier,
+        store: Store,
+        *,
+        seen_stop_id: str | None,
+        every_seconds: float = CONTROL_SECONDS,
+        canaries: list[int] | None = None,
+    ) -> None:
+        """Prepare.
 
-    Args:
-        label: What is crawled, such as "songs 1 to 2000".
-        stream: Where the bar goes; None: the process's stderr.
-        notebook: Show it whatever the stream is, as a widget where there are widgets; None: where
-            this runs in a notebook.
-    """
-    notebook = in_notebook() if notebook is None else notebook
-    stream = sys.stderr if stream is None else stream
-    if not (notebook or stream.isatty()):
-        yield None
-        return
-    bar = _Bar(label, stream, notebook=notebook)
-    try:
-        yield bar.show
-    finally:
-        bar.close()
+        Args:
+            frontier: Stopped by a stop order, held back by a pause.
+            store: Where `control.json` lies.
+            seen_stop_id: The stop order that stood before the run began.
+            every_seconds: How often it is looked at.
+            canaries: Gets the song that other runs publish there.
+        """
+        self._every_seconds = every_seconds
+        self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id
+        self._news, self._lock = threading.Event(), threading.Lock()
+        self._published_until = 0.0
+        self._unpublished = 0.0  # end of a pause that the store does not have yet
+        self._canaries = [] if canaries is None else canaries
+        self._found: int | None = None  # a song that the store does not name yet
+        self._has_canary = False
+        self._kept_until: datetime | None = None
+        self._ended = False
+        self._thread = _thread("control", self._run)
 
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
 
-def in_notebook() -> bool:
-    """Whether this runs in a Jupyter kernel, where somebody looks at what a cell shows.
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._news.set()
+        self._thread.join(2.0)
 
-    Nothing is imported to find out: a kernel has IPython loaded.
-    """
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None  # IPython in a terminal has none
+    def publish_canary(self, song_num: int) -> None:
+        """Name a song that is there for the runs beside this one; never waits."""
+        if not self._has_canary:
+            self._found = song_num
+            self._news.set()
 
+    def publish_pause(self, seconds: float) -> None:
+        """Pass a pause the site asked for on to the other instances; never waits.
 
-class _Bar:
-    """A bar that appears with the first counts; called by one thread at a time."""
+        Answers that were under way when it began ask for the same pause: they are not news.
+        """
+        until = time.monotonic() + seconds
+        if until < self._published_until + SAME_PAUSE_SECONDS:
+            return
+        self._published_until = until
+        logger.warning(
+            "the site limits us: paused until %s",
+            f"{datetime.now().astimezone() + timedelta(seconds=seconds):%H:%M:%S}",
+            extra={"event": "paused", "fields": {"seconds": seconds}},
+        )
+        with self._lock:
+            self._unpublished = max(until, self._unpublished)
+        self._news.set()
 
-    def __init__(self, label: str, stream: TextIO, *, notebook: bool) -> None:
-        self._label = label
-        self._stream = stream
-        self._class = _bar_class(notebook=notebook)
-        self._bar: Any = None
+    def keep_pause(self, order: control.Control) -> None:
+        """Keep the pause that stands, also one that began before this run; each of them once.
 
-    def show(self, counts: Progress) -> None:
-        """Bring the bar up to date; draws at most ten times a second."""
-        if self._bar is None:
-            has_width = _has_width(self._stream)
-            self._bar = self._class(
-                desc=self._label,
-                total=counts.total,
-                initial=counts.skipped,  # cost no time, so must not shorten the time left
-                file=self._stream,
-                dynamic_ncols=has_width,
-                ncols=None if has_width else 80,
-                nrows=None if has_width else 24,
-                bar_format=_format(counts),
-            )
-        self._bar.bar_format = _format(counts)
-        self._bar.total = counts.total
-        self._bar.set_postfix_str(_postfix(counts), refresh=False)
-        done = counts.found + counts.missing + counts.failed + counts.skipped
-        self._bar.update(done - self._bar.n)
+        The frontier's clock runs evenly, but the time of day may be set back: read again and again
+        by it, a pause of 2 s would last for hours.
+        """
+        if order.pause_until == self._kept_until:
+            return
+        self._kept_until = order.pause_until
+        left = control.pause_left(order, now=datetime.now(UTC))
+        if left:
+            self._frontier.hold(left.total_seconds())
 
-    def close(self) -> None:
-        """Draw the last state and end its line."""
-        if self._bar is not None:
-            self._bar.refresh()  # a widget would keep what it showed a tenth of a second ago
-            self._bar.close()
+    def keep_canary(self, order: control.Control) -> None:
+        """Learn of the song that a run has published."""
+        if order.canary is not None:
+            self._has_canary = True
+            if order.canary not in self._canaries:
+                self._canaries.insert(0, order.canary)  # before what the user named
 
+    def _run(self) -> None:
+        look_at = time.monotonic() + self._every_seconds
+        while not self._ended:
+            self._news.wait(max(0.0, look_at - time.monotonic()))
+            self._news.clear()
+            self._guarded(self._pass_on)
+            if time.monotonic() >= look_at:
+                self._guarded(self._obey)
+                look_at = time.monotonic() + self._every_seconds
 
-def _format(counts: Progress) -> str:
-    if counts.total is None:
-        return _OPEN
-    if counts.skipped == counts.total:
-        return _SETTLED
-    if not counts.site_rate:
-        return _KNOWN
-    # What went faster before the site said how fast we may go would shorten the time left.
-    done = counts.found + counts.missing + counts.failed + counts.skipped
-    left = int((counts.total - done) / counts.site_rate)
-    hours, minutes = divmod(left // 60, 60)
-    words = f"{hours}:{minutes:02}:{left % 60:02}" if hours else f"{minutes:02}:{left % 60:02}"
-    return _KNOWN.replace("{remaining}", words)
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except StoreError as error:
+            logger.warning("control.json cannot be used at present: %s", error)
 
+    def _pass_on(self) -> None:
+        if self._found is not None:
+            self.keep_canary(control.publish_canary(self._store, self._found))
+            self._found = None
+        if not (ends_at := self._unpublished):
+            return
+        now = datetime.now(UTC)
+        until = now + timedelta(seconds=ends_at - time.monotonic())
+        if control.order_pause(self._store, until, now=now).pause_until == until:
+            self._kept_until = until  # the site told this run first, so its frontier holds already
+        with self._lock:
+            if self._unpublished == ends_at:  # none that is longer came meanwhile
+                self._unpublished = 0.0
 
-def _postfix(counts: Progress) -> str:
-    pace = f"{counts.rate:.0f}/s"
-    if counts.site_rate:
-        pace = f"{counts.site_rate:.1f}/s by the site's limit"
-    if counts.paused > 0:
-        until = datetime.now().astimezone() + timedelta(seconds=counts.paused)
-        pace = f"the site limits us: paused until {until:%H:%M:%S}"
-    outcomes = f"found {counts.found}, missing {counts.missing}, failed {counts.failed}"
-    return f"{pace}, {outcomes}"
-
-
-def _bar_class(*, notebook: bool) -> Any:
-    """Return tqdm's bar, without the thread and the process-wide lock it would start for itself.
-
-    tqdm is imported here because most runs, the deployed ones above all, show no bar.
-    """
-    widgets = notebook and _has_widgets()
-    base: Any = importlib.import_module("tqdm.notebook" if widgets else "tqdm").tqdm
-
-    class Bar(base):  # type: ignore[misc]
-        monitor_interval = 0
-
-    Bar.set_lock(threading.RLock())
-    return Bar
-
-
-def _has_width(stream: TextIO) -> bool:
-    """Whether the terminal says how wide it is; one of width 0 would be drawn empty."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
-    except OSError:
-        return False
-
-
-def _has_widgets() -> bool:
-    return importlib.util.find_spec("ipywidgets") is not None
+    def _obey(self) -> None:
+        order = control.read_control(self._store, timeout=CONTROL_SECONDS)
+        if order.stop_id is not None and order.stop_id != self._seen_stop_id:
+            self._frontier.stop("stop_order")
+        self.keep_pause(order)
+        self.keep_canary(order)

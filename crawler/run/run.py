@@ -5,26 +5,33 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
 
-from crawler.answer import STOPS, Answer, Note, StoppedBy, noun_of
+from crawler.answer import STOPS, Answer, Note, StoppedBy, alert_fields, noun_of
 from crawler.errors import StoreError, StoreUnavailableError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy, Results
+from crawler.page.charts import map_strip
 from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest, songs
-from crawler.run.control_watcher import CONTROL_SECONDS, ControlWatcher
-from crawler.run.functions import host_of
-from crawler.run.monitor import STATUS_SECONDS, Housekeeper, Progress, Sample
+from crawler.run.functions import claim, host_of
+from crawler.run.monitor import (
+    CONTROL_SECONDS,
+    STATUS_SECONDS,
+    ControlWatcher,
+    Housekeeper,
+    Sample,
+)
+from crawler.run.progress import Progress
 from crawler.run.raw import RawKeeper
-from crawler.run.store_index import STORE_SECONDS, StoreIndex
+from crawler.run.store_index import STORE_SECONDS, StoreIndex, tell_new_fields
 from crawler.run.writer import GIVE_UP_SECONDS, MAX_PENDING_BLOCKS, Writer
 from crawler.settings.reading import Settings, repeat_options
 from crawler.source.source import Source, traits_of
@@ -32,6 +39,7 @@ from crawler.steps import execute_async_event_loop
 from crawler.store import control
 from crawler.store.control import RunObject, leave_run_object, requests_today
 from crawler.store.coverage import odd_times
+from crawler.store.opening import open_store
 from crawler.version import VERSION
 from crawler.wire.robots import RobotsPolicy
 
@@ -43,19 +51,8 @@ CLOSE_SECONDS = 40.0
 SIGNAL_CLOSE_SECONDS = 3.0
 """The same after SIGTERM: the platform leaves 10 s, of which 5 go to attempts in flight."""
 
-MISSING_SHARE = 0.30
-"""A run that found more missing below the last known song than this is worth a look: about 9 in 100
-numbers of the Genius catalogue are missing."""
-
-THROTTLED_SHARE = 0.01
-"""A run of which more answers than this were 429 goes faster than the site likes."""
-
 FEW_REFUSALS = 2
 """So many answers of 429 are how a site tells its limit; more are a pace that is too high."""
-
-FEW = 100
-"""A share of fewer numbers than this says nothing."""
-
 
 _NAMED = 5  # stretches with odd times; the status names them all
 
@@ -87,17 +84,16 @@ class Run:
         self,
         request: CrawlRequest,
         settings: Settings,
-        index: StoreIndex,
         target: Any,
         rate_limiter: RateLimiter | None,
-        *,
-        began: float,
-        is_unattended: bool = False,
+        is_unattended: bool,
         limits: Limits,
     ) -> None:
-        self.settings, self.index, self.limits = settings, index, limits
+        # The budget bounds the whole, the look at the store included.
+        self.started_at, self.started = datetime.now(UTC), time.monotonic()
+        self.settings, self.limits = settings, limits
         self.is_unattended, self.ordered_at = is_unattended, request.ordered_at
-        self.started_at, self.started = datetime.now(UTC), began
+        self.index = index = self._open(request, target)
         self.raw = RawKeeper(index.store, is_on=settings.keep_raw)
         self.target = self.raw.keeping(target)
         self.writer = Writer(
@@ -143,6 +139,23 @@ class Run:
             index.asked_host = lambda: host_of(self.frontier.asked_url)
         self.keeper: Housekeeper
         self.watcher: ControlWatcher
+
+    def _open(self, request: CrawlRequest, target: Any) -> StoreIndex:
+        """Open the store, prove that it works and may hold what this run makes, and list it."""
+        store, timeout = open_store(self.settings.store), self.limits.store_seconds
+        store.check(timeout=timeout)
+        mine, added = claim(store, target, self.settings.base_url, timeout=timeout)
+        index = StoreIndex(
+            store,
+            mine.source,
+            request.start,
+            request.stop,
+            notes_fields=not mine.fields,
+            timeout=timeout,
+        )
+        if added and index.listing:
+            tell_new_fields(store, added)
+        return index
 
     def execute(
         self,
@@ -193,17 +206,16 @@ class Run:
                 self.frontier.stop("store", str(error))
             finally:
                 self.scope.close()
-                self.writer.close(self._seconds_to_close())
+                is_signal = self.frontier.stopped_by == "signal"
+                self.writer.close(SIGNAL_CLOSE_SECONDS if is_signal else CLOSE_SECONDS)
         answer = self._answer()
         self._leave(answer)
+        answer.__dict__.update(self._more(answer))
         return answer
 
     def _book(self, record: Record) -> None:
         self.scope.note(record)
         self.writer.add(record)
-
-    def _seconds_to_close(self) -> float:
-        return SIGNAL_CLOSE_SECONDS if self.frontier.stopped_by == "signal" else CLOSE_SECONDS
 
     def _answer(self) -> Answer:
         seconds = time.monotonic() - self.started
@@ -218,8 +230,31 @@ class Run:
             "outside_session": self.frontier.tally.outside_session,
             "unproven": self.index.count_unproven(self.scope.start, self.scope.stop),
         }
-        notes = {note: count for note, count in counts.items() if count}
-        return make_answer(self.frontier, self.writer, self.scope, seconds=seconds, notes=notes)
+        tally, scope, lost = self.frontier.tally, self.scope, self.writer.lost
+        # What could not be stored is taken back from the counts: its numbers are left.
+        found, missing = tally.found - lost["found"], tally.missing - lost["missing"]
+        failed, skipped = tally.failed - lost["failed"], scope.skipped_in_all()
+        remaining = max(0, scope.stop - scope.start - found - missing - failed - skipped)
+        stopped_by = "store" if lost.total() else self.frontier.stopped_by or "done"
+        return Answer(
+            start=scope.start,
+            stop=scope.stop,
+            mode=scope.mode,
+            found=found,
+            missing=missing,
+            failed=failed,
+            skipped=skipped,
+            complete=not (remaining or failed or scope.has_gaps),
+            remaining=remaining,
+            requests=tally.requests,
+            retries=tally.retries,
+            seconds=round(seconds, 3),
+            mean_rate=round(tally.requests / max(seconds, 1e-9), 2),
+            stopped_by=cast("StoppedBy", stopped_by),
+            blocks_written=self.writer.blocks_written,
+            version=VERSION,
+            notes={note: count for note, count in counts.items() if count},
+        )
 
     def _leave(self, answer: Answer) -> None:
         stop, detail = STOPS[answer.stopped_by], self.frontier.stop_detail
@@ -243,16 +278,13 @@ class Run:
             options=repeat_options(settings),
         )
         if self.is_unattended and answer.stopped_by == "unauthorized":
-            self._hold()
+            try:
+                control.order_hold(self.index.store, "unauthorized", now=datetime.now(UTC))
+            except StoreError as error:
+                logger.warning("scheduled runs could not be held: %s", error)
         if answer.stopped_by != "store" and not self.writer.lost:  # a store in trouble would hang
             leave_run_object(self.index.store, run_object, secrets.token_hex(4))
             self.index.write_status()
-
-    def _hold(self) -> None:
-        try:
-            control.order_hold(self.index.store, "unauthorized", now=datetime.now(UTC))
-        except StoreError as error:
-            logger.warning("scheduled runs could not be held: %s", error)
 
     def _log_start(self) -> None:
         scope, noun = self.scope, noun_of(self.index.source)
@@ -274,18 +306,23 @@ class Run:
             },
         )
 
-    def site_limits(self, answer: Answer) -> dict[str, Any]:
-        """Return what a run learnt of the site's limits, for people.
+    def _more(self, answer: Answer) -> dict[str, Any]:
+        """Return what an answer tells people and is no field of it.
 
-        Returns:
-            `announced`: the site's words, such as "60 a minute", or "". `pace`: requests per second
-            that settings, source and site allow, 0 for no limit. `refused`: answers of 429.
-            `advised_rate`: see there.
+        Of the site's limits: `announced`, its own words, such as "60 a minute", or ""; `pace`,
+        requests per second that settings, source and site allow, 0 for no limit; `refused`, answers
+        of 429; `advised_rate`, see there.
         """
-        announced, refused = self.frontier.announced_rate, self.frontier.tally.kinds["http_429"]
-        rate, samples = self.settings.rate, self.keeper.samples
+        tally, announced = self.frontier.tally, self.frontier.announced_rate
+        rate, samples, refused = self.settings.rate, self.keeper.samples, tally.kinds["http_429"]
         allowed = (traits_of(self.target).rate or 0.0) / self.settings.instances
+        listing = self.index.listing  # of a run that has ended an answer keeps no more
         return {
+            "latency_seconds": tally.latency_seconds / max(1, tally.requests),
+            "kinds": dict(tally.kinds.most_common(3)),
+            "failures": dict(self.writer.failures.most_common()),
+            "source": self.index.source,
+            "draw_map": lambda: map_strip(listing.values()),
             "announced": self.frontier.announcement,
             "pace": _least(rate, allowed, announced) or 0.0,
             "refused": refused,
@@ -346,65 +383,3 @@ def advised_rate(
         return None
     unit = 10.0 ** (math.floor(math.log10(borne)) - 1)
     return float(f"{math.floor(borne / unit + 1e-9) * unit:.2g}")
-
-
-def make_answer(
-    frontier: Frontier,
-    writer: Writer,
-    scope: Scope,
-    *,
-    seconds: float,
-    notes: dict[Note, int],
-) -> Answer:
-    """Count up a run that has ended.
-
-    Records that could not be stored are taken back from the counts: their numbers are left.
-    """
-    tally, lost = frontier.tally, writer.lost
-    found, missing = tally.found - lost["found"], tally.missing - lost["missing"]
-    failed, skipped = tally.failed - lost["failed"], scope.skipped_in_all()
-    remaining = max(0, scope.stop - scope.start - found - missing - failed - skipped)
-    return Answer(
-        start=scope.start,
-        stop=scope.stop,
-        mode=scope.mode,
-        found=found,
-        missing=missing,
-        failed=failed,
-        skipped=skipped,
-        complete=not (remaining or failed or scope.has_gaps),
-        remaining=remaining,
-        requests=tally.requests,
-        retries=tally.retries,
-        seconds=round(seconds, 3),
-        mean_rate=round(tally.requests / max(seconds, 1e-9), 2),
-        stopped_by="store" if lost.total() else cast("StoppedBy", frontier.stopped_by or "done"),
-        blocks_written=writer.blocks_written,
-        version=VERSION,
-        notes=notes,
-    )
-
-
-def alert_fields(answer: Answer, kinds: Mapping[str, int], missing_at_end: int) -> dict[str, Any]:
-    """Compute what the alerts filter on; the names are those of `deploy/metrics`.
-
-    A filter over logs can compare one field with a number, but cannot divide two.
-
-    Args:
-        answer: What the run did.
-        kinds: Failed attempts by kind.
-        missing_at_end: Missing numbers beyond the last found song: every look for new songs ends
-            with a thousand of them, so they are no sign of trouble.
-
-    Returns:
-        `missing_high`, `throttled`: booleans, see the constants. `gained`: whether the run settled
-        anything below the end, or found nothing left to settle.
-    """
-    missing = max(0, answer.missing - missing_at_end)
-    settled = answer.found + missing
-    return {
-        "missing_high": settled >= FEW and missing > MISSING_SHARE * settled,
-        "throttled": answer.requests >= FEW
-        and kinds.get("http_429", 0) > THROTTLED_SHARE * answer.requests,
-        "gained": bool(settled) or answer.complete,
-    }
