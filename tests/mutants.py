@@ -3,7 +3,8 @@
 `make mutants` runs it (`ARGS="record --most 20"` for one module, fewer changes). A change is a
 comparison, a sign, a number or a boolean, made by cosmic-ray in a copy of the project; it counts as
 noticed when the module's own file of tests fails. What lives is printed with its line: either the
-two mean the same, and it stands in `EQUAL` with the reason, or a test is missing.
+two mean the same, and it stands in `EQUAL` with the reason, or a test is missing. What is listed is
+tried, too, and does not count in the share. Less than `WANTED` of any module is an error.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -45,110 +47,142 @@ MODULES = {
 }
 """Which modules are tried, and by which files of tests, `tests/test_<name>.py`."""
 
-EQUAL: dict[str, list[str]] = {
-    "only tells what is collected when": [
-        "class Record(msgspec.Struct, omit_defaults=True, gc=True):",
-        "class Reply(msgspec.Struct, gc=True):",
-    ],
-    "where the two are alike it does not matter which is kept": [
-        "best, rest = (one, other) if _order(one) > _order(other) else (other, one)",
-    ],
-    "how much is read ahead; what is read is far shorter": [
-        "HEAD_BYTES = 2049",
-        "HEAD_BYTES = 2047",
-    ],
-    "a little smaller, a little slower": ["_LEVEL = 2"],
-    "a text is far shorter than 4 GiB": [
-        f'zlib.crc32(text).to_bytes(4, "little"), (len(text) % {size}).to_bytes(4, "little"),'
-        for size in ("3**32", "2** 33", "2** 31")
-    ],
-    "from 32 on zlib finds out by itself that it is gzip": [
-        "inflate = zlib.decompressobj( 17 + zlib.MAX_WBITS)",
-    ],
-    "-1 is no multiple of a thousand": ["if first % BLOCK_SIZE or not -1 <= first < 10**12:"],
-    "how far is read ahead, and by how many threads": [
-        "READ_AHEAD = 9  # blocks, so that reading one from a bucket delays nobody",
-        "READ_AHEAD = 7  # blocks, so that reading one from a bucket delays nobody",
-        'self._pool = ThreadPoolExecutor( 5, "plan")',
-        'self._pool = ThreadPoolExecutor( 3, "plan")',
-        'self._pool = ThreadPoolExecutor( 2, "plan")',
-        'self._pool = ThreadPoolExecutor( 0, "plan")',
-    ],
-    "set anew before it is looked at": [
-        "self._current_first = 1",
-        "self._current_first = -1",
-        "self._recovered_at = math.inf",
-        *(
-            f"self._counted_from, self._counted, self._measured = -math.inf, {counted}"
-            for counted in ("1, 0.0", "-1, 0.0", "0, 1.0", "0, -1.0")
-        ),
-    ],
-    "set anew when the site begins to lie": [
-        *(
-            f"self._probes, self._next_probe_at, self._lying_since = {values}"
-            for values in ("0, 1.0, 0.0", "0, -1.0, 0.0", "0, 0.0, 1.0", "0, 0.0, -1.0")
-        ),
-        "self._probes, self._next_probe_at, self._lying_since = 1, 0.0, 0.0",
-        "self._probes, self._next_probe_at, self._lying_since = -1, 0.0, 0.0",
-    ],
-    "the run ends before a pause is that long": [
-        "self._challenge = SharedBackoff(CHALLENGE_SECONDS, CHALLENGE_SECONDS * 3**CHALLENGES)",
-    ],
-    "whether there were more good answers is asked, not how many": [
-        "return self.note_good( 2, now, now)",
-    ],
-    "a range of no numbers has none in any block": [
-        f"self._order = BlockOrder(range(block_first(start), stop if start < stop else {stop}, BLOCK_SIZE))"
-        for stop in (1, -1)
-    ],
-    "asks once too often whether there is news": [
-        "if len(self._met) >= len(self._heeded) and self._has_met():",
-    ],
-    "a step of one leaves out none, only slower": [
-        f"return numbers if self._step == {step} else spread(numbers, self._start, self._step)"
-        for step in (0, 2)
-    ],
-    "a block without numbers is announced to nobody": [
-        "return PlannedBlock(first, [], is_new=True, unreadable=len(numbers))",
-        "return PlannedBlock(first, [], is_new=True, settled=len(numbers))",
-    ],
-    "what follows comes to the same": [
-        "if len(numbers) and info.first_num < numbers[0] and numbers[-1] <= info.last_num:",
-        "if len(numbers) and info.first_num <= numbers[ -1] and numbers[-1] <= info.last_num:",
-        "if len(numbers) and info.first_num <= numbers[0] and numbers[-1] < info.last_num:",
-    ],
-    "within the hair by which numbers differ": [
-        "_EPOCH, _EPOCH_MILLISECONDS = 1e9, 999999999999.0",
-        *(
-            f'spans = {spans}: "a day"}}'
-            for spans in (
-                '{1: "a second", 60: "a minute", 3601: "an hour", 86400',
-                '{1: "a second", 60: "a minute", 3599: "an hour", 86400',
-                '{1: "a second", 60: "a minute", 3600: "an hour", 86401',
-                '{1: "a second", 60: "a minute", 3600: "an hour", 86399',
-            )
-        ),
-    ],
-    "how much of a hostile text is looked at": ["_LONGEST = 513", "_LONGEST = 511"],
-    "how a record may be made, or changed by whom nobody knows": [
-        "class Criteria(msgspec.Struct, frozen=False, kw_only=True):",
-        "class Criteria(msgspec.Struct, frozen=True, kw_only=False):",
-        "class Verdict(msgspec.Struct, frozen=False):",
-        "class Pause(msgspec.Struct, eq=True):",
-    ],
-    "both sides say the same there": [
-        "if limit > 50:",
-        "if limit >= 51:",
-        "if limit >= 49:",
-        "if full >= 1:",
-    ],
-    "nothing is to be won back": ["if self._limit > self._full:"],
-    "nobody looks at it where there are no numbers": [
-        "start = stop = nums[0] if nums else 1",
-        "start = stop = nums[0] if nums else -1",
-    ],
+EQUAL: dict[str, dict[str, list[str]]] = {
+    "record": {
+        "only tells what is collected when": [
+            "class Record(msgspec.Struct, omit_defaults=True, gc=True):",
+        ],
+        "where the two are alike it does not matter which is kept": [
+            "best, rest = (one, other) if _order(one) > _order(other) else (other, one)",
+        ],
+    },
+    "block": {
+        "how much is read ahead; what is read is far shorter": [
+            "HEAD_BYTES = 2049",
+            "HEAD_BYTES = 2047",
+        ],
+        "a little smaller, a little slower": ["_LEVEL = 2"],
+        "a text is far shorter than 4 GiB": [
+            f'zlib.crc32(text).to_bytes(4, "little"), (len(text) % {size}).to_bytes(4, "little"),'
+            for size in ("3**32", "2** 33", "2** 31")
+        ],
+        "from 32 on zlib finds out by itself that it is gzip": [
+            "inflate = zlib.decompressobj( 17 + zlib.MAX_WBITS)",
+        ],
+        "-1 is no multiple of a thousand": ["if first % BLOCK_SIZE or not -1 <= first < 10**12:"],
+        "nobody looks at it where there are no numbers": [
+            "start = stop = nums[0] if nums else 1",
+            "start = stop = nums[0] if nums else -1",
+        ],
+    },
+    "verdict": {
+        "only tells what is collected when": ["class Reply(msgspec.Struct, gc=True):"],
+        "may be changed, and nobody does": ["class Verdict(msgspec.Struct, frozen=False):"],
+    },
+    "rate_limiter": {
+        "set anew before it is looked at": [
+            "self._recovered_at = math.inf",
+            *(
+                f"self._counted_from, self._counted, self._measured = -math.inf, {counted}"
+                for counted in ("1, 0.0", "-1, 0.0", "0, 1.0", "0, -1.0")
+            ),
+        ],
+        "within the hair by which numbers differ": [
+            "_EPOCH, _EPOCH_MILLISECONDS = 1e9, 999999999999.0",
+            *(
+                f'spans = {spans}: "a day"}}'
+                for spans in (
+                    '{1: "a second", 60: "a minute", 3601: "an hour", 86400',
+                    '{1: "a second", 60: "a minute", 3599: "an hour", 86400',
+                    '{1: "a second", 60: "a minute", 3600: "an hour", 86401',
+                    '{1: "a second", 60: "a minute", 3600: "an hour", 86399',
+                )
+            ),
+        ],
+        "how much of a hostile text is looked at": ["_LONGEST = 513", "_LONGEST = 511"],
+        "no two pauses are compared": ["class Pause(msgspec.Struct, eq=True):"],
+        "both sides say the same there": [
+            "if limit > 50:",
+            "if limit >= 51:",
+            "if limit >= 49:",
+            "if full >= 1:",
+        ],
+        "there is one at most": [
+            "return f\"{self.limit:g} {near[ -1] if near else f'in {seconds:.0f} s'}\"",
+        ],
+        "one as nonsensical as the other": [
+            "reset = reset - time_of_day + 1.0 if reset > time_of_day else - 2.0",
+        ],
+        "nothing is to be won back": ["if self._limit > self._full:"],
+    },
+    "site_health": {
+        "the run ends before a pause is that long": [
+            "self._challenge = SharedBackoff(CHALLENGE_SECONDS, CHALLENGE_SECONDS * 3**CHALLENGES)",
+        ],
+        "whether there were more good answers is asked, not how many": [
+            "return self.note_good( 2, now, now)",
+        ],
+    },
+    "proof": {},
+    "fill": {
+        "how far is read ahead, and by how many threads": [
+            "READ_AHEAD = 9  # blocks, so that reading one from a bucket delays nobody",
+            "READ_AHEAD = 7  # blocks, so that reading one from a bucket delays nobody",
+            'self._pool = ThreadPoolExecutor( 5, "plan")',
+            'self._pool = ThreadPoolExecutor( 3, "plan")',
+        ],
+        "set anew before it is looked at": [
+            "self._current_first = 1",
+            "self._current_first = -1",
+        ],
+        "a range of no numbers has none in any block": [
+            f"self._order = BlockOrder(range(block_first(start), stop if start < stop else {stop}, BLOCK_SIZE))"
+            for stop in (1, -1)
+        ],
+        "asks once too often whether there is news": [
+            "if len(self._met) >= len(self._heeded) and self._has_met():",
+        ],
+        "a step of one leaves out none, only slower": [
+            f"return numbers if self._step == {step} else spread(numbers, self._start, self._step)"
+            for step in (0, 2)
+        ],
+        "a block without numbers is announced to nobody": [
+            "return PlannedBlock(first, [], is_new=True, unreadable=len(numbers))",
+            "return PlannedBlock(first, [], is_new=True, settled=len(numbers))",
+        ],
+        "what follows comes to the same": [
+            "if len(numbers) and info.first_num < numbers[0] and numbers[-1] <= info.last_num:",
+            "if len(numbers) and info.first_num <= numbers[ -1] and numbers[-1] <= info.last_num:",
+            "if len(numbers) and info.first_num <= numbers[0] and numbers[-1] < info.last_num:",
+        ],
+        "may be made in an order of one's own, or changed, and nobody does": [
+            "class Criteria(msgspec.Struct, frozen=False, kw_only=True):",
+            "class Criteria(msgspec.Struct, frozen=True, kw_only=False):",
+        ],
+    },
+    "scope": {
+        "by how many threads is read; one block at a time": [
+            'self._pool = ThreadPoolExecutor( 2, "plan")',
+            "self._pool.shutdown(wait=False, cancel_futures=False)",
+        ],
+        "a block without numbers is announced to nobody": [
+            "return PlannedBlock(first, [], is_new=True)",
+        ],
+        "set anew before a number is supplied": [
+            "self.next_num = last_found - 1",
+            "self.next_num = last_found + 0",
+            "self._block_end = -1",
+        ],
+        "the first song is no lower than 0": ["self.last_found = max(lasts, default=- 2)"],
+        "no fewer than one number is taken": ["self.exhausted, self.read_ahead = False, 0"],
+        "it stays what it is": ["if is_found and song_num >= self.last_found:"],
+        "no more is supplied than the limit": [
+            "ends.append(self.next_num + max( -1, self._limit - filled - self.supplied))",
+        ],
+    },
 }
-"""Changes that mean the same: the lines as changed, by the reason why nothing can notice them."""
+"""Changes that mean the same: by module and the reason why nothing can notice them, the lines as
+they are then."""
 
 OPERATORS = [
     *[
@@ -199,13 +233,6 @@ class Change(NamedTuple):
     after: str
     text: str
 
-    @property
-    def is_equal(self) -> bool:
-        """Whether it means the same, or cannot be made: `*` among parameters is no sign."""
-        if "*," in self.before and self.after == self.before.replace("*,", "/,"):
-            return True
-        return any(self.after in lines for lines in EQUAL.values())
-
 
 def changes_of(path: str) -> Iterator[Change]:
     """List what can be changed in a module, in its order."""
@@ -221,7 +248,8 @@ def changes_of(path: str) -> Iterator[Change]:
             num, one, two = next(
                 (i, *pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1]
             )
-            yield Change(path, num, one.strip(), two.strip(), text)
+            if "*," not in one or two != one.replace("*,", "/,"):  # among parameters it is no sign
+                yield Change(path, num, one.strip(), two.strip(), text)
 
 
 def prepare(tests: list[str]) -> None:
@@ -272,25 +300,29 @@ def try_module(copy: Path, name: str, most: int, seed: int) -> float:
     if fails(copy, tests):
         raise SystemExit(f"{tests} fail without any change")
     cpu_seconds = 1 + MORE_CPU * (_children_seconds() - before)
-    listed = [change for path in paths for change in changes_of(path)]
-    differing = [change for change in listed if not change.is_equal]
-    chosen = random.Random(f"{name} {seed}").sample(differing, min(most, len(differing)))
-    lived = []
-    for change in sorted(chosen, key=listed.index):
+    made = [change for path in paths for change in changes_of(path)]
+    equal = {line for lines in EQUAL[name].values() for line in lines}
+    for line in sorted(equal - {change.after for change in made}):
+        print(f"  listed as equal, and made no longer: {line}", flush=True)
+    chosen = random.Random(f"{name} {seed}").sample(made, min(most, len(made)))
+    noticed = Counter[bool]()
+    for change in sorted(chosen, key=made.index):
         path = copy / change.path
         source = path.read_text()
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
         path.write_text(change.text)
-        if not fails(copy, tests, cpu_seconds=cpu_seconds, seconds=MORE_SECONDS):
-            lived.append(f"  {change.path}:{change.line_num}: {change.before}  ->  {change.after}")
+        is_noticed = fails(copy, tests, cpu_seconds=cpu_seconds, seconds=MORE_SECONDS)
         path.write_text(source)
-    noticed = len(chosen) - len(lived)
-    share = noticed / max(1, len(chosen))
+        noticed[change.after in equal] += is_noticed
+        if is_noticed == (change.after in equal):
+            word = "listed as equal, and noticed" if is_noticed else "lives"
+            told = f"{change.line_num}: {change.before}  ->  {change.after}"
+            print(f"  {word}: {change.path}:{told}", flush=True)
+    differing = sum(change.after not in equal for change in chosen)
+    share = noticed[False] / max(1, differing)
     print(
-        f"{name}: {noticed} of {len(chosen)} noticed ({share:.0%}); "
-        f"{len(listed) - len(differing)} of {len(listed)} mean the same",
-        *lived,
-        sep="\n",
+        f"{name}: {noticed[False]} of {differing} noticed ({share:.0%}); "
+        f"{len(chosen) - differing} more mean the same",
         flush=True,
     )
     return share

@@ -2,6 +2,7 @@
 
 import random
 from datetime import timedelta
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from crawler.frontier.verdict import Reply
 from crawler.plan.planned import PlannedBlock
 from crawler.plan.scope import Scope, TailSupply, criteria_of
 from crawler.request.crawl_request import CrawlRequest
-from crawler.settings.reading import read_settings
+from crawler.settings.reading import MAX_SONG_NUM, read_settings
 from crawler.store.block import BLOCK_SIZE, block_first
 from tests.records import NOON, failed, found, missing, mixed
 from tests.simulation import Crawl, status
@@ -20,16 +21,16 @@ from tests.simulation import found as page_of
 from tests.test_fill import Shelf, drain
 
 
-def scope_of(shelf, *, first_song=1, last_song=None, **request) -> Scope:
+def scope_of(shelf, *, first_song=1, last_song=None, read=None, **request) -> Scope:
     """Plan a request over what a shelf holds."""
     given = {"first_song": first_song, "last_song": last_song, "contact": "me@example.org"}
-    settings = read_settings({}, token="x", **{k: v for k, v in given.items() if v})
+    settings = read_settings({}, token="x", **{k: v for k, v in given.items() if v is not None})
     return Scope(
         CrawlRequest(**request),
         settings,
         shelf.listing,
         now=NOON,
-        read=shelf.read,
+        read=read or shelf.read,
         on_block=shelf.entered.append,
     )
 
@@ -61,6 +62,21 @@ def test_a_range_is_what_was_asked_for():
     assert (scope.mode, scope.start, scope.stop, scope.total) == ("range", 500, 1500, 1000)
     assert drain(scope.supply) == list(range(1000, 1500))
     assert (scope.skipped, scope.skipped_in_all(), scope.has_gaps) == (500, 500, False)
+    scope.note(found(1499))
+    assert (scope.has_tail, scope.missing_at_end, scope.numbers) == (False, 0, range(500, 1500))
+
+
+def test_a_range_of_nothing_is_done_at_once():
+    """It ends where it begins, at 0, too."""
+    scope = scope_of(Shelf(), start=0, stop=0)
+    assert (scope.start, scope.stop, scope.total, drain(scope.supply)) == (0, 0, 0, [])
+
+
+@pytest.mark.parametrize(("stop", "total"), [(5000, 50), (1010, 10)])
+def test_a_sample_is_the_total_where_the_range_is_longer(stop, total):
+    """A pilot of fifty numbers asks fifty, or all there are."""
+    scope = scope_of(Shelf(), start=1000, stop=stop, sample=50)
+    assert scope.total == total == len(drain(scope.supply))
 
 
 def test_next_fills_the_holes_and_goes_on_beyond():
@@ -68,7 +84,7 @@ def test_next_fills_the_holes_and_goes_on_beyond():
     shelf = Shelf([found(n) for n in range(1, 2000) if n not in (7, 1500)])
     scope = scope_of(shelf, mode="next")
     assert carry_out(scope, songs={2500}) == [7, 1500, *range(2000, 3501)]
-    assert (scope.start, scope.stop, scope.total) == (1, 3501, None)
+    assert (scope.start, scope.stop, scope.total, scope.numbers) == (1, 3501, None, None)
     assert (scope.skipped_in_all(), scope.missing_at_end) == (1997, 1000)
 
 
@@ -87,11 +103,35 @@ def test_new_begins_after_the_last_found_song():
     assert (scope.start, scope.stop, scope.skipped_in_all()) == (1701, 2701, 0)
 
 
-def test_song_0_may_be_the_last_found_one():
-    """A catalogue may count from 0."""
-    scope = scope_of(Shelf([found(0), missing(1)]), mode="new", first_song=0)
-    assert scope.last_found == 0
+@pytest.mark.parametrize("mode", ["next", "new"])
+def test_a_catalogue_may_count_from_0(mode):
+    """In an empty store it is the first to be asked, and announced; it may be the last found one."""
+    empty = Shelf()
+    assert carry_out(scope_of(empty, mode=mode, first_song=0), most=2) == [0, 1]
+    assert [each.numbers for each in empty.entered] == [range(1000)]
+    scope = scope_of(Shelf([found(0), missing(1)]), mode=mode, first_song=0)
+    assert (scope.last_found, scope.has_tail) == (0, True)
     assert carry_out(scope)[0] == 1
+
+
+@pytest.mark.parametrize("mode", ["next", "new"])
+def test_missing_numbers_right_after_the_last_song_are_asked_again(mode):
+    """They may have come since; no fill takes them for settled."""
+    scope = scope_of(Shelf([*map(found, range(1, 5)), missing(5)]), mode=mode)
+    assert carry_out(scope, songs={5})[0] == 5
+
+
+def test_a_last_song_below_the_last_found_one_ends_the_fill():
+    """What lies above is not the catalogue's."""
+    scope = scope_of(Shelf([found(2000)]), mode="next", last_song=50)
+    assert carry_out(scope) == list(range(1, 51))
+    assert (scope.stop, scope.skipped_in_all(), scope.missing_at_end) == (51, 0, 0)
+
+
+def test_there_is_a_highest_number():
+    """Beyond it no block has a name, wherever the deployment puts the last song."""
+    highest = MAX_SONG_NUM - 1
+    assert carry_out(scope_of(Shelf([found(highest - 2)]), mode="new")) == [highest - 1, highest]
 
 
 @pytest.mark.parametrize("mode", ["next", "new"])
@@ -138,6 +178,87 @@ def test_criteria_look_from_the_moment_of_the_order():
     assert (criteria.now, criteria.refresh_before) == (NOON, NOON - timedelta(days=2))
     assert criteria.is_missing_rechecked
     assert not criteria.skip_until_due
+    criteria = criteria_of(CrawlRequest(mode="next"), NOON)
+    assert (criteria.now, criteria.refresh_before) == (NOON, None)
+    assert (criteria.is_missing_rechecked, criteria.skip_until_due) == (False, True)
+
+
+# --- Blocks beyond the last song in which numbers failed ------------------------------------------
+
+HOUR = timedelta(hours=1)
+
+
+def half_failed() -> Shelf:
+    """Put songs up to 1452 on a shelf, and numbers beyond them that failed, half of them not due."""
+    late = [failed(num, next_try_at=NOON + HOUR) for num in (1451, 1453, 1600, 2001)]
+    due = [failed(num, next_try_at=NOON - HOUR) for num in (1700, 2002)]
+    return Shelf([found(1450), found(1452), missing(1650), *late, *due])
+
+
+def test_E11_beyond_the_last_song_next_passes_over_what_failed_and_is_not_due():
+    """All else is asked, what is missing there too; what is passed over counts as skipped."""
+    shelf = half_failed()
+    scope = scope_of(shelf, mode="next", first_song=1450)
+    assert carry_out(scope) == [n for n in range(1453, 2453) if n not in {1453, 1600, 2001}]
+    assert (scope.start, scope.stop, scope.missing_at_end) == (1450, 2453, 997)
+    assert (scope.skipped, scope.skipped_in_all(), scope.has_gaps) == (6, 6, True)
+    assert [(each.first, each.is_new, each.numbers[0]) for each in shelf.entered] == [
+        (1000, False, 1454), (2000, False, 2000),
+    ]  # fmt: skip
+    assert [each.failed_runs for each in shelf.entered] == [{1700: 1}, {2002: 1}]
+
+
+def test_new_asks_all_beyond_the_last_song_whatever_is_due():
+    """Only what a scheduler sends time and again waits."""
+    shelf = half_failed()
+    scope = scope_of(shelf, mode="new", first_song=1450)
+    assert carry_out(scope) == list(range(1453, 2453))
+    assert (scope.skipped, scope.has_gaps) == (0, False)
+    assert {1453, 1600, 1700} <= shelf.entered[0].failed_runs.keys()
+
+
+def test_a_block_beyond_without_failed_numbers_is_asked_unread():
+    """It is no new one, all the same; the one after it is."""
+    shelf = Shelf([found(1500), missing(1501)])
+    assert carry_out(scope_of(shelf, mode="new")) == list(range(1501, 2501))
+    assert shelf.reads == []
+    assert [(each.first, each.is_new) for each in shelf.entered] == [(1000, False), (2000, True)]
+
+
+def test_where_all_that_is_left_is_not_due_nothing_is_asked():
+    """The run is over, and knows that it left a gap."""
+    shelf = Shelf([found(1), failed(2, next_try_at=NOON + HOUR)])
+    scope = scope_of(shelf, mode="next", last_song=2)
+    assert carry_out(scope) == []
+    assert (scope.stop, scope.skipped_in_all(), scope.has_gaps) == (3, 2, True)
+    assert scope.missing_at_end == 0
+
+
+def test_E5_numbers_of_a_broken_block_beyond_the_last_song_are_left_out(caplog):
+    """The log says so, and the run does not call the catalogue complete."""
+    shelf = Shelf([found(1500), failed(2100)])
+    shelf.broken.add(2000)
+    scope = scope_of(shelf, mode="new")
+    assert carry_out(scope) == list(range(1501, 2000))
+    assert "block 2000 is broken; its numbers are left out" in caplog.text
+    assert (scope.stop, scope.skipped, scope.has_gaps) == (2501, 501, True)
+
+
+def test_while_a_block_is_read_none_of_its_numbers_is_asked():
+    """Nor does an end of the run wait for it."""
+    gate, is_over = Event(), Event()
+    shelf = half_failed()
+
+    def read(first):
+        gate.wait(10)
+        is_over.set()
+        return shelf.read(first)
+
+    scope = scope_of(shelf, read=read, mode="new", first_song=1450)
+    taken = [scope.supply.take(5) for _ in range(20)]
+    scope.close()
+    assert (taken, scope.supply.exhausted, is_over.is_set()) == ([[]] * 20, False, False)
+    gate.set()
 
 
 # --- The tail ---------------------------------------------------------------------------------------
@@ -229,6 +350,13 @@ def test_a_run_that_is_closed_does_not_wait_for_the_tail(moment):
     assert crawl.is_over
 
 
+def test_no_number_of_the_tail_is_taken_before_its_turn():
+    """Whether it is asked at all depends on the answers until then."""
+    tail = tail_after(0)
+    crawl = crawl_over(tail, songs(), rate=1, connections=1).run(seconds=5.5)
+    assert 3 < len(crawl.asked) >= tail.supplied - 1
+
+
 @pytest.mark.parametrize("limit", [1, 999, 1000, 5000])
 def test_a_limit_ends_the_tail(limit):
     """After so many numbers, whatever is found."""
@@ -275,6 +403,31 @@ def test_a_tail_that_must_end_waits_for_no_outcome():
     tail = tail_after(0, limit=5)
     assert tail.take(64) == [1, 2, 3, 4, 5]
     assert tail.exhausted
+
+
+def test_the_end_is_believed_when_every_outcome_is_known():
+    """While one is open the tail supplies nothing and goes on; a song that is found lengthens it."""
+    tail = tail_after(0, missing_in_a_row=9, last_song=50)
+    assert (tail.take(5), tail.take(5), tail.take(5)) == ([1, 2, 3, 4, 5], [6, 7, 8, 9], [])
+    for num in range(1, 9):
+        tail.note(num, False)
+    assert (tail.take(5), tail.exhausted) == ([], False)
+    tail.note(9, True)
+    assert (tail.take(99), tail.exhausted, tail.missing_at_end) == ([*range(10, 19)], False, 9)
+    for num in range(10, 19):
+        tail.note(num, False)
+    assert (tail.take(5), tail.exhausted) == ([], True)
+
+
+def test_songs_that_the_fill_finds_move_the_beginning_of_the_tail():
+    """Nothing is at its end before; then what follows the highest song is asked."""
+    fill = Shelf().fill(1, 30)
+    tail = tail_after(10, fill=fill, missing_in_a_row=5)
+    for num in tail.take(99):
+        tail.note(num, num == 25)
+    assert (tail.last_found, tail.missing_at_end, tail.exhausted) == (25, 0, False)
+    assert [*tail.take(99), *tail.take(99)] == [26, 27, 28, 29, 30]
+    assert (tail.supplied, tail.missing_at_end) == (5, 5)
 
 
 def test_late_outcomes_of_the_fill_are_not_the_tail_s():
