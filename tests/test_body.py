@@ -9,11 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.errors import PageError
-from crawler.wire.body import MAX_BODY_BYTES, BodyDecoder, decode_body
+from crawler.wire.body import MAX_BODY_BYTES, BodyDecoder
 from tests.faulty_table import bomb
 
 PAGE = b'{"meta": {"status": 200}}' * 40
 PACKED = gzip.compress(PAGE, mtime=0)
+
+
+def decode_body(raw, encoding, max_bytes=MAX_BODY_BYTES):
+    """Undo the encoding of a whole body at once."""
+    decoder = BodyDecoder(encoding, max_bytes)
+    body = decoder.decode(raw)
+    decoder.finish()
+    return body
 
 
 def kind_of(raw, encoding, max_bytes=MAX_BODY_BYTES):

@@ -18,7 +18,6 @@ from crawler.store.coverage import (
     Coverage,
     Gap,
     VerifyReport,
-    coverage,
     coverage_of,
     verify,
 )
@@ -43,7 +42,7 @@ def gaps_of(*nums):
 
 def test_an_empty_store_covers_nothing(store):
     """A store without blocks has zero of everything and no gaps."""
-    assert coverage(store, timeout=20) == Coverage()
+    assert coverage_of(store.list_blocks(timeout=20)) == Coverage()
 
 
 def test_totals_are_summed(store):
@@ -52,7 +51,7 @@ def test_totals_are_summed(store):
     more = {2000: failed(2000, next_try_at=NOON + timedelta(hours=2)), 2001: missing(2001)}
     for first, block in ((0, records), (2000, more)):
         save_block(store, first, block, source="s", timeout=20)
-    held = coverage(store, timeout=20)
+    held = coverage_of(store.list_blocks(timeout=20))
     assert (held.blocks, held.found, held.missing, held.failed) == (2, 908, 91, 2)
     assert (held.settled, held.first_num, held.last_num, held.last_found) == (999, 1, 2001, 999)
     assert held.next_try_at == NOON + timedelta(hours=2)
@@ -131,7 +130,10 @@ def test_failed_numbers_are_named(store):
     records = {n: failed(n, "timeout" if n % 2 else "json") for n in (2, 3, 5)}
     save_block(store, 0, records, source="s", timeout=20)
     save_block(store, 9000, {9001: failed(9001)}, source="s", timeout=20)
-    assert coverage(store, timeout=20).failed_nums == {"timeout": [3, 5, 9001], "json": [2]}
+    assert coverage_of(store.list_blocks(timeout=20)).failed_nums == {
+        "timeout": [3, 5, 9001],
+        "json": [2],
+    }
 
 
 def test_of_many_failed_numbers_some_of_every_place_are_named():

@@ -21,7 +21,7 @@ from crawler.fleet.orders import Order, keep_order
 from crawler.store.block import ABSENT
 from crawler.store.contract import Content
 from crawler.store.control import read_control
-from crawler.store.coverage import coverage
+from crawler.store.coverage import coverage_of
 from crawler.store.folder import FolderStore
 from crawler.store.opening import open_store
 from tests.function_process import ROOT, FunctionProcess, read_reply
@@ -451,7 +451,7 @@ def test_A16_who_hangs_up_in_mid_run_loses_nothing(tmp_path):
             connection.sendall(b"GET /?start=1&stop=301 HTTP/1.1\r\nHost: x\r\n\r\n")
             wait_for(lambda: site.stats()["requests"] >= 20)
         wait_for(lambda: "run finished" in function.log())
-    held = coverage(open_store(str(tmp_path)), timeout=10)
+    held = coverage_of(open_store(str(tmp_path)).list_blocks(timeout=10))
     assert (held.settled, held.first_num, held.last_num) == (300, 1, 300)
 
 

@@ -13,7 +13,7 @@ from crawler.demo.site import DemoSite
 from crawler.deployment.schedule import CRONS, longest_gap_seconds, make_schedule
 from crawler.store.block import BLOCK_SIZE, block_name, encode_block, format_block_info
 from crawler.store.control import decode_control, without_hold
-from crawler.store.coverage import coverage, verify
+from crawler.store.coverage import coverage_of, verify
 from crawler.store.opening import open_store
 from tests.function_process import FunctionProcess
 from tests.records import expected_info, mixed
@@ -112,7 +112,7 @@ def test_an_empty_store_is_filled_from_the_first_song_to_a_thousand_missing(site
         answer = deliver(function).json()
     assert (answer["mode"], answer["start"], answer["stopped_by"]) == ("next", 1, "done")
     assert answer["complete"]
-    held = coverage(open_store(str(tmp_path)), timeout=10)
+    held = coverage_of(open_store(str(tmp_path)).list_blocks(timeout=10))
     end = held.last_found + 1001
     assert held.last_found in range(LAST - 50, LAST + 1)
     assert 0 <= answer["requests"] - (end - 1) <= PROOF
@@ -141,7 +141,7 @@ def test_each_call_goes_on_from_the_first_number_that_is_not_settled(tmp_path):
         for _ in range(3):
             answer = deliver(function, {"mode": "next", "limit": 150}).json()
             starts.append((answer["requests"], answer["skipped"]))
-        settled = coverage(open_store(str(tmp_path)), timeout=10)
+        settled = coverage_of(open_store(str(tmp_path)).list_blocks(timeout=10))
     assert [requests for requests, _ in starts] == [150, 150, 150]
     assert (settled.first_num, settled.not_asked) == (1, 0)
     assert settled.settled in range(640, 651)  # missing ones at the end are asked again
@@ -153,10 +153,10 @@ def test_new_songs_are_found_once_they_are_there(tmp_path):
     with DemoSite(last_song=300) as site, function_for(site, tmp_path) as function:
         deliver(function)
     store = open_store(str(tmp_path))
-    before = coverage(store, timeout=10)
+    before = coverage_of(store.list_blocks(timeout=10))
     with DemoSite(last_song=400) as site, function_for(site, tmp_path) as function:
         answer = deliver(function, {"mode": "new"}).json()
-    after = coverage(store, timeout=10)
+    after = coverage_of(store.list_blocks(timeout=10))
     assert before.last_found <= 300 < after.last_found <= 400
     assert answer["found"] == after.found - before.found
     beyond = after.last_found - before.last_found + 1000
@@ -169,7 +169,7 @@ def test_two_calls_at_once_settle_each_number_once(site, tmp_path):
         replies = deliver_at_once(function, 2)
     assert [reply.status for reply in replies] == [200, 200]
     store = open_store(str(tmp_path))
-    held = coverage(store, timeout=10)
+    held = coverage_of(store.list_blocks(timeout=10))
     assert verify(store, 1, held.last_found + 1001, timeout=10)
     assert held.failed == 0
 

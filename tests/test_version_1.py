@@ -23,7 +23,7 @@ from crawler.settings.reading import read_settings
 from crawler.store.block import block_name, decode_block
 from crawler.store.contract import Content, Store
 from crawler.store.control import read_runs
-from crawler.store.coverage import coverage, verify
+from crawler.store.coverage import coverage_of, verify
 from crawler.store.opening import open_store
 from tests.faulty_site import FaultySite
 from tests.function_process import FunctionProcess
@@ -113,7 +113,7 @@ def test_E15_a_store_grows(name: str, site: FaultySite, store_of: Any) -> None:
     assert {num: after[num] for num in before if num != FAILED} == {
         num: record for num, record in before.items() if num != FAILED
     }
-    assert coverage(store, timeout=9).settled == 90
+    assert coverage_of(store.list_blocks(timeout=9)).settled == 90
     assert len(read_runs(store, latest=9, timeout=9)) == 2
 
 

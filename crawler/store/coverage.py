@@ -86,16 +86,6 @@ class Coverage(msgspec.Struct, kw_only=True):
     odd_times: list[tuple[int, int]] = []
 
 
-def coverage(store: Store, *, timeout: float) -> Coverage:
-    """Return what a store holds, from its listing alone.
-
-    Raises:
-        StoreUnavailableError: It cannot be listed in time, seconds.
-        BlockFormatError: A block's counts cannot be read.
-    """
-    return coverage_of(store.list_blocks(timeout=timeout))
-
-
 def coverage_of(blocks: Iterable[BlockInfo], *, now: datetime | None = None) -> Coverage:
     """Sum up blocks, given in ascending order; `now` is aware, by default the time of day."""
     blocks = list(blocks)

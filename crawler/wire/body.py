@@ -9,23 +9,6 @@ MAX_BODY_BYTES = 1 << 20
 """A decoded page larger than this is cut off: a Genius page holds some kB."""
 
 
-def decode_body(raw: bytes, content_encoding: str, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """Undo the content encoding of one body that is whole as far as the transfer goes.
-
-    Args:
-        raw: The body as received, transfer encoding undone.
-        content_encoding: The header's value, lower case, "" where absent.
-        max_bytes: Most bytes to produce; one more is an error, found without producing it.
-
-    Raises:
-        PageError: `encoding` (not whole, not gzip, not asked for) or `too_large`.
-    """
-    decoder = BodyDecoder(content_encoding, max_bytes)
-    body = decoder.decode(raw)
-    decoder.finish()
-    return body
-
-
 class BodyDecoder:
     """Undoes the content encoding piece by piece, so that a bomb is found before it is unpacked.
 
@@ -35,7 +18,15 @@ class BodyDecoder:
     """
 
     def __init__(self, content_encoding: str, max_bytes: int = MAX_BODY_BYTES) -> None:
-        """Begin; the arguments and errors are those of `decode_body`."""
+        """Begin.
+
+        Args:
+            content_encoding: The header's value, lower case, "" where absent.
+            max_bytes: Most bytes to produce; one more is an error, found without producing it.
+
+        Raises:
+            PageError: `encoding` (not whole, not gzip, not asked for) or `too_large`; as below.
+        """
         self._gzip: Any = None
         if content_encoding in ("gzip", "x-gzip"):
             self._gzip = _begin_member()
