@@ -460,6 +460,19 @@ def test_C9_a_song_that_a_spread_finds_is_the_canary():
     assert desk.released == [([*range(10, 20)], 1)]
 
 
+def test_C9_point_8_a_song_found_while_a_spread_is_asked_is_the_canary():
+    """The site is not said to lie because none of the spread is there."""
+    desk = Desk(spread=range(3))
+    desk.hold(range(10, 20), 1.0)
+    desk.song(20, 0.9, 1.05)
+    desk.answer(1.1, 404)
+    assert (desk.asked, desk.proof.is_lying) == ([0, 1, 2, 20], False)
+    desk.answer(1.2, 200)
+    desk.answer(1.3, 404)
+    desk.answer(1.4, 200)
+    assert desk.released == [([*range(10, 20)], 20)]
+
+
 def test_C9_point_1_what_says_missing_is_held_without_a_record():
     """No record and no count until there is proof, at most a thousand at once."""
     crawl = Crawl(range(10**6), rate=0, answer=MISSING, connections=512)

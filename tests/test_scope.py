@@ -79,12 +79,30 @@ def test_a_sample_is_the_total_where_the_range_is_longer(stop, total):
     assert scope.total == total == len(drain(scope.supply))
 
 
+@pytest.mark.parametrize(
+    ("last", "last_song", "request_of", "numbers"),
+    [
+        (0, None, {"start": 500, "stop": 1500}, range(500, 1500)),
+        (0, None, {"mode": "next"}, range(1, 1001)),
+        (0, 300, {"mode": "next"}, range(1, 301)),
+        (2000, None, {"mode": "next"}, range(1, 3001)),
+        (2000, 2500, {"mode": "next"}, range(1, 2501)),
+        (2000, None, {"mode": "new"}, range(2001, 3001)),
+        (2000, 1500, {"mode": "new"}, range(2001, 2001)),
+    ],
+)
+def test_E11b_numbers_among_which_songs_may_be_looked_for(last, last_song, request_of, numbers):
+    """Its own, and the first thousand after the last known song where a tail follows."""
+    shelf = Shelf([found(last)] if last else [])
+    assert scope_of(shelf, last_song=last_song, **request_of).numbers == numbers
+
+
 def test_next_fills_the_holes_and_goes_on_beyond():
     """From the first song of the catalogue to the last found one, then a thousand further."""
     shelf = Shelf([found(n) for n in range(1, 2000) if n not in (7, 1500)])
     scope = scope_of(shelf, mode="next")
     assert carry_out(scope, songs={2500}) == [7, 1500, *range(2000, 3501)]
-    assert (scope.start, scope.stop, scope.total, scope.numbers) == (1, 3501, None, None)
+    assert (scope.start, scope.stop, scope.total) == (1, 3501, None)
     assert (scope.skipped_in_all(), scope.missing_at_end) == (1997, 1000)
 
 

@@ -299,14 +299,14 @@ class Proof:
             self._ask_held_again(look)
         elif look.failed:
             self._look_again_later(look, now)
-        elif look.stage == "canary":
-            look.stage = "opinion"
-            if not self._ask_canaries(look, 2):
-                self._find_no_witness(look, now)
-        elif look.stage == "opinion":
-            self._find_no_witness(look, now)
-        else:
+        elif look.stage == "spread":
             self._find_no_song(look, now)
+        elif look.stage == "canary" and self._ask_canaries(look, 2):
+            look.stage = "opinion"
+        elif look.missing:  # canaries are denied: the site lies
+            self._begin_probing(look, now)
+        else:  # a cache answers: look for songs that it does not know
+            self._ask_spread(look, now)
 
     def _conclude(self, look: _Look, now: float) -> None:
         """Believe what is still missing, once the canary is found after that, too."""
@@ -351,15 +351,12 @@ class Proof:
             nums = ", ".join(map(str, sorted(look.failed)))
             self._asker.end("circuit", f"songs that were there fail when asked again: {nums}")
 
-    def _find_no_witness(self, look: _Look, now: float) -> None:
-        """Canaries are denied: the site lies. Or a cache answers: look for songs it does not know."""
-        if look.missing:
-            self._begin_probing(look, now)
-        else:
-            self._ask_spread(look, now)
-
     def _find_no_song(self, look: _Look, now: float) -> None:
         """Go on holding while there is room; without any song nothing can be believed."""
+        look.missing.clear()
+        look.stage = "canary"
+        if self._ask_canaries(look, 1):
+            return  # a song was found meanwhile
         if self.canaries.near(look.near):
             self._begin_probing(look, now)
             return

@@ -18,6 +18,9 @@ from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
 
 logger = logging.getLogger("crawler")
 
+MISSING_IN_A_ROW = 1000
+"""So many missing numbers in a row are the end of the catalogue."""
+
 
 class TailPlanner:
     """Plans blocks after the last found song: all numbers but those that failed and are not due.
@@ -88,7 +91,7 @@ class TailSupply:
         fill: FillSupply | None = None,
         last_song: int | None = None,
         limit: int | None = None,
-        missing_in_a_row: int = 1000,
+        missing_in_a_row: int = MISSING_IN_A_ROW,
         on_block: Callable[[PlannedBlock], None],
         plan: Callable[[int], PlannedBlock | None],
     ) -> None:
@@ -219,6 +222,7 @@ class Scope:
         lasts = [info.last_found for info in listing.values() if info.last_found is not None]
         self.last_found = max(lasts, default=-1)
         self._tail: TailSupply | None = None
+        self._last = _last_song(settings)
         self.start, self._fill_stop = self._bounds(request, settings)
         criteria = criteria_of(request, now)
         self._planner = TailPlanner(listing, criteria, read, pool)
@@ -239,7 +243,7 @@ class Scope:
             self._tail = TailSupply(
                 max(self.last_found, settings.first_song - 1),
                 fill=self._fill,
-                last_song=_last_song(settings),
+                last_song=self._last,
                 limit=request.limit,
                 on_block=on_block,
                 plan=self._planner.plan,
@@ -270,9 +274,12 @@ class Scope:
         return None if self._tail else self._fill_stop - self.start
 
     @property
-    def numbers(self) -> range | None:
-        """The numbers the run is about, None where the end is not known before it."""
-        return None if self._tail else range(self.start, self._fill_stop)
+    def numbers(self) -> range:
+        """The numbers among which a run may look for songs: its own, the begin of a tail included."""
+        if self._tail is None:
+            return range(self.start, self._fill_stop)
+        end = max(self._fill_stop, self.start) + MISSING_IN_A_ROW
+        return range(self.start, max(self.start, min(end, self._last + 1)))
 
     @property
     def stop(self) -> int:
