@@ -7,6 +7,7 @@ store are simulated, so that minutes take milliseconds and a seed always gives t
     python -m tests.simulate 0 100000        many, on all cores
 """
 
+import contextlib
 import heapq
 import logging
 import multiprocessing
@@ -21,9 +22,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from crawler.errors import StoreConflictError, StoreUnavailableError
+from crawler.errors import StoreConflictError, StoreError, StoreUnavailableError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
@@ -32,7 +33,8 @@ from crawler.frontier.work import Job, PendingNumber, Policy
 from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
-from crawler.run.store_index import StoreIndex
+from crawler.run.monitor import CONTROL_SECONDS, ControlWatcher
+from crawler.run.store_index import STORE_SECONDS, StoreIndex
 from crawler.run.writer import Writer
 from crawler.store.block import (
     ABSENT,
@@ -45,6 +47,7 @@ from crawler.store.block import (
     read_block_info,
 )
 from crawler.store.contract import Content, Stored
+from crawler.store.control import NAME, decode_control, order_stop, pause_left, read_control
 from tests.simulation import NOON, most_in_a_second
 
 START = 1000.0
@@ -138,7 +141,7 @@ StoreFault = Callable[[str, str, float], str | None]
 """
 
 Check = Callable[["Site", "list[SimulatedRun]"], None]
-"""Looks at the runs of the first round, where one generator alone had a hand in the world."""
+"""Looks at runs, where one generator alone had a hand in the world."""
 
 
 @dataclass
@@ -158,6 +161,9 @@ class Plan:
         store_faults: Likewise for the store.
         kills: When the runs of the first round are killed, seconds from 0 on.
         runs: How many runs are under way at once in the first round.
+        is_sharded: Whether each of them has a part of the range, as the shards of an order have.
+        mode: What the runs are asked for: "range" or "next".
+        stop_orders: When somebody orders all runs on the store to stop, seconds from 0 on.
         clocks: By how many seconds the time of day of each run is off.
         budget: Time budget of each run of the first rounds in seconds, None for no end.
         wall_jumps: When the times of day of all runs jump, and by how many seconds.
@@ -165,6 +171,7 @@ class Plan:
         gone: Songs that were deleted after they had been served.
         moved: Numbers that moved for good, and where to.
         checks: What else holds after the first round, where no other generator interferes.
+        last_checks: The same for all runs, once everything is settled.
         round: The round that is under way.
         names: The generators that had a hand in it.
         is_harsh: Whether one run need not settle everything: a generator says so.
@@ -183,6 +190,9 @@ class Plan:
     store_faults: list[StoreFault] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
     runs: int = 1
+    is_sharded: bool = False
+    mode: Literal["range", "next"] = "range"
+    stop_orders: list[float] = field(default_factory=list)
     clocks: list[float] = field(default_factory=lambda: [0.0] * 4)
     budget: float | None = None
     wall_jumps: list[tuple[float, float]] = field(default_factory=list)
@@ -190,6 +200,7 @@ class Plan:
     gone: set[int] = field(default_factory=set)
     moved: dict[int, int] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+    last_checks: list[Check] = field(default_factory=list)
     round: int = 1
     names: list[str] = field(default_factory=list)
     is_harsh: bool = False
@@ -199,6 +210,19 @@ class Plan:
         """About how long a crawl without faults takes."""
         most = self.connections / max(self.latency, 0.001)
         return (self.stop - self.start) / min(self.rate or most, most)
+
+    @property
+    def rest(self) -> float:
+        """For how many seconds nothing runs between two rounds: in mode next until all is due."""
+        return 600.0 if self.mode == "range" else 8 * 86_400.0
+
+    def part(self, number: int) -> tuple[int, int]:
+        """Return start and stop of what one run of the round is to crawl."""
+        if not self.is_sharded or self.round > 1:
+            return self.start, self.stop
+        size = -(-(self.stop - self.start) // self.runs)
+        first = self.start + number * size
+        return min(first, self.stop), min(first + size, self.stop)
 
     def moment(self) -> float:
         """Return a moment within the first crawl."""
@@ -380,6 +404,13 @@ class MemoryStore:
                 return what
         return None
 
+    def pause_left(self) -> float:
+        """Return for how many seconds a pause stands: nobody begins a run inside it."""
+        if NAME not in self.objects:
+            return 0.0
+        order = decode_control(self.objects[NAME][0])
+        return pause_left(order, now=self._world.time_of_day()).total_seconds()
+
     def records(self) -> dict[int, Record]:
         """Read everything that is stored; raise AssertionError where counts or places are wrong."""
         records: dict[int, Record] = {}
@@ -509,7 +540,13 @@ class SimulatedRun:
         self._wakes_at = world.now
         offset = timedelta(seconds=plan.clocks[number % len(plan.clocks)])
         self._wall = lambda: world.time_of_day() + offset
-        index = StoreIndex(_StoreOf(self, store), "sim", plan.start, plan.stop)
+        view: Any = _StoreOf(self, store)
+        start, stop = plan.part(number)
+        request = CrawlRequest(mode="next")
+        if plan.mode == "range":
+            request = CrawlRequest(start=start, stop=stop)
+        order = read_control(view, timeout=STORE_SECONDS)
+        index = StoreIndex(view, "sim", request.start, request.stop)
         self.writer = Writer(
             index.save,
             on_stored=index.note_stored,
@@ -518,8 +555,7 @@ class SimulatedRun:
             sleep=world.sleep,
             pool=Pool(world, 0.2),
         )
-        request = CrawlRequest(start=plan.start, stop=plan.stop)
-        settings: Any = SimpleNamespace(first_song=1, last_song=None)
+        settings: Any = SimpleNamespace(first_song=plan.start, last_song=plan.stop - 1)
         self.scope = Scope(
             request,
             settings,
@@ -531,20 +567,59 @@ class SimulatedRun:
             relist=index.relist,
             pool=Pool(world, 0.2),
         )
+        canaries: list[int] = []
         self.frontier = Frontier(
             Policy(),
             rate_limiter=RateLimiter(plan.rate),
             deadline=None if plan.budget is None else world.now + plan.budget,
-            known=KnownSongs(nearest=index.songs_near, spread=self.scope.numbers),
-            on_record=self.writer.add,
+            known=KnownSongs(
+                nearest=index.songs_near, published=canaries, spread=self.scope.numbers
+            ),
+            on_record=self._book,
+            on_pause=self._pass_on_pause,
+            on_first_found=self._pass_on_song,
             has_room=self.writer.has_room,
             clock=world.clock,
             wall=self._wall,
             uniform=plan.chance.uniform,
         )
+        self._watcher = ControlWatcher(
+            self.frontier,
+            view,
+            seen_stop_id=order.stop_id,
+            canaries=canaries,
+            clock=world.clock,
+            wall=self._wall,
+        )
+        self._watcher.keep_pause(order)
+        self._watcher.keep_canary(order)
         self.frontier.add_job(Job(lambda *_: None, self.scope.supply, [], SOURCE))
         self._turn_at(world.now)
         world.after(0.2, self._keep_house)
+        world.after(CONTROL_SECONDS, self._watch)
+
+    def _book(self, record: Record) -> None:
+        self.scope.note(record)
+        self.writer.add(record)
+
+    def _pass_on_pause(self, seconds: float) -> None:
+        self._watcher.publish_pause(seconds)
+        self._world.after(0.1, self._publish)
+
+    def _pass_on_song(self, song_num: int) -> None:
+        self._watcher.publish_canary(song_num)
+        self._world.after(0.1, self._publish)
+
+    def _publish(self) -> None:
+        if not self.is_over:
+            self._watcher.pass_on()
+
+    def _watch(self) -> None:
+        """Look at what other runs and people say, as the thread beside a run does."""
+        if not self.is_over:
+            self._watcher.pass_on()
+            self._watcher.obey()
+            self._world.after(CONTROL_SECONDS, self._watch)
 
     def kill(self) -> None:
         """End at once; what was on its way to the store may still land, or not."""
@@ -648,8 +723,10 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
     if not plan.songs - plan.dead:
         wanted = set()  # without any song nothing can be believed
     known: dict[int, Record] = {}
+    for moment in plan.stop_orders:
+        world.after(moment, partial(_order_stop, world, store))
     for rounds in range(1, MAX_ROUNDS + 1):
-        plan.round = rounds
+        plan.round, began = rounds, world.now
         at_once = [
             run
             for number in range(plan.runs if rounds == 1 else 1)
@@ -662,7 +739,7 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
                 plan.chance.choice(at_once).kill()
                 kills.pop(0)
             assert world.step(), "the run came to a standstill"
-            assert world.now < START + rounds * 100_000, "the run does not end"
+            assert world.now < began + 100_000, "the run does not end"
         world.forget()
         if rounds == MAX_ROUNDS // 2:
             plan.budget = None
@@ -680,8 +757,11 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
         if _is_without_canary(plan, known):
             wanted = set()
         if wanted <= settled:
+            if len(plan.names) == 1:
+                for check in plan.last_checks:
+                    check(site, runs)
             return Outcome(rounds, sum(len(run.starts) for run in runs), stops)
-        world.now += 600.0
+        world.now += max(plan.rest, store.pause_left())
     left = sorted(wanted - settled)
     raise AssertionError(f"not settled after {MAX_ROUNDS} rounds: {left[:9]}, {stops}")
 
@@ -698,8 +778,13 @@ def _begin(world: World, store: MemoryStore, site: Site, number: int) -> Simulat
     """Begin a run; None where the store cannot be listed, so that nothing is asked."""
     try:
         return SimulatedRun(world, store, site, number)
-    except StoreUnavailableError:
+    except StoreError:
         return None
+
+
+def _order_stop(world: World, store: MemoryStore) -> None:
+    with contextlib.suppress(StoreError):
+        order_stop(store, now=world.time_of_day(), by="somebody")
 
 
 def _check(plan: Plan, site: Site, runs: list[SimulatedRun], records: dict[int, Record]) -> None:

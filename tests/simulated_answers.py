@@ -98,11 +98,11 @@ def moved_for_good(plan: Plan) -> None:
 def missing_in_every_way(plan: Plan) -> None:
     """C6, C4: 404, 410, 451 and a 404 inside of a 200."""
     ways = [Served(404), Served(410), Served(451), Served(200, error="missing")]
-    way_of = {num: plan.chance.choice(ways) for num in range(plan.start, plan.stop)}
+    plan.chance.shuffle(ways)
 
     def answer(request: Request) -> Served | None:
         is_there = request.num in plan.songs - plan.gone or request.num in plan.moved
-        return None if is_there or request.num in plan.dead else way_of[request.num]
+        return None if is_there or request.num in plan.dead else ways[request.num * 7 % 4]
 
     plan.site_faults.append(answer)
 
@@ -253,6 +253,51 @@ def html_for_a_while(plan: Plan) -> None:
     _during(begin, begin + plan.chance.choice([0.5, 3.0, 20.0]), served)(plan)
 
 
+MOST_BESIDE_A_SPELL = 200
+"""So many requests more than there are numbers a spell of twelve seconds may cost."""
+
+
+def twelve_seconds_of_404s(plan: Plan) -> None:
+    """C9: a first crawl through 12 s of 404s: all is found in the end, at a bounded cost."""
+    plan.rate = plan.chance.choice([1, 10, 100, 200])
+    numbers = {1: 60, 10: 300, 100: 2500, 200: 4000}[plan.rate]
+    plan.stop = plan.start + (numbers if plan.chance.random() < 0.3 else min(numbers, 400))
+    plan.songs = {num for num in range(plan.start, plan.stop) if plan.chance.random() > 0.05}
+    begin = plan.chance.uniform(10.0 / plan.rate + plan.latency, 0.8 * plan.seconds)
+    plan.is_harsh = plan.seconds < 20.0
+
+    def answer(request: Request) -> Served | None:
+        if begin <= request.at < begin + 12.0:
+            return Served(404, is_lie=request.num in plan.songs)
+        return None
+
+    plan.site_faults.append(answer)
+
+    def check(_site: Site, runs: list[SimulatedRun]) -> None:
+        most = plan.stop - plan.start + MOST_BESIDE_A_SPELL
+        count = sum(len(run.starts) for run in runs)
+        assert count <= most, f"{count} requests for {plan.stop - plan.start} numbers"
+
+    plan.last_checks.append(check)
+
+
+def gap_of_thousands(plan: Plan) -> None:
+    """C9: numbers in the midst that never were; they cost at most 1 request in 40 more."""
+    gap, beside = plan.chance.choice([400, 1200, 1200, 1200, 5000]), plan.chance.choice([1, 15, 60])
+    plan.stop = plan.start + gap + 2 * beside
+    plan.songs = set(range(plan.start, plan.start + beside))
+    plan.songs |= set(range(plan.stop - beside, plan.stop))
+    plan.rate = plan.chance.choice([100, 1000, 0])
+
+    def check(_site: Site, runs: list[SimulatedRun]) -> None:
+        more = len(runs[0].starts) - (plan.stop - plan.start)
+        assert more <= (gap / 40 if gap >= 5000 else 100), (
+            f"{more} requests more for a gap of {gap}"
+        )
+
+    plan.checks.append(check)
+
+
 ANSWERS: list[Generator] = [
     every_kind_for_a_while,
     some_fail_for_good,
@@ -268,4 +313,6 @@ ANSWERS: list[Generator] = [
     spell_in_a_cache,
     deleted_songs,
     html_for_a_while,
+    twelve_seconds_of_404s,
+    gap_of_thousands,
 ]

@@ -6,7 +6,16 @@ Generators as in `tests.simulated_answers`.
 from datetime import timedelta
 from email.utils import format_datetime
 
-from tests.simulate import HORIZON, Generator, Plan, Request, Served, SimulatedRun, Site
+from tests.simulate import (
+    HORIZON,
+    START,
+    Generator,
+    Plan,
+    Request,
+    Served,
+    SimulatedRun,
+    Site,
+)
 from tests.simulation import NOON
 
 NONSENSE = ["abc", "-1", "1.5", "1e3", "１", "", "1, 1", "9" * 30, "x" * 10_000, "Sun, 99 Nov 2026"]
@@ -280,6 +289,95 @@ def dead_cluster_of_any_kind(plan: Plan) -> None:
     plan.site_faults.append(answer)
 
 
+def _dead(plan: Plan, nums: set[int]) -> None:
+    """Let numbers fail for ever, each in one of some ways; check that they cost only themselves."""
+    ways = [Served(500), Served(522), Served(200, error="encoding"), Served(error="connection")]
+    ways = plan.chance.sample(ways, plan.chance.choice([1, 3]))
+    plan.songs -= nums
+    plan.dead |= nums
+    plan.site_faults.append(
+        lambda request: ways[request.num % len(ways)] if request.num in nums else None
+    )
+
+    def check(_site: Site, runs: list[SimulatedRun]) -> None:
+        for run in runs:
+            stop = run.frontier.stopped_by
+            assert stop == "done", f"the run ended {stop}: {run.frontier.stop_detail}"
+        failed = sum(run.frontier.tally.failed for run in runs)
+        assert failed == len(nums), f"{failed} failed, {len(nums)} are dead"
+
+    plan.checks.append(check)
+
+
+def dead_cluster_at_every_pace(plan: Plan) -> None:
+    """E11b: a cluster anywhere in a range, in mode next or in the shards of an order."""
+    plan.stop = plan.start + plan.chance.choice([330, 450, 700])
+    plan.songs = {num for num in range(plan.start, plan.stop) if plan.chance.random() > 0.03}
+    plan.rate = plan.chance.choice([5, 20, 100, 1000])
+    first = plan.chance.choice([plan.start, plan.chance.randrange(plan.start, plan.stop)])
+    count = plan.chance.choice([20, 24, 35, 45, 90, 101, 150, 300])
+    way = plan.chance.choice(["range", "next", "shards"])
+    if way == "next":
+        plan.mode = "next"
+    elif way == "shards":
+        plan.runs, plan.is_sharded = 3, True
+    _dead(plan, set(range(first, min(first + count, plan.stop))))
+
+
+def one_in_five_dead(plan: Plan) -> None:
+    """E11b: one number in five fails for ever, everywhere."""
+    _dead(plan, {num for num in range(plan.start, plan.stop) if num % 5 == 2})
+    plan.songs = plan.songs or (set(range(plan.start, plan.stop)) - plan.dead)
+
+
+def next_instead_of_a_range(plan: Plan) -> None:
+    """E11: the same by mode next, as a schedule does."""
+    plan.mode = "next"
+
+
+def a_pause_for_several(plan: Plan) -> None:
+    """E12, D1, D3b: one of several runs is asked to pause, or told so; all pause within 10 s."""
+    plan.runs, seconds = plan.chance.choice([2, 3]), plan.chance.choice([12, 30, 120])
+    plan.rate, plan.is_sharded = plan.chance.choice([5, 20]), plan.chance.random() < 0.5
+    begin, way = plan.moment(), plan.chance.choice(["retry-after", "announced"])
+    told: list[float] = []
+
+    def answer(request: Request) -> Served | None:
+        if request.run or request.round > 1 or not begin <= request.at < begin + 1.0:
+            return None
+        told.append(request.at)
+        if way == "retry-after":
+            return Served(429, headers={"retry-after": str(seconds)})
+        headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(seconds)}
+        status = 200 if request.num in plan.songs - plan.gone else 404
+        return Served(status, headers=headers, pause=float(seconds))
+
+    plan.site_faults.append(answer)
+
+    def check(_site: Site, runs: list[SimulatedRun]) -> None:
+        for run in runs:
+            begin, end = (told[0] + START + 10.0, told[0] + START + seconds) if told else (0, 0)
+            inside = [at for at in run.starts if begin + plan.latency <= at < end]
+            assert not inside, f"a request at {inside[0]:.3f} in the pause of another run"
+
+    plan.checks.append(check)
+
+
+def a_stop_order(plan: Plan) -> None:
+    """E12: somebody stops all runs on the store; those that begin later are not meant."""
+    plan.runs, plan.is_harsh = plan.chance.choice([1, 2, 3]), True
+    moment = plan.moment()
+    plan.stop_orders.append(moment)
+
+    def check(_site: Site, runs: list[SimulatedRun]) -> None:
+        for run in runs:
+            late = [at for at in run.starts if at > START + moment + 10.0]
+            assert not late, f"a request {late[-1] - START - moment:.1f} s after the stop order"
+            assert run.frontier.stopped_by in ("stop_order", "done"), run.frontier.stopped_by
+
+    plan.checks.append(check)
+
+
 LIMITS: list[Generator] = [
     pauses_in_every_way,
     nonsense_pauses,
@@ -299,4 +397,9 @@ LIMITS: list[Generator] = [
     killed_at_any_step,
     years_apart,
     dead_cluster_of_any_kind,
+    dead_cluster_at_every_pace,
+    one_in_five_dead,
+    next_instead_of_a_range,
+    a_pause_for_several,
+    a_stop_order,
 ]

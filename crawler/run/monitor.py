@@ -217,6 +217,8 @@ class ControlWatcher:
         seen_stop_id: str | None,
         every_seconds: float = CONTROL_SECONDS,
         canaries: list[int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Prepare.
 
@@ -226,8 +228,10 @@ class ControlWatcher:
             seen_stop_id: The stop order that stood before the run began.
             every_seconds: How often it is looked at.
             canaries: Gets the song that other runs publish there.
+            clock: Monotonic seconds.
+            wall: The time of day, aware.
         """
-        self._every_seconds = every_seconds
+        self._every_seconds, self._clock, self._wall = every_seconds, clock, wall
         self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id
         self._news, self._lock = threading.Event(), threading.Lock()
         self._published_until = 0.0
@@ -259,13 +263,13 @@ class ControlWatcher:
 
         Answers that were under way when it began ask for the same pause: they are not news.
         """
-        until = time.monotonic() + seconds
+        until = self._clock() + seconds
         if until < self._published_until + SAME_PAUSE_SECONDS:
             return
         self._published_until = until
         logger.warning(
             "the site limits us: paused until %s",
-            f"{datetime.now().astimezone() + timedelta(seconds=seconds):%H:%M:%S}",
+            f"{self._wall().astimezone() + timedelta(seconds=seconds):%H:%M:%S}",
             extra={"event": "paused", "fields": {"seconds": seconds}},
         )
         with self._lock:
@@ -281,7 +285,7 @@ class ControlWatcher:
         if order.pause_until == self._kept_until:
             return
         self._kept_until = order.pause_until
-        left = control.pause_left(order, now=datetime.now(UTC))
+        left = control.pause_left(order, now=self._wall())
         if left:
             self._frontier.hold(left.total_seconds())
 
@@ -293,14 +297,22 @@ class ControlWatcher:
                 self._canaries.insert(0, order.canary)  # before what the user named
 
     def _run(self) -> None:
-        look_at = time.monotonic() + self._every_seconds
+        look_at = self._clock() + self._every_seconds
         while not self._ended:
-            self._news.wait(max(0.0, look_at - time.monotonic()))
+            self._news.wait(max(0.0, look_at - self._clock()))
             self._news.clear()
-            self._guarded(self._pass_on)
-            if time.monotonic() >= look_at:
-                self._guarded(self._obey)
-                look_at = time.monotonic() + self._every_seconds
+            self.pass_on()
+            if self._clock() >= look_at:
+                self.obey()
+                look_at = self._clock() + self._every_seconds
+
+    def pass_on(self) -> None:
+        """Publish what this run has learnt; trouble of the store is only logged."""
+        self._guarded(self._pass_on)
+
+    def obey(self) -> None:
+        """Read what stands, and keep to it; trouble of the store is only logged."""
+        self._guarded(self._obey)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -314,8 +326,8 @@ class ControlWatcher:
             self._found = None
         if not (ends_at := self._unpublished):
             return
-        now = datetime.now(UTC)
-        until = now + timedelta(seconds=ends_at - time.monotonic())
+        now = self._wall()
+        until = now + timedelta(seconds=ends_at - self._clock())
         if control.order_pause(self._store, until, now=now).pause_until == until:
             self._kept_until = until  # the site told this run first, so its frontier holds already
         with self._lock:
