@@ -101,6 +101,7 @@ class RoughWay:
         refuse: Takes method and path of a request, and returns the status and the message with
             which the cloud would refuse it; None: nothing stands in its way.
         requests: Method and path of every request, in order.
+        connections: How many were taken.
         store: For the test to keep what it opened on this way.
     """
 
@@ -109,12 +110,18 @@ class RoughWay:
         self.fault_for_ever: int | str | None = None
         self.refuse: Callable[[str], tuple[int, str] | None] = lambda _request: None
         self.requests: list[str] = []
+        self.connections = 0
         self.store: Any = None
         self._ended = threading.Event()
         way, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                with lock:
+                    way.connections += 1
 
             def _handle(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -1,5 +1,6 @@
 """What only a bucket can do wrong: refusals with a cause of their own, and damaged downloads."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -108,6 +109,16 @@ def test_E10b_what_a_check_does_is_all_that_a_run_needs(way: RoughWay) -> None:
     first, second = set().union(*names[:before]), set().union(*names[before:])
     assert first
     assert not first & second
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 412])
+def test_refused_reads_keep_their_connection(status: int, way: RoughWay) -> None:
+    """The answer is read to its end, so that the next request goes over the same connection."""
+    way.fault_for_ever = status
+    for _ in range(3):
+        with contextlib.suppress(StoreUnavailableError):
+            assert way.store.read("x", timeout=20) is None
+    assert (len(way.requests), way.connections) == (3, 1)
 
 
 def test_E14_a_download_with_a_wrong_checksum_is_tried_again(way: RoughWay) -> None:

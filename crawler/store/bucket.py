@@ -284,10 +284,19 @@ def _make_client() -> "Client":
     from google.cloud import storage  # 0.2 to 0.6 s; a folder store does without
     from requests.adapters import HTTPAdapter
 
+    class ReadingAdapter(HTTPAdapter):
+        """Reads refusals at once: google-auth drops a 401 unread, and its connection with it."""
+
+        def send(self, *args: Any, **options: Any) -> Any:
+            answer = super().send(*args, **options)
+            if not answer.ok:
+                _ = answer.content
+            return answer
+
     client = storage.Client(project=None)  # a bucket has a project of its own
     for scheme in ("https://", "http://"):
         # The way given in github.com/googleapis/python-storage/issues/253.
-        adapter = HTTPAdapter(pool_connections=_POOL_SIZE, pool_maxsize=_POOL_SIZE)
+        adapter = ReadingAdapter(pool_connections=_POOL_SIZE, pool_maxsize=_POOL_SIZE)
         client._http.mount(scheme, adapter)  # noqa: SLF001 - the client has no public name for it
     # Since 3.17 the client asks for the bucket itself in a thread of its own, again after each
     # failure, to label traces that are off. Its code allows for the absence of that cache.
