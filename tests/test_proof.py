@@ -264,6 +264,90 @@ def test_C9_one_of_which_nothing_was_known_counts_among_the_ten():
     other.song(20, 0.5, 0.6)
     other.hold(range(9), 1.0)
     assert not other.proof.conclude(1.0)
+    other.song(21, 1.5, 1.6)
+    other.proof.note_unknown()
+    other.hold(range(8), 2.0)
+    assert not other.proof.conclude(2.0)
+    other.hold(range(9), 3.0)
+    assert other.proof.conclude(3.0)
+    assert other.asked == [20]
+
+
+def test_C9_nothing_held_is_nothing_to_release_and_one_look_is_enough():
+    """However often it is asked what is left, at the end or before it."""
+    desk = Desk(500)
+    assert not desk.proof.conclude(0.1, is_end=False)
+    assert not desk.proof.conclude(0.1)
+    desk.hold(range(10), 0.5)
+    assert desk.asked == [500]
+    assert desk.proof.conclude(9.0)
+    assert (desk.asked, desk.released) == ([500], [])
+
+
+def test_C9_a_look_that_fails_is_repeated_at_the_second_that_was_told():
+    """Not before; whoever asks in the meantime is told what is left."""
+    desk = Desk(500)
+    desk.hold(range(10), 1.0)
+    desk.answer(1.5, 500)
+    assert (desk.proof.wake(2.0), desk.asked) == (0.5, [500])
+    assert (desk.proof.wake(2.5), desk.asked) == (1.0, [500, 500])
+
+
+@pytest.mark.parametrize("number", [404, 500])
+def test_C9_a_canary_that_is_not_found_once_more_proves_nothing(number):
+    """Another spell may have begun while the held numbers were asked again."""
+    desk = Desk(500)
+    desk.hold(range(10), 1.0)
+    desk.answer(1.1, 200, sent_at=1.0)
+    assert desk.asked[1:] == [*range(10)]
+    desk.answer(1.2, 404)
+    desk.answer(1.3, number)
+    assert (desk.asked[11:], desk.released) == ([500], [])
+    assert desk.proof.conclude(1.4)
+
+
+@pytest.mark.parametrize("second", [200, 404])
+def test_C9_after_a_crowd_and_a_hundred_songs_all_is_as_before(second):
+    """A few are released without a canary, and the first look that fails is repeated in a second."""
+    desk = Desk(500)
+    for fifth in range(5):
+        desk.song(100 + fifth, 0.5, 0.6)
+        desk.hold(range(2 * fifth, 2 * fifth + 2), 1.0)
+    desk.proof.conclude(1.0)
+    desk.answer(1.1, 500)
+    desk.proof.wake(2.1)
+    desk.answer(2.1, 200)
+    desk.answer(2.2, second)  # there all the same, or believed once the canary is found again
+    desk.answer(2.3, 200)
+    assert len(desk.released) == (second == 404)
+    for num in range(200, 400):
+        desk.song(num, 3.0, 3.1)
+    desk.hold([50], 4.0)
+    desk.song(400, 4.5, 4.6)
+    assert desk.released[-1] == ([50], None)
+    desk.hold(range(60, 70), 5.0)
+    desk.answer(5.5, 500)
+    assert desk.proof.wake(5.5) == 1.0
+
+
+def test_C9_a_song_asked_for_after_another_came_in_finds_all_back():
+    """One that was asked for sooner does not ask whether what was under way then has come in."""
+    desk = Desk(500)
+    desk.is_all_back = False
+    desk.hold([1], 1.0)
+    desk.song(5, 2.0, 4.0)
+    desk.is_all_back = True
+    desk.song(6, 3.9, 4.1)
+    assert desk.released == []
+    desk.song(7, 4.0, 4.2)
+    assert desk.released == [([1], None)]
+
+
+def test_C9_of_songs_that_come_in_together_the_first_is_published():
+    """Other runs need one, and the same in every run."""
+    desk = Desk()
+    desk.proof.note_songs([PendingNumber(num, desk.job) for num in (5, 6, 7)], 1.0)
+    assert desk.firsts == [5]
 
 
 def test_C9_a_supply_that_is_dry_for_two_seconds_asks_a_canary():
