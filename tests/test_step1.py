@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from crawler.errors import Missing, PageError, StoppedError
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.steps import execute_async_event_loop
 from tests.crawls import QUICK, RETRYING, TOKEN, Crawl, run_python
@@ -100,15 +101,16 @@ def test_F5b_a_429_that_is_swallowed_still_holds_back_everyone(faulty_site):
 def test_F5b_a_pause_held_back_inside_a_swallowing_function_costs_no_attempt(faulty_site):
     """`except: pass` also swallows our holding back: the number is put back all the same."""
     function = tutorial_function(faulty_site.url("right"))
-    crawl_holder = []
+    limiter, calls = RateLimiter(0), []
 
     def pausing(session, song_num, song_urls):
-        if not crawl_holder:
-            crawl_holder.append(song_num)
-            session._adapter._may_send = lambda: False  # noqa: SLF001 - a pause begins just now
+        calls.append(song_num)
+        if len(calls) == 1:
+            limiter.hold(time.monotonic() + 0.3, time.monotonic())
         function(session, song_num, song_urls)
 
-    crawl = crawl_with(pausing)
+    crawl = crawl_with(pausing, rate_limiter=limiter)
+    assert calls == [SONG, SONG]
     assert crawl.outcomes == {SONG: "found"}
     assert crawl.frontier.tally.requests == 1 == len(faulty_site.requests)
 
