@@ -29,6 +29,9 @@ from benchmarks.site import Site
 
 CPUS = 0.167
 MEMORY_MIB = 256
+SMALLEST_CPUS = 0.083
+SMALLEST_MIB = 128
+"""The smallest size that the platform has."""
 _IMPORT = """
 import json, time
 wall, cpu = time.perf_counter(), time.process_time()
@@ -91,7 +94,7 @@ def _import_seconds(module: str) -> dict[str, Any]:
 
 
 def small_function(site: Site, plan: Plan) -> list[Row]:
-    """Run the function in 0.167 of a processor and 256 MiB against 100 ms of latency.
+    """Run the function in the two smallest sizes against 100 ms of latency.
 
     Raises:
         NoCgroupError: This machine cannot limit a group of processes.
@@ -109,6 +112,14 @@ def small_function(site: Site, plan: Plan) -> list[Row]:
         with small_machine(cpus=CPUS, memory_mib=MEMORY_MIB) as small:
             row = call_function(site, small, count, settings, plan)
             rows.append(tell_limited(plan, {"round": 1, "contestant": name, "count": count} | row))
+    for caller in ("source", "function"):
+        count, settings = 100 * plan.paced_seconds, {"CRAWLER_RATE": "100"}
+        if caller == "function":
+            settings["CRAWLER_FUNCTION"] = "tests.song_step:ask_for_song"
+        with small_machine(cpus=SMALLEST_CPUS, memory_mib=SMALLEST_MIB) as small:
+            row = call_function(site, small, count, settings, plan)
+            name = smallest_name(caller)
+            rows.append(tell_limited(plan, {"round": 1, "contestant": name, "count": count} | row))
     with small_machine(cpus=CPUS, memory_mib=MEMORY_MIB) as small:
         row = run_contestant(
             SESSION,
@@ -121,6 +132,11 @@ def small_function(site: Site, plan: Plan) -> list[Row]:
         row |= {"round": 1, "peak_memory_mb": small.peak_memory_mb()}
         rows.append(tell_limited(plan, row))
     return rows
+
+
+def smallest_name(caller: str) -> str:
+    """Name the run of a source or a function in the smallest size."""
+    return f"ours, {caller}, paced at 100/s in {SMALLEST_CPUS} CPU and {SMALLEST_MIB} MiB"
 
 
 def call_function(

@@ -15,6 +15,7 @@ from benchmarks.contest import (
     WREQ,
     WRK,
 )
+from benchmarks.parts import smallest_name
 from benchmarks.tables import Summary, find
 
 Check = tuple[str, str, bool | None]
@@ -107,6 +108,12 @@ def _small(cases: Cases) -> Iterator[Check]:
     yield f"{where}: 98.0 to 102.0 pages/s at 100/s", _said(mean), met
     fast = _value(entries, "ours, 400 connections", "pages_per_second")
     yield _least(f"{where}: pages/s with 400 connections", fast, 1_500)
+    smallest = find(entries, smallest_name("source"))
+    mean = smallest["pace"]["mean"] if smallest and "pace" in smallest else None
+    met = None if mean is None else 98.0 <= mean <= 102.0
+    yield "source in 0.083 CPU and 128 MiB: 98.0 to 102.0 pages/s at 100/s", _said(mean), met
+    peak = smallest.get("peak_memory_mb") if smallest else None
+    yield _most("the same: memory, MiB", peak, 110)
 
 
 def _cold(cases: Cases) -> Iterator[Check]:

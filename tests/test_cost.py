@@ -16,7 +16,7 @@ from crawler.deployment.cost import SIZES, Size, run_cost, size_for, worst_day
 from crawler.store.control import requests_today
 from crawler.store.opening import open_store
 
-SMALL = SIZES[0]
+SMALL = SIZES[1]
 
 
 def answer(**fields) -> Answer:
@@ -60,7 +60,7 @@ def test_more_of_anything_costs_no_less(size, seconds, requests, blocks):
 
 @pytest.mark.parametrize(
     ("rate", "caller", "cpu"),
-    [(20, "source", 0.167), (100, "source", 0.333), (500, "source", 1), (9999, "source", 2),
+    [(1, "source", 0.167), (20, "source", 0.167), (100, "source", 0.333), (500, "source", 1), (9999, "source", 2),
      (20, "function", 0.167), (100, "function", 1)],
 )  # fmt: skip
 def test_the_smallest_size_that_holds_the_rate_is_chosen(rate, caller, cpu):

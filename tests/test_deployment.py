@@ -514,6 +514,7 @@ def test_the_prices_of_the_docs_are_those_of_the_code():
         ("1", "256", "gen1"),
         ("1", "512", "gen2"),
         ("0.167", "256", "gen1"),
+        ("0.083", "128", "gen1"),
     ],
 )
 def test_a_small_instance_is_of_the_first_generation(cpu, memory, generation):

@@ -94,24 +94,36 @@ class Size(msgspec.Struct, frozen=True):
     memory_mib: int
 
 
-SIZES = (Size(0.167, 256), Size(0.333, 512), Size(0.583, 512), Size(1, 1024), Size(2, 2048))
+SIZES = (
+    Size(0.083, 128),
+    Size(0.167, 256),
+    Size(0.333, 512),
+    Size(0.583, 512),
+    Size(1, 1024),
+    Size(2, 2048),
+)
 """What the platform offers, ascending; below half a vCPU it gives at most 512 MiB.
 
-256 MiB hold any rate: the function peaked at 91 MiB unpaced (2026-11-22), 12,000 blocks are listed
-in 20. From half a vCPU on, 512 MiB are the least.
+From half a vCPU on, 512 MiB are the least.
 Source: docs.cloud.google.com/run/docs/configuring/services/cpu.
 """
 
 
+_LEAST_MIB = 256
+"""Holds any rate, and bodies that unfold on all connections: 91 MiB unpaced (2026-11-22) and the 64 of
+all bodies. In 128 MiB a site may get the function killed, so nobody has that without asking for it."""
+
+
 def size_for(rate: float, caller: str) -> Size:
-    """Choose the smallest instance that holds a pace.
+    """Choose the smallest instance that holds a pace, from 256 MiB on.
 
     Args:
         rate: Requests per second of one instance.
         caller: `source` or `function`: who reads the pages.
     """
     cpu = rate * CPU_SECONDS[caller]
-    return next((size for size in SIZES if size.cpu >= cpu), SIZES[-1])
+    fit = (size for size in SIZES if size.cpu >= cpu and size.memory_mib >= _LEAST_MIB)
+    return next(fit, SIZES[-1])
 
 
 def run_cost(size: Size, *, seconds: float, requests: int, blocks_written: int) -> float:
