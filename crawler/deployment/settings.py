@@ -140,8 +140,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         _about("vCPUs of an instance; unset: what holds the rate.", CPU_WANTED),
     ] = None
     memory_mib: Annotated[
-        Annotated[int, Meta(ge=256, le=32768)] | None,
-        _about("Memory of an instance, MiB; unset: what fits.", "a whole number from 256"),
+        Annotated[int, Meta(ge=128, le=32768)] | None,
+        _about("Memory of an instance, MiB; unset: what fits.", "a whole number from 128"),
     ] = None
     queue: Annotated[
         Annotated[str, Meta(pattern=r"\A[A-Za-z0-9-]{1,100}\Z")] | None,
