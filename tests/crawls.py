@@ -146,7 +146,7 @@ _CRAWL = """
         "requests": crawl.frontier.tally.requests,
         "stopped_by": crawl.frontier.stopped_by,
         "grown_bytes": (peak_kib() - peak_before) * 1024,
-        "cpu_share": (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / seconds,
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "seconds": seconds,
     }))
 """

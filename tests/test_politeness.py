@@ -13,6 +13,7 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop
+from tests.clock import lateness
 from tests.crawls import CALLERS, TOKEN, Crawl, asked_by, crawl_apart
 from tests.faulty_site import FaultySite
 from tests.records import expected_info
@@ -59,7 +60,7 @@ def test_D1_no_request_arrives_inside_the_pause(scheme, status, caller, connecti
     right_before = "" if connections > 100 else f"!{connections // 2}"
     scenario = f"{status}:{pause_seconds}~0.4{right_before}"
     numbers = range(1, 801)
-    with FaultySite(tls=scheme == "tls") as site:
+    with FaultySite(tls=scheme == "tls") as site, lateness() as late:
         crawl = crawl_apart(
             site.url(scenario),
             caller,
@@ -69,7 +70,8 @@ def test_D1_no_request_arrives_inside_the_pause(scheme, status, caller, connecti
             ca_path=site.ca_path if scheme == "tls" else None,
         )
     # what was sent before the answer was read may still arrive, the longer the more is under way
-    assert too_early(site, scenario, pause_seconds, pause_seconds * 0.5) == []
+    assert too_early(site, scenario, pause_seconds, pause_seconds * 0.5 + late.seconds) == []
+    assert len(too_early(site, scenario, pause_seconds, 0)) <= connections
     assert crawl["kinds"] == ["None"]
     assert crawl["records"] == len(numbers)
 
@@ -172,20 +174,15 @@ def test_D4_a_pause_longer_than_the_budget_ends_the_run(faulty_site, caller):
 def test_D8_the_pace_holds_as_the_site_sees_it(caller):
     """Three seconds at 100 a second: within 3 % of it, and no second above 105.
 
-    A machine that does other things too delivers late what was sent in time, so that it takes
-    three crawls in a row to prove a crawl wrong.
+    A machine that does other things too delivers late what was sent in time.
     """
-    measured = []
-    while len(measured) < 3:
-        with DemoSite() as site:
-            source = open_source("genius", site.token, base_url=site.base_url)
-            Crawl("", range(1, 301), caller=caller, function=source, rate=100, connections=64)
-            times = site.stats()["arrivals"]
-        assert len(times) == 300
-        measured.append((most_in_a_second(times), 299 / (times[-1] - times[0])))
-        if measured[-1][0] <= 105 and 97 <= measured[-1][1] <= 103:
-            return
-    raise AssertionError(measured)
+    with DemoSite() as site, lateness() as late:
+        source = open_source("genius", site.token, base_url=site.base_url)
+        Crawl("", range(1, 301), caller=caller, function=source, rate=100, connections=64)
+        times = site.stats()["arrivals"]
+    assert len(times) == 300
+    assert most_in_a_second(times) <= 105 * (1 + min(late.seconds, 0.5))
+    assert 299 / 103 - late.seconds <= times[-1] - times[0] <= 299 / 97 + late.seconds
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -193,18 +190,19 @@ def test_D8_the_pace_holds_as_the_site_sees_it(caller):
 def test_B10_the_pace_holds_where_every_connection_ends(faulty_site, caller, fault):
     """No second above the rate and 5 %, and few requests lost on connections that were ended."""
     numbers = range(1, 201)
-    crawl = Crawl(
-        faulty_site.url(fault),
-        numbers,
-        caller=caller,
-        rate=100,
-        connections=16,
-        policy=Policy(attempt_seconds=5),
-    )
+    with lateness() as late:
+        crawl = Crawl(
+            faulty_site.url(fault),
+            numbers,
+            caller=caller,
+            rate=100,
+            connections=16,
+            policy=Policy(attempt_seconds=5),
+        )
     times = arrivals(faulty_site, fault)
     assert crawl.outcomes == {num: "found" if expected_info(num) else "missing" for num in numbers}
-    assert most_in_a_second(times) <= 105
-    assert max(times) - min(times) < 3
+    assert most_in_a_second(times) <= 105 * (1 + min(late.seconds, 0.5))
+    assert max(times) - min(times) < 3 + late.seconds
 
 
 @pytest.mark.parametrize("caller", CALLERS)
