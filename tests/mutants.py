@@ -120,6 +120,10 @@ EQUAL: dict[str, dict[str, list[str]]] = {
         "the run ends before a pause is that long": [
             "self._challenge = SharedBackoff(CHALLENGE_SECONDS, CHALLENGE_SECONDS * 3**CHALLENGES)",
         ],
+        "set anew at the first mistake": [
+            f'self._fault_place, self._faulty = ("", {line}), list[PendingNumber]()'
+            for line in (1, -1)
+        ],
         "whether there were more good answers is asked, not how many": [
             "return self.note_good( 2, now, now)",
         ],

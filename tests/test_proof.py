@@ -5,7 +5,14 @@ from itertools import count
 
 import pytest
 
-from crawler.frontier.canaries import Canaries, KnownSongs, MissingWatch, reaches_back, some_of
+from crawler.frontier.canaries import (
+    Canaries,
+    CanaryQueue,
+    KnownSongs,
+    MissingWatch,
+    reaches_back,
+    some_of,
+)
 from crawler.frontier.proof import MOST_HELD, Proof
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import IterableSupply, PendingNumber, Policy
@@ -205,6 +212,24 @@ def test_C9_which_held_numbers_are_asked_again():
         304,
         *[num for at in range(0, 400, 100) for num in (at, at + 5)],
     ]
+    longer = [range(first, first + 6 + first // 100) for first in range(0, 500, 100)]
+    asked = {*some_of([num for gap in longer for num in gap])}
+    assert asked >= {num for gap in longer[1:] for num in (gap[0], gap[-1])}
+    assert not {0, 5} & asked
+
+
+def test_C9_canaries_go_out_in_the_order_in_which_they_are_asked_for():
+    """One that somebody wants first goes before those that wait; so does what was never sent."""
+    queue, told = CanaryQueue(), []
+    for num in (1, 2, 3):
+        queue.ask(num, job_over([]), lambda *answer: told.append(answer))
+    queue.ask(4, job_over([]), lambda *answer: told.append(answer), is_first=True)
+    assert [each.song_num for each in queue.waiting] == [4, 1, 2, 3]
+    first, second = queue.pop(2)
+    queue.put_first([first, second])
+    assert [each.song_num for each in queue.waiting] == [4, 1, 2, 3]
+    queue.answer(second, Reply(second, status=404), 5.0)
+    assert [(each.song_num, now) for each, _, now in told] == [(1, 5.0)]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_C7b_the_fifth_challenge_page_in_a_row_ends_the_run():
         now += ward.pauses[-1] + 1
     assert (ward.pauses, ward.stops) == ([30, 60, 120, 240], [])
     ward.health.note_good(1, 9.0, now)  # sent before the first pause: it shows nothing
-    assert ward.health.is_probing
+    assert (ward.health.is_probing, ward.health.is_in_doubt) == (True, True)
     challenge(ward, now - 0.5, now)
     assert ward.stops == [("barred", "the site answers with a challenge page for browsers")]
     other = Ward(is_told=False)
@@ -298,7 +298,7 @@ def test_D6_a_probe_that_is_well_closes_the_circuit():
     assert ward.health.allowance(64, 1, 2.5) == (0, 0.5)
     ward.health.note_canary(Reply(ward.number(0), True), is_well=True, now=4.0)
     assert (ward.health.is_circuit_open, ward.health.held_seconds) == (False, 3.0)
-    assert (ward.health.is_failing, ward.health.is_in_doubt) == (False, False)
+    assert (ward.health.is_failing, ward.health.is_in_doubt, ward.health.good) == (False, False, 1)
     ward.health.note_handed_out(5.0)
     ward.health.note_good(1, 6.0, 6.0)
     assert ward.health.held_seconds == 3.0
@@ -341,6 +341,16 @@ def test_E11b_bad_pages_have_one_further_attempt_each():
     ward.health.note_good(1, 3.0, 3.0)
     other = ward.number(500)
     assert [ward.health.is_spent_page(other), ward.health.is_spent_page(other)] == [False, False]
+
+
+def test_E11b_a_well_canary_ends_no_doubt_that_a_pause_left():
+    """After it one attempt at a time goes out until one is answered well, bad pages or not."""
+    ward = Ward()
+    ward.overload(ward.number(500, sent_at=0.5), 1.0, 503)
+    for num in range(100):
+        ward.fail(ward.number(num))
+    ward.health.note_canary(Reply(ward.number(0), True), is_well=True, now=9.0)
+    assert (ward.health.is_in_doubt, ward.health.allowance(64, 0, 9.0)) == (True, (1, 0.0))
 
 
 def test_E11b_the_thousandth_different_number_ends_the_run():
