@@ -36,6 +36,10 @@ class Lateness:
         """Begin with none."""
         self.seconds = 0.0
 
+    def arriving(self, sent: float) -> float:
+        """Return how many may arrive in a second where so many are sent: late ones come with others."""
+        return sent * (1 + min(self.seconds, 0.5))
+
     def measure(self, ended: threading.Event) -> None:
         """Sleep and look at the clock until told."""
         began = time.monotonic()

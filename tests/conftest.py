@@ -25,9 +25,34 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any-machine")
 
 
+LONGEST = (
+    "test_fleet",
+    "test_site_faults",
+    "test_politeness",
+    "test_simulation",
+    "test_first_day",
+    "test_wire_faults",
+    "test_main",
+    "test_cli",
+    "test_process_faults",
+    "test_store_faults",
+    "test_shell_examples",
+    "test_deploy",
+    "test_schedule",
+    "test_step1_faults",
+)
+"""Files that take longest; a file stays in one process."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that no process is left with it when the others are done."""
-    items.sort(key=lambda item: item.get_closest_marker("once") is None)
+    places = {name: place for place, name in enumerate(LONGEST)}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        is_short = item.get_closest_marker("once") is None
+        return places.get(item.path.stem, len(LONGEST)), is_short
+
+    items.sort(key=place)
 
 
 BROUGHT_BY = {
