@@ -12,12 +12,8 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from crawler.cli.crawl import EXIT_AT_ONCE, add_crawl
-from crawler.cli.demo import add_demo, add_demo_site
-from crawler.cli.deployment import add_deployment
-from crawler.cli.export import add_export, add_rebuild, add_schema
+from crawler.cli import crawl, demo, deployment, export, store
 from crawler.cli.options import VERBATIM, error_lines, given_options, program, set_up_logs
-from crawler.cli.store import add_doctor, add_sources, add_status, add_stop, add_verify
 from crawler.errors import CrawlerError, RequestError, SettingsError
 from crawler.version import VERSION
 
@@ -88,7 +84,7 @@ def _run(argv: list[str]) -> int:
             complain(line)
         return 2 if isinstance(error, RequestError | SettingsError) else 1
     except KeyboardInterrupt:
-        return EXIT_AT_ONCE
+        return crawl.EXIT_AT_ONCE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,21 +120,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
     )
-    for add in (
-        add_crawl,
-        add_status,
-        add_verify,
-        add_stop,
-        add_export,
-        add_schema,
-        add_rebuild,
-        add_doctor,
-        add_sources,
-        add_demo,
-        add_demo_site,
-        add_deployment,
-    ):
-        add(commands)
+    for module in (crawl, store, export, demo, deployment):
+        module.add_commands(commands)
     return parser
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import crawler.deployment.deployment
 import crawler.deployment.monitoring
 import crawler.deployment.service  # noqa: F401 - loaded before the calls
-from crawler.cli.deployment import add_deployment
+from crawler.cli.deployment import add_commands
 from crawler.deployment.cloud import Cloud
 from crawler.deployment.gcloud import Done, Exchange, run_gcloud
 from crawler.errors import CrawlerError, SettingsError
@@ -68,7 +68,7 @@ def open_cloud(environ: Mapping[str, str], project: str) -> Cloud:
 PARSER = argparse.ArgumentParser()
 """Made once, before the calls."""
 
-add_deployment(PARSER.add_subparsers(), functools.partial(open_cloud, os.environ))
+add_commands(PARSER.add_subparsers(), functools.partial(open_cloud, os.environ))
 
 if __name__ == "__main__":
     main()

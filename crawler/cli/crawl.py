@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crawler.answer import STOPS, Answer, why_not_complete
 from crawler.cli.options import (
@@ -34,9 +34,6 @@ from crawler.record import Record, encode_records
 from crawler.request.crawl_request import CrawlRequest, songs
 from crawler.run.progress import progress_bar
 from crawler.settings.reading import Settings, is_loopback
-
-if TYPE_CHECKING:
-    from crawler.fleet.orders import OrderAnswer
 
 _DESCRIPTION = """\
 Make every song number of a range settled: found, or known to be missing.
@@ -60,7 +57,7 @@ exit codes:
 GENIUS_TOKEN and CRAWLER_CONTACT come from the environment or from crawler.env."""
 
 
-def add_crawl(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Add the command to the command line."""
     pace = setting_options("pace", "rate", "connections", time_budget_seconds="no limit")
     options, summary = (store_options(), site_options(), pace), "fill a range of song numbers"
@@ -86,7 +83,7 @@ def crawl(args: argparse.Namespace) -> int:
         CrawlerError: The request or the settings are wrong, or the store cannot be used.
     """
     if args.fan_out:
-        return order_fan_out(args)
+        return _order_fan_out(args)
     if args.order is not None:
         message = "--order goes with --fan-out: it names what was ordered there"
         raise RequestError(400, "order_unfit", "order", message)
@@ -239,13 +236,13 @@ def _is_wanted(request: CrawlRequest, settings: Settings) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def order_fan_out(args: argparse.Namespace) -> int:
-    """Hand a range to the queue, and tell of it; returns the exit code: 0 all enqueued, 3 not all.
-
-    Raises:
-        CrawlerError: The request or the settings are wrong, or store or queue cannot be used.
-    """
-    _refuse_ineffective(args)
+def _order_fan_out(args: argparse.Namespace) -> int:
+    """Hand a range to the queue, and tell of it; returns the exit code: 0 all enqueued, 3 not all."""
+    for option in ("source", "base_url", "function", "ca_file", "rate", "connections", "sample"):
+        if getattr(args, option) is not None:
+            name = f"--{option.replace('_', '-')}"
+            message = f"{name} has no effect with --fan-out: the deployed function has its own"
+            raise RequestError(400, "option_unfit", option, message)
     settings = settings_of(args, for_site=False, time_budget_seconds=None)
     _check(settings)
     request = checked_request(_asked(args, "order") | {"fan_out": "true"})
@@ -256,18 +253,14 @@ def order_fan_out(args: argparse.Namespace) -> int:
     order = fan_out(request, settings, TaskQueue(settings), now=datetime.now(UTC))
     if args.json:
         print_json(order)
-    else:
-        print("\n".join(_lines(order)))
+        return 3 if order.left else 0
+    print(
+        f"Order {order.order}: {order.enqueued} tasks enqueued, {order.already_there} there "
+        f"already, for up to {order.to_ask:,} of {songs(order.start, order.stop)}."
+    )
+    if order.left:
+        print(f"{order.left} are left, time ran out: repeat the command with --order {order.order}")
     return 3 if order.left else 0
-
-
-def _refuse_ineffective(args: argparse.Namespace) -> None:
-    """Refuse options that the deployed function would not hear of."""
-    for option in ("source", "base_url", "function", "ca_file", "rate", "connections", "sample"):
-        if getattr(args, option) is not None:
-            name = f"--{option.replace('_', '-')}"
-            message = f"{name} has no effect with --fan-out: the deployed function has its own"
-            raise RequestError(400, "option_unfit", option, message)
 
 
 def _check(settings: Settings) -> None:
@@ -280,15 +273,6 @@ def _check(settings: Settings) -> None:
     if not is_remote(settings.store) and not is_loopback(settings.url):
         message = "CRAWLER_STORE must be the bucket of the deployed function, gs://bucket/prefix"
         raise SettingsError("store_malformed", "CRAWLER_STORE", message)
-
-
-def _lines(order: "OrderAnswer") -> Iterator[str]:
-    yield (
-        f"Order {order.order}: {order.enqueued} tasks enqueued, {order.already_there} there "
-        f"already, for up to {order.to_ask:,} of {songs(order.start, order.stop)}."
-    )
-    if order.left:
-        yield f"{order.left} are left, time ran out: repeat the command with --order {order.order}"
 
 
 STOP_SIGNALS = tuple(

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -65,16 +66,12 @@ then, in another terminal:
     --base-url http://127.0.0.1:8000 --store data/try"""
 
 
-def add_demo(commands: Commands) -> None:
-    """Add the command `demo` to the command line."""
+def add_commands(commands: Commands) -> None:
+    """Add these commands to the command line."""
     summary = "see it work: 2,000 made-up songs, no token, no internet"
     options = store_options("data/demo"), setting_options("pace", "connections", rate=RATE)
     parser = add_command(commands, "demo", demo, summary, _DEMO, _DEMO_EXAMPLES, *options)
     parser.add_argument("--serve", action="store_true", help="keep both up until Ctrl-C")
-
-
-def add_demo_site(commands: Commands) -> None:
-    """Add the command `demo-site` to the command line."""
     summary = "serve made-up songs as the Genius API does"
     parser = add_command(commands, "demo-site", demo_site, summary, _SITE, _SITE_EXAMPLES)
     _add_site_options(parser)
@@ -87,7 +84,7 @@ def demo(args: argparse.Namespace) -> int:
         CrawlerError: The site or the function did not start, or refused the request.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the function, too
-    say = _say_nothing if args.json else print
+    say: Any = (lambda *_: None) if args.json else print  # stdout is for the answer alone
     from crawler.demo.site import DemoSite  # asyncio, which no other command waits for
 
     store = args.store or "data/demo"
@@ -104,30 +101,32 @@ def demo(args: argparse.Namespace) -> int:
         url = stack.enter_context(function(environ, logs_to_stderr=logs_to_stderr))
         say(f"The song site is at {site}, the function at {url}, in the real functions-framework.")
         say(f"POST / {json.dumps(REQUEST)}")
-        answer = _trigger(url)
+        status, answer = call(url, "POST", REQUEST)
+        if status != 200 and "stopped_by" not in answer:
+            raise CrawlerError(f"the function answered {status}: {json.dumps(answer)}")
         print(json.dumps(answer, indent=None if args.json else 2), flush=True)
         _show(answer, store, args, say)
         if args.serve:
-            _serve(url, say)
+            say()
+            say("Both stay up until Ctrl-C. Try:")
+            say(f"  curl '{url}/?start=2001&stop=3001'")
+            say(f"  curl {url}/status")
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
     return exit_code(msgspec.convert(answer, Answer))
-
-
-def _trigger(url: str) -> Any:
-    status, answer = call(url, "POST", REQUEST)
-    if status != 200 and "stopped_by" not in answer:
-        raise CrawlerError(f"the function answered {status}: {json.dumps(answer)}")
-    return answer
 
 
 def _show(answer: Any, store: str, args: argparse.Namespace, say: Any) -> None:
     """Print for people what came of it, and where to look."""
+    from crawler.store.opening import read
+
     say()
     for line in answer_lines(msgspec.convert(answer, Answer), command(args.argv)):
         say(line)
     if args.json or "://" in store:
         return
     say("Some of the tuples (song_num, info):")
-    for song_num, info in _some_tuples(store):
+    for song_num, info in itertools.islice(read(store, *REQUEST.values()), 3):
         say(f"  ({song_num}, {json.dumps(info, ensure_ascii=False)})")
     say(f"The blocks, one line of JSON for each number: {Path(store, 'songs')}")
     say(f"The coverage page, for a browser: {Path(store, 'status.html')}")
@@ -135,28 +134,6 @@ def _show(answer: Any, store: str, args: argparse.Namespace, say: Any) -> None:
     say(f"  {command(['status', '--store', store])}")
     say(f"  {command(['verify', '1', '2001', '--store', store])}")
     say(f"  {command(['export', 'songs.jsonl', '--store', store])}")
-
-
-def _some_tuples(store: str) -> list[tuple[int, Any]]:
-    from crawler.store.block import block_name, decode_block
-
-    name = block_name(0)
-    records = decode_block(Path(store, name).read_bytes(), name)
-    found = [(num, record.info) for num, record in records.items() if record.outcome == "found"]
-    return found[:3]
-
-
-def _serve(url: str, say: Any) -> None:
-    say()
-    say("Both stay up until Ctrl-C. Try:")
-    say(f"  curl '{url}/?start=2001&stop=3001'")
-    say(f"  curl {url}/status")
-    with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
-
-
-def _say_nothing(*_: object) -> None:
-    """Keep stdout for the answer alone."""
 
 
 _HELP = {
@@ -273,13 +250,15 @@ def function(environ: Mapping[str, str], *, logs_to_stderr: bool) -> Iterator[st
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         for attempt in range(1, _ATTEMPTS + 1):
             port = _free_port()
-            process = _start_framework(main, port, environ, None if logs_to_stderr else log)
-            stack.enter_context(_ended(process))
+            framework = _framework(main, port, environ, None if logs_to_stderr else log)
+            process = stack.enter_context(framework)
             url = f"http://127.0.0.1:{port}"
             if _comes_up(url, process):
                 break
             if attempt == _ATTEMPTS or process.poll() is None:
-                raise CrawlerError(f"the function did not start:\n{_tail(log)}")
+                log.seek(0)
+                tail = "".join(log.readlines()[-20:])
+                raise CrawlerError(f"the function did not start:\n{tail}")
         yield url
 
 
@@ -311,12 +290,13 @@ def find_main() -> Path:
     raise CrawlerError("the demo runs main.py, which is not there: run it in a clone")
 
 
-def _start_framework(
+@contextlib.contextmanager
+def _framework(
     main: Path, port: int, environ: Mapping[str, str], log: IO[str] | None
-) -> subprocess.Popen[str]:
+) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "functions_framework", "--target", "crawl_songs"]
     command += ["--source", str(main), "--host", "127.0.0.1", "--port", str(port)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         env=environ,
         stdin=subprocess.DEVNULL,
@@ -325,12 +305,8 @@ def _start_framework(
         text=True,
         start_new_session=True,  # keeps a terminal's Ctrl-C from it: it is ended by us
     )
-
-
-@contextlib.contextmanager
-def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -343,27 +319,16 @@ def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
 def _comes_up(url: str, process: subprocess.Popen[str]) -> bool:
     end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end and process.poll() is None:
-        if _is_up(url):
-            return True
+        with contextlib.suppress(OSError, ValueError):  # what `requests` raises is either
+            if call(f"{url}/health", "GET", timeout=5.0)[0] == 200:
+                return True
         time.sleep(0.05)
     return False
-
-
-def _is_up(url: str) -> bool:
-    try:
-        return call(f"{url}/health", "GET", timeout=5.0)[0] == 200
-    except (OSError, ValueError):  # what `requests` raises is either
-        return False
 
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-def _tail(log: IO[str]) -> str:
-    log.seek(0)
-    return "".join(log.readlines()[-20:])
 
 
 def demo_environment(site: str, token: str, **settings: object) -> dict[str, str]:

@@ -23,7 +23,7 @@ DEPLOY = Path("deploy")
 """Where the files of metrics, alerts and dashboard lie."""
 
 
-def add_deployment(
+def add_commands(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     open_cloud: Callable[[str], object] | None = None,
 ) -> None:

@@ -14,9 +14,9 @@ from crawler.cli.options import (
     count,
     print_json,
     reading_options,
+    settings_of,
     size,
     store_options,
-    store_settings_of,
 )
 from crawler.errors import CrawlerError
 from crawler.request.crawl_request import songs
@@ -43,43 +43,6 @@ examples:
   %(prog)s songs.jsonl --store gs://my-bucket/genius"""
 
 
-def add_export(commands: Commands) -> None:
-    """Add the command `export` to the command line."""
-    summary = "write the store to a .parquet, .csv or .jsonl file"
-    parser = add_command(
-        commands, "export", export, summary, _DESCRIPTION, _EXAMPLES, *reading_options()
-    )
-    out = "the file, replaced if it is there; or a folder, with / at its end"
-    parser.add_argument("out", metavar="OUT", help=out)
-    some = "only these (default: all)"
-    parser.add_argument("--songs", nargs=2, metavar=("START", "STOP"), help=some)
-
-
-def export(args: argparse.Namespace) -> int:
-    """Export a store as the command says; returns 0.
-
-    Raises:
-        CrawlerError: The store cannot be read, or the file not written.
-    """
-    from crawler.exports.export import (
-        export as write,  # the store and all it needs, which --help does not
-    )
-
-    start, stop = checked_range(*args.songs) if args.songs else (0, None)
-    settings = store_settings_of(args)
-    try:
-        report = write(settings.store, args.out, start, stop)
-    except OSError as error:
-        raise CrawlerError(f"{args.out} cannot be written: {error}") from error
-    if args.json:
-        print_json(report)
-        return 0
-    print(f"{args.out}: {count(report.records, 'record')}, {size(report.bytes)}.")
-    for name, number in report.misfits.items():
-        print(f"  {count(number, 'value')} did not fit the column {name} and are empty there")
-    return 0
-
-
 _SCHEMA = """\
 Print how a tool reads the blocks of a store in place, without an export.
 
@@ -92,37 +55,6 @@ _SCHEMA_EXAMPLES = """\
 examples:
   %(prog)s --duckdb --store data/genius | duckdb
   %(prog)s --bigquery --store gs://my-bucket/genius > schema.json"""
-
-
-def add_schema(commands: Commands) -> None:
-    """Add the command `schema` to the command line."""
-    summary = "print how DuckDB or BigQuery reads the blocks in place"
-    parser = add_command(
-        commands, "schema", schema, summary, _SCHEMA, _SCHEMA_EXAMPLES, *reading_options()
-    )
-    group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--duckdb", action="store_true", help="a statement")
-    group.add_argument("--bigquery", action="store_true", help="a schema, as JSON")
-
-
-def schema(args: argparse.Namespace) -> int:
-    """Print the schema of a store; returns 0.
-
-    Raises:
-        CrawlerError: The store is empty, or cannot be read.
-    """
-    from crawler.exports.formats import store_columns
-    from crawler.source.fields import bigquery_schema, duckdb_statement
-    from crawler.store.opening import open_store
-
-    store = open_store(store_settings_of(args).store)
-    columns = store_columns(store)
-    if args.duckdb:
-        print(duckdb_statement(store.location, columns), end="")
-    else:
-        print(msgspec.json.format(msgspec.json.encode(bigquery_schema(columns))).decode())
-    return 0
-
 
 _REBUILD = """\
 Make new info of what a crawl with CRAWLER_KEEP_RAW=1 kept, without a request to the site.
@@ -140,17 +72,72 @@ exit codes:
   0 all of it, 3 some songs could not be rebuilt: a crawl into the new store asks for them"""
 
 
-def add_rebuild(commands: Commands) -> None:
-    """Add the command `rebuild` to the command line."""
-    summary = "make new info from kept bodies, without a request"
+def add_commands(commands: Commands) -> None:
+    """Add these commands to the command line."""
+    summary, options = "write the store to a .parquet, .csv or .jsonl file", reading_options()
+    parser = add_command(commands, "export", export, summary, _DESCRIPTION, _EXAMPLES, *options)
+    out = "the file, replaced if it is there; or a folder, with / at its end"
+    parser.add_argument("out", metavar="OUT", help=out)
+    some = "only these (default: all)"
+    parser.add_argument("--songs", nargs=2, metavar=("START", "STOP"), help=some)
+    summary, options = "print how DuckDB or BigQuery reads the blocks in place", reading_options()
+    parser = add_command(commands, "schema", schema, summary, _SCHEMA, _SCHEMA_EXAMPLES, *options)
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--duckdb", action="store_true", help="a statement")
+    group.add_argument("--bigquery", action="store_true", help="a schema, as JSON")
+    summary, options = "make new info from kept bodies, without a request", [store_options()]
     parser = add_command(
-        commands, "rebuild", rebuild, summary, _REBUILD, _REBUILD_EXAMPLES, store_options()
+        commands, "rebuild", rebuild, summary, _REBUILD, _REBUILD_EXAMPLES, *options
     )
     add_range(parser)
     into = "the new store (default: the old one's name and -rebuilt)"
     parser.add_argument("--into", metavar="WHERE", help=into)
     parser.add_argument("--source", metavar="NAME|FILE", help="the source as it is declared now")
     parser.add_argument("--function", metavar="MODULE:NAME", help="your own source")
+
+
+def export(args: argparse.Namespace) -> int:
+    """Export a store as the command says; returns 0.
+
+    Raises:
+        CrawlerError: The store cannot be read, or the file not written.
+    """
+    from crawler.exports.export import (
+        export as write,  # the store and all it needs, which --help does not
+    )
+
+    start, stop = checked_range(*args.songs) if args.songs else (0, None)
+    settings = settings_of(args, for_site=False)
+    try:
+        report = write(settings.store, args.out, start, stop)
+    except OSError as error:
+        raise CrawlerError(f"{args.out} cannot be written: {error}") from error
+    if args.json:
+        print_json(report)
+        return 0
+    print(f"{args.out}: {count(report.records, 'record')}, {size(report.bytes)}.")
+    for name, number in report.misfits.items():
+        print(f"  {count(number, 'value')} did not fit the column {name} and are empty there")
+    return 0
+
+
+def schema(args: argparse.Namespace) -> int:
+    """Print the schema of a store; returns 0.
+
+    Raises:
+        CrawlerError: The store is empty, or cannot be read.
+    """
+    from crawler.exports.formats import store_columns
+    from crawler.source.fields import bigquery_schema, duckdb_statement
+    from crawler.store.opening import open_store
+
+    store = open_store(settings_of(args, for_site=False).store)
+    columns = store_columns(store)
+    if args.duckdb:
+        print(duckdb_statement(store.location, columns), end="")
+    else:
+        print(msgspec.json.format(msgspec.json.encode(bigquery_schema(columns))).decode())
+    return 0
 
 
 def rebuild(args: argparse.Namespace) -> int:
@@ -164,7 +151,7 @@ def rebuild(args: argparse.Namespace) -> int:
     from crawler.store.opening import open_store, store_beside
 
     start, stop = checked_range(args.start, args.stop)
-    settings = store_settings_of(args)
+    settings = settings_of(args, for_site=False)
     into = args.into or store_beside(settings.store, "rebuilt")
     source = target_of(settings)
     report = make_anew(open_store(settings.store), open_store(into), source, start, stop)

@@ -240,7 +240,8 @@ def settings_of(args: argparse.Namespace, **more: Any) -> Settings:
 
     Args:
         args: The command line.
-        more: Settings that win over the environment where no option is given, or `for_site`.
+        more: Settings that win over the environment where no option is given; and `for_site`,
+            False for a command that asks the site for nothing: without token and contact.
 
     Raises:
         SettingsError: A setting is missing or malformed.
@@ -249,11 +250,6 @@ def settings_of(args: argparse.Namespace, **more: Any) -> Settings:
     if settings.token is not None:
         set_up_logs(args, secrets=[settings.token.reveal()])
     return settings
-
-
-def store_settings_of(args: argparse.Namespace) -> Settings:
-    """Read the settings of a command that asks the site for nothing: without token and contact."""
-    return settings_of(args, for_site=False)
 
 
 def given_options(args: argparse.Namespace) -> dict[str, str]:

@@ -20,20 +20,19 @@ from crawler.cli.options import (
     overrides_of,
     print_json,
     reading_options,
+    settings_of,
     site_options,
     store_options,
-    store_settings_of,
 )
 from crawler.errors import CrawlerError
 from crawler.frontier.verdict import failure_sentence
 from crawler.page.status_page import status_page
 from crawler.request.crawl_request import songs
 from crawler.settings.reading import Settings, repeat_options
-from crawler.store.block import BlockInfo
 from crawler.store.contract import Store
 from crawler.store.control import KEPT_RUNS, RUN_SECONDS, read_runs
 from crawler.store.coverage import Coverage, coverage_of
-from crawler.store.opening import LIST_SECONDS, read_identity
+from crawler.store.opening import LIST_SECONDS, open_store, read_identity
 
 if TYPE_CHECKING:
     from crawler.store.coverage import VerifyReport
@@ -58,8 +57,27 @@ Tell every run on this store to stop, wherever it runs. They look every 5 s, sto
 and end. Runs that begin later are not concerned."""
 
 
-def add_status(commands: Commands) -> None:
-    """Add the command `status` to the command line."""
+_DOCTOR = """\
+Look at the token, the store, the queue, the site and the clock, and say what is wrong.
+
+Asks the site for one song, shows what would be kept of it, field by field, and makes sure that the
+store can be written, as every run does first. The token is never shown."""
+
+_DOCTOR_EXAMPLES = """\
+examples:
+  %(prog)s
+  %(prog)s 378195 --store gs://my-bucket/genius
+  %(prog)s 1 --source discogs.toml
+
+exit codes:
+  0 a crawl would work, 1 it would not"""
+
+_SOURCES = "List the sources that --source knows by name, with address and token."
+_SOURCES_MORE = "Another one is a .toml file: docs/sources.md says what stands in it."
+
+
+def add_commands(commands: Commands) -> None:
+    """Add these commands to the command line."""
     examples = (
         "examples:\n  %(prog)s\n  %(prog)s --store gs://my-bucket/genius --json\n"
         "  %(prog)s --html coverage.html    one file: map, progress, runs, failures"
@@ -67,36 +85,51 @@ def add_status(commands: Commands) -> None:
     summary = "what is settled, what is left"
     parser = add_command(commands, "status", status, summary, _STATUS, examples, *reading_options())
     parser.add_argument("--html", metavar="OUT", help="write the coverage page to this file")
-
-
-def add_verify(commands: Commands) -> None:
-    """Add the command `verify` to the command line."""
     examples = "examples:\n  %(prog)s 1 2001     songs 1 to 2000\n\nexit codes:\n  0 proven, 3 not"
     summary = "prove that nothing is missing"
-    add_range(
-        add_command(commands, "verify", verify, summary, _VERIFY, examples, *reading_options())
-    )
-
-
-def add_stop(commands: Commands) -> None:
-    """Add the command `stop` to the command line."""
+    parser = add_command(commands, "verify", verify, summary, _VERIFY, examples, *reading_options())
+    add_range(parser)
     examples = "examples:\n  %(prog)s --store gs://my-bucket/genius"
     summary = "end all runs on this store within 10 s"
     add_command(commands, "stop", stop, summary, _STOP, examples, *reading_options())
+    summary, parents = (
+        "say whether a crawl would work, and what to mend",
+        (store_options(), site_options()),
+    )
+    parser = add_command(commands, "doctor", doctor, summary, _DOCTOR, _DOCTOR_EXAMPLES, *parents)
+    help_text = "the song to ask for (default: the first)"
+    add = parser.add_argument
+    add("song", metavar="SONG", nargs="?", default=argparse.SUPPRESS, help=help_text)
+    add("--song", dest="song", help=argparse.SUPPRESS)  # its form in version 1.0
+    summary = "list the sources that are built in"
+    parser = add_command(commands, "sources", list_sources, summary, _SOURCES, _SOURCES_MORE)
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print what a store holds; returns 0.
+    """Print what a store holds, or write its page; returns 0.
 
     Raises:
-        CrawlerError: The store cannot be listed.
+        CrawlerError: The store cannot be listed, or the file cannot be written.
     """
-    settings = store_settings_of(args)
-    store = _open(settings.store)
+    settings = settings_of(args, for_site=False)
+    store = open_store(settings.store)
     now = datetime.now(UTC)
     blocks = list(store.list_blocks(timeout=LIST_SECONDS))
     if args.html:
-        write_page(store, blocks, settings, now, Path(args.html))
+        page = status_page(
+            blocks,
+            read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS),
+            now=now,
+            location=settings.store,
+            rate=settings.rate,
+            last_song=settings.last_song,
+        )
+        try:
+            Path(args.html).write_text(page, encoding="utf-8")
+        except OSError as error:
+            why = error.strerror or error
+            raise CrawlerError(f"{args.html} cannot be written: {why}") from error
     held = coverage_of(blocks, now=now)
     if args.json:
         print_json(held)
@@ -117,14 +150,14 @@ def verify(args: argparse.Namespace) -> int:
     from crawler.store.coverage import verify as prove
 
     start, stop_num = checked_range(args.start, args.stop)
-    settings = store_settings_of(args)
-    store = _open(settings.store)
+    settings = settings_of(args, for_site=False)
+    store = open_store(settings.store)
     report = prove(store, start, stop_num, timeout=VERIFY_SECONDS)
     if args.json:
         print_json(report)
     else:
         print(_verdict(report, _noun(store)))
-        for line in _unproven_lines(report.unproven, settings, _noun(store)):
+        for line in _doubtful_lines(_UNPROVEN, report.unproven, settings, _noun(store)):
             print(line)
     return 0 if report.problem is None and not report.failed else 3
 
@@ -137,19 +170,13 @@ def stop(args: argparse.Namespace) -> int:
     """
     from crawler.store.control import order_stop
 
-    settings = store_settings_of(args)
-    order = order_stop(_open(settings.store), now=datetime.now(UTC), by=caller())
+    settings = settings_of(args, for_site=False)
+    order = order_stop(open_store(settings.store), now=datetime.now(UTC), by=caller())
     if args.json:
         print_json(order)
     else:
         print(f"Ordered: every run on {settings.store} stores what it has and ends within 10 s.")
     return 0
-
-
-def _open(location: str) -> Store:
-    from crawler.store.opening import open_store
-
-    return open_store(location)
 
 
 def _verdict(report: "VerifyReport", noun: str) -> str:
@@ -184,31 +211,32 @@ def _status_lines(held: Coverage, settings: Settings, noun: str) -> Iterator[str
     if held.next_try_at is not None:
         yield f"What failed is worth asking again from {_time(held.next_try_at)}."
     yield from _gap_lines(held, noun)
-    yield from _unproven_lines(held.unproven, settings, noun)
-    yield from _odd_time_lines(held.odd_times, settings, noun)
+    yield from _doubtful_lines(_UNPROVEN, held.unproven, settings, noun)
+    yield from _doubtful_lines(_ODD_TIMES, held.odd_times, settings, noun)
     yield _left(held.not_asked, settings.rate)
 
 
-def _unproven_lines(
-    stretches: Sequence[tuple[int, int]], settings: Settings, noun: str
+_UNPROVEN = "missing without proof that the site was well", "--recheck", "missing"
+_ODD_TIMES = (
+    "times that cannot be, of a machine whose clock was wrong",
+    "--refresh-older-than-days",
+    "0",
+)
+
+
+def _doubtful_lines(
+    doubt: tuple[str, str, str],
+    stretches: Sequence[tuple[int, int]],
+    settings: Settings,
+    noun: str,
 ) -> Iterator[str]:
-    """Name long stretches of missing numbers without proof, with what asks them again."""
+    """Name stretches that are worth asking again, why, and with what command."""
+    why, *options = doubt
     for start, stop in stretches[:_SHOWN_GAPS]:
-        again = _crawl_again(start, stop, "--recheck", "missing", settings=settings)
-        yield f"  missing without proof that the site was well: {songs(start, stop, noun)}"
-        yield f"    to ask them again: {again}"
+        yield f"  {why}: {songs(start, stop, noun)}"
+        yield f"    to ask them again: {_crawl_again(start, stop, *options, settings=settings)}"
     if len(stretches) > _SHOWN_GAPS:
         yield f"  and {len(stretches) - _SHOWN_GAPS:,} more such stretches"
-
-
-def _odd_time_lines(
-    stretches: Sequence[tuple[int, int]], settings: Settings, noun: str
-) -> Iterator[str]:
-    """Name blocks with times that cannot be, with what asks them again."""
-    for start, stop in stretches[:_SHOWN_GAPS]:
-        again = _crawl_again(start, stop, "--refresh-older-than-days", "0", settings=settings)
-        yield f"  times that cannot be, of a machine whose clock was wrong: {songs(start, stop, noun)}"
-        yield f"    to ask them again: {again}"
 
 
 def _crawl_again(start: int, stop: int, *how: str, settings: Settings) -> str:
@@ -244,61 +272,7 @@ def _time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def write_page(
-    store: Store, blocks: list[BlockInfo], settings: Settings, now: datetime, out: Path
-) -> None:
-    """Write the page of a store, from its listing and its last runs.
-
-    Raises:
-        CrawlerError: The runs cannot be read, or the file cannot be written.
-    """
-    page = status_page(
-        blocks,
-        read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS),
-        now=now,
-        location=settings.store,
-        rate=settings.rate,
-        last_song=settings.last_song,
-    )
-    try:
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise CrawlerError(f"{out} cannot be written: {error.strerror or error}") from error
-
-
-_DOCTOR = """\
-Look at the token, the store, the queue, the site and the clock, and say what is wrong.
-
-Asks the site for one song, shows what would be kept of it, field by field, and makes sure that the
-store can be written, as every run does first. The token is never shown."""
-
-_DOCTOR_EXAMPLES = """\
-examples:
-  %(prog)s
-  %(prog)s 378195 --store gs://my-bucket/genius
-  %(prog)s 1 --source discogs.toml
-
-exit codes:
-  0 a crawl would work, 1 it would not"""
-
 _MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
-
-
-def add_doctor(commands: Commands) -> None:
-    """Add the command `doctor` to the command line."""
-    summary, parents = (
-        "say whether a crawl would work, and what to mend",
-        (store_options(), site_options()),
-    )
-    parser = add_command(commands, "doctor", doctor, summary, _DOCTOR, _DOCTOR_EXAMPLES, *parents)
-    parser.add_argument(
-        "song",
-        metavar="SONG",
-        nargs="?",
-        default=argparse.SUPPRESS,
-        help="the song to ask for (default: the first)",
-    )
-    parser.add_argument("--song", dest="song", help=argparse.SUPPRESS)  # its form in version 1.0
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -318,17 +292,6 @@ def doctor(args: argparse.Namespace) -> int:
     if args.json:
         print_json(findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
-
-
-_SOURCES = "List the sources that --source knows by name, with address and token."
-_SOURCES_MORE = "Another one is a .toml file: docs/sources.md says what stands in it."
-
-
-def add_sources(commands: Commands) -> None:
-    """Add the command `sources` to the command line."""
-    summary = "list the sources that are built in"
-    parser = add_command(commands, "sources", list_sources, summary, _SOURCES, _SOURCES_MORE)
-    parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
 def list_sources(args: argparse.Namespace) -> int:
