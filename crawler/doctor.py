@@ -1,7 +1,7 @@
 """The doctor: looks at token, store, queue, site and clock, and says in words what is wrong."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -54,41 +54,22 @@ class Finding(msgspec.Struct, frozen=True):
     words: str
 
 
-def try_step_1(
-    target: Any,
-    song_num: int,
-    *,
-    contact: str | None,
-    ca_file: str | None = None,
-    wall: Callable[[], datetime],
-    secrets: Sequence[str] = (),
+def _try_step_1(
+    target: Any, song_num: int, settings: Settings, wall: Callable[[], datetime]
 ) -> Iterator[Finding]:
-    """Ask for one song, without a second try; yields findings on site, clock and fields.
-
-    Args:
-        target: A source, or a step 1 function of somebody's own.
-        song_num: The song to ask for.
-        contact: Told to the site.
-        ca_file: Certificate authorities to trust instead of the usual ones.
-        wall: The time of day, aware.
-        secrets: What no finding may show, besides what the request carried.
-    """
+    """Ask for one song, without a second try; yields findings on site, clock and fields."""
     seen: list[requests.Response] = []
     results: list[Any] = []
     trouble: Exception | None = None
     before = wall()
-    agent, seconds = user_agent(contact), Policy().attempt_seconds
-    anonymous = contact is None
-    with (
-        Wire(
-            1,
-            user_agent=agent,
-            attempt_seconds=seconds,
-            ca_file=ca_file,
-            is_anonymous=anonymous,
-        ) as wire,
-        WireSession(wire) as session,
-    ):
+    wire = Wire(
+        1,
+        user_agent=user_agent(settings.contact),
+        attempt_seconds=Policy().attempt_seconds,
+        ca_file=settings.ca_file,
+        is_anonymous=settings.contact is None,
+    )
+    with wire, WireSession(wire) as session:
         session.hooks["response"].append(lambda response, *_a, **_k: seen.append(response))
         try:
             if isinstance(target, Source):
@@ -101,20 +82,24 @@ def try_step_1(
     if wire.refusal is not None:
         yield Finding("contact", "wrong", str(wire.refusal))
         return
-    reply = read_outcome(_attempt(target, song_num), returned, results, trouble)
+    # Described as a run does whose records are stored.
+    source = target if isinstance(target, Source) else None
+    job = Job(target, IterableSupply([]), [], source, is_recorded=True)
+    reply = read_outcome(PendingNumber(song_num, job), returned, results, trouble)
     told = reply.detail or ("" if trouble is None else in_words(trouble))
-    hidden = [*secrets, *(secret for each in returned for secret in each.secrets)]
+    hidden = [secret for each in returned for secret in each.secrets]
+    if settings.token is not None:
+        hidden.append(settings.token.reveal())
     yield _site_finding(reply, seen, trouble, detail_of(told, hidden))
     if seen:
         yield _clock_finding(seen[-1].headers.get("Date"), before, wall())
     if reply.found and isinstance(target, DeclaredSource):
-        yield from field_findings(target, song_num, seen[-1].content)
-
-
-def _attempt(target: Any, song_num: int) -> PendingNumber:
-    """Describe the call as a run does whose records are stored."""
-    source = target if isinstance(target, Source) else None
-    return PendingNumber(song_num, Job(target, IterableSupply([]), [], source, is_recorded=True))
+        for row in target.look(song_num, seen[-1].content):
+            words = f"{row.name} = {short(row.value)} at {row.where}"
+            if row.trouble:
+                yield Finding("fields", "note", f"{words}: {row.trouble}")
+            else:
+                yield Finding("fields", "ok", words)
 
 
 def _site_finding(
@@ -159,16 +144,6 @@ def _clock_finding(date: str | None, before: datetime, after: datetime) -> Findi
     return Finding("clock", "wrong", f"{words}: records would carry wrong times; set the clock")
 
 
-def field_findings(source: DeclaredSource, song_num: int, body: bytes) -> Iterator[Finding]:
-    """Show what would be kept of a page, field by field, where it was found, and what looks wrong."""
-    for row in source.look(song_num, body):
-        words = f"{row.name} = {short(row.value)} at {row.where}"
-        if row.trouble:
-            yield Finding("fields", "note", f"{words}: {row.trouble}")
-        else:
-            yield Finding("fields", "ok", words)
-
-
 LOOK_SECONDS = 30.0
 
 
@@ -197,34 +172,20 @@ def examine(
     except SettingsError as error:
         yield Finding("settings", "wrong", str(error))
         return
-    trouble = _site_trouble(environ, env_file, overrides)
+    trouble = None
+    try:
+        read_settings(environ, env_file=env_file, **overrides)
+    except SettingsError as error:
+        trouble = error
     yield from _settings_findings(settings, trouble)
     yield _store_finding(settings, target, wall())
     yield _queue_finding(settings)
     if trouble is None:
         known = traits_of(target).canary
         asked = song_num if song_num is not None else known or settings.first_song
-        token = settings.token
-        yield from try_step_1(
-            target,
-            asked,
-            contact=settings.contact,
-            ca_file=settings.ca_file,
-            wall=wall,
-            secrets=[token.reveal()] if token else [],
-        )
+        yield from _try_step_1(target, asked, settings, wall)
     else:
         yield Finding("site", "note", "not asked, because of what is wrong above")
-
-
-def _site_trouble(
-    environ: Mapping[str, str], env_file: Path | None, overrides: dict[str, Any]
-) -> SettingsError | None:
-    try:
-        read_settings(environ, env_file=env_file, **overrides)
-    except SettingsError as error:
-        return error
-    return None
 
 
 def _settings_findings(settings: Settings, trouble: SettingsError | None) -> Iterator[Finding]:

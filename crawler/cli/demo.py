@@ -207,7 +207,9 @@ def demo_site(args: argparse.Namespace) -> int:
 
     The one line it prints begins with the address, which ends at the first space.
     """
-    from crawler.demo.site import serve  # asyncio, which no other command waits for
+    import asyncio  # which no other command waits for
+
+    from crawler.demo.site import serve
 
     def announce(base_url: str) -> None:
         words = f"answers as the song site, with the token {args.token}; Ctrl-C ends it."
@@ -216,7 +218,7 @@ def demo_site(args: argparse.Namespace) -> int:
     fields = [field.name for field in dataclasses.fields(SiteBehaviour)]
     behaviour = SiteBehaviour(**{name: getattr(args, name) for name in fields})
     try:
-        serve(args.port, behaviour, announce)
+        asyncio.run(serve(args.port, behaviour, announce))
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else error
         message = f"--port {args.port} cannot be used: {why}; --port 0 takes a free one"

@@ -256,19 +256,9 @@ class Counts:
             arrivals kept came; `while_told_to_wait`: requests that came between a 429 or 503 and
             the end of its `Retry-After`, those that were under way then included.
         """
-        counts = {
-            "requests": self.requests,
-            "answers": dict(self.answers),
-            "connections": self.connections,
-            "open_connections": self.open_connections,
-            "max_open_connections": self.max_open_connections,
-            "in_flight": self.in_flight,
-            "max_in_flight": self.max_in_flight,
-            "numbers_asked": self.numbers_asked,
-            "numbers_asked_again": self.numbers_asked_again,
-            "while_told_to_wait": self.while_told_to_wait,
-            "busiest_second": busiest_second(self.arrivals),
-        }
+        hidden = {"arrivals", "told_to_wait_until", "_asked"}
+        counts = {name: value for name, value in vars(self).items() if name not in hidden}
+        counts |= {"answers": dict(self.answers), "busiest_second": busiest_second(self.arrivals)}
         return counts | {"arrivals": list(self.arrivals)} if arrivals else counts
 
 

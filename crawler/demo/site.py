@@ -23,37 +23,20 @@ from crawler.demo.behaviour import Site, SiteBehaviour, SiteReply, SiteRequest, 
 _MAX_HEAD_BYTES = 65_536
 
 
-class Dates:
-    """The `Date` header of the moment; made once a second, since it takes longer than the rest."""
-
-    def __init__(self) -> None:
-        self._text, self._second = b"", 0
-
-    def now(self) -> bytes:
-        """Write the time as HTTP does."""
-        second = int(time.time())
-        if second != self._second:
-            self._text, self._second = formatdate(second, usegmt=True).encode(), second
-        return self._text
-
-
 class Server:
     """What the connections of one site share."""
 
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
-        self.site = site
-        self.loop = loop
-        self.dates = Dates()
-        self.connections: set[Connection] = set()
+        self.site, self.loop = site, loop
+        self.transports: set[asyncio.Transport] = set()
+        self._date, self._second = b"", 0
 
-    def connect(self) -> "Connection":
-        """Take up one more client."""
-        return Connection(self)
-
-    def cut(self) -> None:
-        """End all connections at once."""
-        for connection in list(self.connections):
-            connection.cut()
+    def date(self) -> bytes:
+        """Write the time as HTTP does: once a second, since it takes longer than the rest."""
+        second = int(time.time())
+        if second != self._second:
+            self._date, self._second = formatdate(second, usegmt=True).encode(), second
+        return self._date
 
 
 class Connection(asyncio.Protocol):
@@ -72,13 +55,13 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take up a connection."""
         self._transport = cast("asyncio.Transport", transport)
-        self._server.connections.add(self)
+        self._server.transports.add(self._transport)
         self._site.counts.connected()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's own name
         """Forget it, with the answer that was still to come."""
         self._over = True
-        self._server.connections.discard(self)
+        self._server.transports.discard(self._transport)
         self._site.counts.disconnected()
         if self._waiting is not None:
             self._waiting.cancel()
@@ -99,10 +82,6 @@ class Connection(asyncio.Protocol):
         """The client reads again."""
         self._writable = True
         self._advance()
-
-    def cut(self) -> None:
-        """End the connection at once."""
-        self._transport.abort()
 
     def _advance(self) -> None:
         """Answer what is whole in the buffer, up to an answer that has to wait."""
@@ -177,7 +156,7 @@ class Connection(asyncio.Protocol):
             % (
                 reply.status,
                 _phrase(reply.status),
-                self._server.dates.now(),
+                self._server.date(),
                 len(reply.body),
                 reply.extra,
                 connection,
@@ -284,7 +263,7 @@ class DemoSite:
         return self._site.counts.snapshot(arrivals=True)
 
 
-def serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], None]) -> None:
+async def serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], None]) -> None:
     """Run a site in this thread, which must be the main one, until SIGTERM or Ctrl-C.
 
     Args:
@@ -295,10 +274,6 @@ def serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], None]) 
     Raises:
         OSError: The port is taken, or not ours to take.
     """
-    asyncio.run(_serve(port, behaviour, announce))
-
-
-async def _serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     # Not loop.add_signal_handler, which Windows does not have.
@@ -318,7 +293,7 @@ async def _serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], 
 async def _answer_until(stopped: asyncio.Event, site: Site, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     shared = Server(site, loop)
-    server = await loop.create_server(shared.connect, sock=listener, backlog=1024)
+    server = await loop.create_server(lambda: Connection(shared), sock=listener, backlog=1024)
     try:
         await stopped.wait()
     finally:
@@ -327,7 +302,8 @@ async def _answer_until(stopped: asyncio.Event, site: Site, listener: socket.soc
             loop.remove_reader(listener)
         await _let_the_loop_turn()
         server.close()
-        shared.cut()
+        for transport in list(shared.transports):
+            transport.abort()
         await _let_the_loop_turn()  # sockets are closed a turn later
 
 

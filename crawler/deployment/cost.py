@@ -129,11 +129,7 @@ def size_for(rate: float, caller: str) -> Size:
 def run_cost(size: Size, *, seconds: float, requests: int, blocks_written: int) -> float:
     """Estimate what one run costs, in US dollars.
 
-    Args:
-        size: Of the instance it ran on.
-        seconds: How long it took.
-        requests: What it sent to the site.
-        blocks_written: Each is one write, and one read where it was there before.
+    Each block written is one write, and one read where it was there before.
     """
     writes = blocks_written + seconds / 60 + 4  # status once a minute; the run's object and more
     reads = blocks_written + seconds / 5 + 10  # control.json; listings, a page of 1,000 names each
@@ -193,14 +189,10 @@ def monthly_costs(
 ) -> Iterator[Cost]:
     """List what a month costs at worst: every instance busy all day, nothing free.
 
-    Args:
-        size: Of an instance.
+    Args beside those of `worst_day`:
         region: Where it runs.
-        rate: Requests per second over all instances.
-        instances: As many as there may be at once.
         conditions: Of all alerts together.
         has_secret: Whether a token is kept.
-        max_requests_per_day: The cap.
     """
     day = worst_day(size, rate=rate, instances=instances, max_requests_per_day=max_requests_per_day)
     second = size.cpu * PRICES["vcpu_second"] + _gib(size) * PRICES["gib_second"]

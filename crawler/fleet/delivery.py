@@ -92,13 +92,7 @@ def deliver(
 ) -> tuple[int, Answer]:
     """Run one delivery; return the status for the queue, which repeats all but 2xx, and the answer.
 
-    Args:
-        request: What the task posts.
-        settings: How this deployment crawls.
-        delivery: Which task it is.
-        run: Carries out a request.
-        queue: Opens the queue; called only where a successor is needed.
-        wall: Tells the time, aware.
+    The queue is opened only where a successor is needed.
 
     Raises:
         SettingsError, StoreError: Before the first request to the site.
@@ -126,13 +120,7 @@ def begin_chain(
 ) -> None:
     """Enqueue what a run that was no delivery left, as an order of its own; trouble is only logged.
 
-    Args:
-        request: What was asked for.
-        settings: How this deployment crawls.
-        answer: What was done of it.
-        queue: Opens the queue; called only where something is left.
-        started: When the run began, aware.
-        now: The time, aware.
+    The queue is opened only where something is left.
     """
     if successor_body(request, answer) is None:
         return

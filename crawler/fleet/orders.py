@@ -213,10 +213,7 @@ def fan_out(
     Args:
         request: A range; its order, where one is gone on with.
         settings: Store, length of shards, and the time budget.
-        queue: Where tasks go.
         now: The time, aware; a new order is numbered by it.
-        clock: Monotonic seconds.
-        sleep: Waits so many seconds.
 
     Raises:
         RequestError: The range makes too many shards, or the order with that number is another.

@@ -1,11 +1,11 @@
 """The task queue: creates named HTTP tasks through the genuine client, at a bounded rate."""
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
-from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -79,21 +79,20 @@ class TaskQueue:
             tasks: Each with a name of its own.
             has_time: Asked before each task; the rest is left once it says no.
             rate: Tasks a second, at most.
-            clock: Monotonic seconds.
-            sleep: Waits so many seconds.
 
         Raises:
             QueueError: The queue refuses us or cannot be reached; what was created stays.
         """
-        rate_limiter, waiting, lock = RateLimiter(rate), iter(tasks), threading.Lock()
+        rate_limiter, waiting = RateLimiter(rate), deque(tasks)
 
         def work() -> list[bool]:
             client, created = self._make(), []
-            for task in _one_by_one(waiting, lock):
-                _wait_for_turn(rate_limiter, clock, sleep)
-                if not has_time():
-                    break
-                created.append(self._create(client, task))
+            with suppress(IndexError):  # another lane took the last one
+                while waiting:
+                    _wait_for_turn(rate_limiter, clock, sleep)
+                    if not has_time():
+                        break
+                    created.append(self._create(client, waiting.popleft()))
             return created
 
         lanes = min(_LANES, len(tasks))
@@ -155,16 +154,6 @@ class TaskQueue:
         if task.not_before is not None:
             described["schedule_time"] = task.not_before
         return described
-
-
-def _one_by_one(tasks: Iterator[Task], lock: threading.Lock) -> Iterator[Task]:
-    """Share an iterator between lanes."""
-    while True:
-        with lock:
-            got = list(islice(tasks, 1))
-        if not got:
-            return
-        yield got[0]
 
 
 def _wait_for_turn(

@@ -87,7 +87,8 @@ def coverage_map(
     size = _cell_size(first, last)
     last_found = max((b.last_found for b in blocks if b.last_found is not None), default=None)
     cells = list(_cells(blocks, first, last, size, last_found))
-    return CoverageMap(first, last, size, _columns(len(cells)), cells)
+    columns = next((columns for columns in (10, 20) if len(cells) <= columns * 10), 50)
+    return CoverageMap(first, last, size, columns, cells)
 
 
 def stretches(cells: Iterable[Cell]) -> Iterator[Cell]:
@@ -125,10 +126,6 @@ def _cell_size(first: int, last: int) -> int:
         int(step * 10**power) * BLOCK_SIZE for power in itertools.count() for step in (1, 2, 5)
     )
     return next(size for size in sizes if -(-last // size) - first // size <= MAX_CELLS)
-
-
-def _columns(how_many: int) -> int:
-    return next((columns for columns in (10, 20) if how_many <= columns * 10), 50)
 
 
 def _cells(
@@ -281,10 +278,15 @@ def progress(runs: Sequence[RunObject], settled: int, now: datetime) -> list[Set
         for run in runs
     ]
     moments = {start + timedelta(seconds=part) for start, took, _ in spans for part in (0, took)}
-    return [
-        *(SettledCount(moment, _settled_at(moment, spans, settled)) for moment in sorted(moments)),
-        SettledCount(now, settled),
-    ]
+
+    def settled_at(moment: datetime) -> int:
+        left = (
+            (1.0 - (moment - start) / timedelta(seconds=took), gain) for start, took, gain in spans
+        )
+        return max(0, round(settled - sum(gain * min(1.0, max(0.0, part)) for part, gain in left)))
+
+    counts = [SettledCount(moment, settled_at(moment)) for moment in sorted(moments)]
+    return [*counts, SettledCount(now, settled)]
 
 
 def forecast(points: Sequence[SettledCount], left: int, now: datetime) -> datetime | None:
@@ -318,14 +320,3 @@ def _point(before: list[float], after: list[float], pauses: list[tuple[float, fl
         round(1000 * waited / sent, 1) if sent and waited > 0 else None,
         1.0 if is_paused else 0.5 if after[8] else 0.0,
     )
-
-
-def _settled_at(
-    moment: datetime, spans: Sequence[tuple[datetime, float, int]], settled: int
-) -> int:
-    return max(0, round(settled - sum(_gain_after(moment, spans))))
-
-
-def _gain_after(moment: datetime, spans: Sequence[tuple[datetime, float, int]]) -> Iterator[float]:
-    for start, took, gain in spans:
-        yield gain * min(1.0, max(0.0, 1.0 - (moment - start).total_seconds() / took))

@@ -141,7 +141,7 @@ def status_page(
         last_song: Highest number that is wanted; None: what is held, and what runs were told.
     """
     blocks = list(blocks)
-    held = coverage_of(blocks)
+    held, shown = coverage_of(blocks), runs[:SHOWN_RUNS]
     line = _number_line(blocks, runs, last_song)
     pace = _pace(runs, rate)
     left = line.not_asked + held.failed
@@ -149,9 +149,9 @@ def status_page(
     # What failed has times of its own, whatever the pace.
     end = forecast(points, left, now) if line.not_asked else None
     failures = group_failures(blocks)
-    noun = noun_of(blocks[-1].source if blocks else GENIUS)
-    scripts = [_asset(name) for name in _SCRIPTS]
-    style = _asset("page.css")
+    source = blocks[-1].source if blocks else ""
+    noun = noun_of(source or GENIUS)
+    scripts, style = [_asset(name) for name in _SCRIPTS], _asset("page.css")
     text: str = _template().render(
         policy=_policy(style, scripts),
         style=style,
@@ -161,7 +161,7 @@ def status_page(
         location=location,
         now=now,
         held=held,
-        source=blocks[-1].source if blocks else "",
+        source=source,
         line=line,
         densest=densest(line.cells),
         states=STATES,
@@ -173,25 +173,14 @@ def status_page(
         max_reasons=MAX_REASONS,
         failures=failures,
         example=_example(failures, line),
-        runs=runs[:SHOWN_RUNS],
-        options=known_options(runs),
-        shown=_shown(runs),
+        runs=shown,
+        options=runs[0].options if runs else [],  # to crawl as the newest run did
+        shown=next((index for index, run in enumerate(shown) if run.answer.requests), 0),
         noun=noun,
         points=points,
-        data=_data(held, line, runs[:SHOWN_RUNS], points, end) | {"noun": f"{noun}s".capitalize()},
+        data=_data(held, line, shown, points, end) | {"noun": f"{noun}s".capitalize()},
     )
     return text.encode(errors="replace").decode()  # a folder's name may hold half a character
-
-
-def known_options(runs: Sequence[RunObject]) -> list[str] | None:
-    """Return the options that crawl as the newest run did; None where no command can."""
-    return runs[0].options if runs else []
-
-
-def _shown(runs: Sequence[RunObject]) -> int:
-    """Choose the run that is shown first: the newest that asked something."""
-    asking = (index for index, run in enumerate(runs[:SHOWN_RUNS]) if run.answer.requests)
-    return next(asking, 0)
 
 
 def _number_line(

@@ -52,20 +52,16 @@ def read_body(body_reader: Callable[[int], bytes], content_length: int | None) -
         while len(body) <= MAX_REQUEST_BYTES:
             piece = body_reader(MAX_REQUEST_BYTES + 1 - len(body))
             if not piece:
-                _check_complete(body, content_length)
+                if content_length is not None and len(body) < content_length:
+                    # gunicorn hands a body that was cut on as if it were whole
+                    message = f"the body ended after {len(body)} of {content_length} bytes"
+                    raise RequestError(400, "body_incomplete", "body", message)
                 return body
             body += piece
         _check_depth(body)
     raise RequestError(
         413, "body_too_large", "body", f"the body must not exceed {MAX_REQUEST_BYTES} bytes"
     )
-
-
-def _check_complete(body: bytes, content_length: int | None) -> None:
-    """Refuse a body that ends before its stated length: gunicorn hands it on as if it were whole."""
-    if content_length is not None and len(body) < content_length:
-        message = f"the body ended after {len(body)} of {content_length} bytes"
-        raise RequestError(400, "body_incomplete", "body", message)
 
 
 def _check_depth(body: bytes) -> None:

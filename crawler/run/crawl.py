@@ -222,17 +222,10 @@ def run(
 ) -> Answer:
     """Carry out one checked request; what `crawl`, the function and the command line all call.
 
-    Args:
-        request: What is asked for.
-        settings: How this deployment crawls.
+    Args beside those of `crawl`:
         rate_limiter: The pace shared by all runs of a process against the host.
-        function: Step 1 or a source; by default what the settings name.
-        song_urls: Gets `(song_num, info)` as pages arrive.
-        on_progress: Told several times a second where the run stands.
-        stop_event: Set it to end the run early.
         is_unattended: Whether nobody looks on. Such a run leaves a hold when the site refuses the
             token, and asks for nothing while one stands.
-        limits: Deadlines and retries other than the usual ones.
 
     Raises:
         SettingsError, StoreError: Before the first request to the site.

@@ -224,7 +224,6 @@ class ControlWatcher:
 
         Args:
             frontier: Stopped by a stop order, held back by a pause.
-            store: Where `control.json` lies.
             seen_stop_id: The stop order that stood before the run began.
             every_seconds: How often it is looked at.
             canaries: Gets the song that other runs publish there.

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Protocol
 
 import msgspec
@@ -120,8 +119,7 @@ class Writer:
         self._open: dict[int, OpenBlock] = {}
         self._lock = threading.Lock()  # of the blocks that are filled; the rest are on their way
         self._pool = pool or ThreadPoolExecutor(threads, "store")
-        self._pending: dict[int, _Parcel] = {}
-        self._tickets = count()
+        self._pending: list[_Parcel] = []
         self._changed = threading.Condition()
         self._closing, self._ended = threading.Event(), threading.Event()
 
@@ -155,7 +153,8 @@ class Writer:
             block = self._open.get(first) or self._begin(first)
             if record.outcome == "failed":
                 self.failures[record.error or "unknown"] += 1
-                _postpone(record, block.failed_runs.get(num, 0) + 1)
+                record.failed_runs = block.failed_runs.get(num, 0) + 1
+                record.next_try_at = next_try(record.failed_runs, record.fetched_at)
             elif record.outcome == "missing":
                 record.proof = self._proofs.pop(num, None)
             if num in block.newest:  # else the merge would keep the record from the future
@@ -225,21 +224,21 @@ class Writer:
         if self._ended.is_set():
             self._lose(first, records, "the run has ended")
             return
-        ticket, parcel = next(self._tickets), _Parcel(first, records, is_new)
-        self._pending[ticket] = parcel
+        parcel = _Parcel(first, records, is_new)
+        self._pending.append(parcel)
         run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
-        self._pool.submit(run, self._bring, ticket, parcel)
+        self._pool.submit(run, self._bring, parcel)
 
     def _wait_for_none(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._pending, seconds)
 
     def _give_up(self, which: Callable[[_Parcel], bool]) -> None:
-        for ticket, parcel in list(self._pending.items()):
+        for parcel in list(self._pending):
             if which(parcel):
-                self._settle(ticket, None, "it was not stored in time")
+                self._settle(parcel, None, "it was not stored in time")
 
-    def _bring(self, ticket: int, parcel: _Parcel) -> None:
+    def _bring(self, parcel: _Parcel) -> None:
         info, trouble = None, "unexpected, see the log"
         parcel.is_begun = True
         try:
@@ -250,7 +249,7 @@ class Writer:
             logger.exception("saving block %s broke", parcel.first)
             raise
         finally:
-            self._settle(ticket, info, trouble)
+            self._settle(parcel, info, trouble)
 
     def _save_in_time(self, parcel: _Parcel) -> BlockInfo:
         """Save one block, trying again while the store is out of reach.
@@ -284,11 +283,10 @@ class Writer:
         else:
             self._closing.wait(seconds)
 
-    def _settle(self, ticket: int, info: BlockInfo | None, trouble: str) -> None:
+    def _settle(self, parcel: _Parcel, info: BlockInfo | None, trouble: str) -> None:
         """Book what became of a block, once."""
         with self._changed:
-            parcel = self._pending.get(ticket)
-            if parcel is None or parcel.is_settled:
+            if parcel.is_settled:
                 return
             parcel.is_settled = True
         try:
@@ -301,7 +299,7 @@ class Writer:
                 self._on_trouble(trouble)
         finally:
             with self._changed:
-                del self._pending[ticket]
+                self._pending.remove(parcel)
                 self._changed.notify_all()
 
     def _lose(self, first: int, records: dict[int, Record], why: str) -> None:
@@ -316,8 +314,3 @@ def next_try(failed_runs: int, now: datetime) -> datetime:
     One hour after the first, doubling to seven days.
     """
     return now + min(timedelta(hours=2 ** min(failed_runs - 1, 8)), LONGEST_WAIT)
-
-
-def _postpone(record: Record, failed_runs: int) -> None:
-    record.failed_runs = failed_runs
-    record.next_try_at = next_try(failed_runs, record.fetched_at)

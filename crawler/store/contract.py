@@ -141,8 +141,7 @@ def update(
     """Read an object, change it and write it back, again until nobody else wrote in between.
 
     Args:
-        store: Where.
-        name: Relative name.
+        store, name: Which object.
         change: Takes what the object holds, None where there is none, and returns what it is to
             hold; None, or what it holds already, leaves it as it is. Called once for each try.
         timeout: Seconds for all tries together.
@@ -184,14 +183,9 @@ def save_block(
 ) -> BlockInfo:
     """Merge records into the block that begins with `first`, whoever else writes to it meanwhile.
 
-    Args:
-        store: Where.
-        first: First number of the block.
+    Args beside those of `update`:
         records: By number, at least one; not changed.
         source: Name of the source.
-        timeout: Seconds for all tries together.
-        believed: See `update`.
-        on_conflict: See `update`: somebody else writes to the block.
 
     Returns:
         The counts of the block as it now is, with its new token.

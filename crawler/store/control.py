@@ -77,11 +77,6 @@ def read_control(store: Store, *, timeout: float) -> Control:
         ) from error
 
 
-def encode_control(control: Control) -> bytes:
-    """Write what is to stand as the object's bytes."""
-    return msgspec.json.encode(control)
-
-
 def decode_control(data: bytes) -> Control:
     """Read the object's bytes.
 
@@ -209,7 +204,9 @@ def _change(
             known = Control() if data is None else decode_control(data)
         changed[:] = [change(known or Control())]
         is_as_it_was = changed[0] == known
-        return None if is_as_it_was else Content(encode_control(changed[0]), "application/json")
+        return (
+            None if is_as_it_was else Content(msgspec.json.encode(changed[0]), "application/json")
+        )
 
     update(store, NAME, rewrite, timeout=timeout)
     return changed[0]

@@ -91,7 +91,7 @@ def coverage_of(blocks: Iterable[BlockInfo], *, now: datetime | None = None) -> 
     blocks = list(blocks)
     if not blocks:
         return Coverage()
-    gaps = list(_merged(_gaps(blocks)))
+    gaps = _gaps(blocks)
     found = sum(block.found for block in blocks)
     missing = sum(block.missing for block in blocks)
     return Coverage(
@@ -178,29 +178,25 @@ def _spread(samples: list[list[int]]) -> list[int]:
     return sorted(islice((num for num in turns if num is not None), MAX_NUMS))
 
 
-def _gaps(blocks: list[BlockInfo]) -> Iterator[Gap]:
+def _gaps(blocks: list[BlockInfo]) -> list[Gap]:
     """Find what lies between two blocks' numbers, and blocks that are not whole in themselves."""
+    gaps: list[Gap] = []
+
+    def add(start: int, stop: int, not_asked: int) -> None:
+        if gaps and gaps[-1].stop == start:
+            gaps[-1] = Gap(gaps[-1].start, stop, gaps[-1].not_asked + not_asked)
+        else:
+            gaps.append(Gap(start, stop, not_asked))
+
     before = blocks[0].first_num
     for block in blocks:
         if block.first_num > before:
-            yield Gap(before, block.first_num, block.first_num - before)
+            add(before, block.first_num, block.first_num - before)
         before = block.last_num + 1
         lacking = before - block.first_num - block.settled - block.failed
         if lacking > 0:
-            yield Gap(block.first_num, before, lacking)
-
-
-def _merged(gaps: Iterator[Gap]) -> Iterator[Gap]:
-    current = next(gaps, None)
-    if current is None:
-        return
-    for gap in gaps:
-        if gap.start == current.stop:
-            current = Gap(current.start, gap.stop, current.not_asked + gap.not_asked)
-        else:
-            yield current
-            current = gap
-    yield current
+            add(block.first_num, before, lacking)
+    return gaps
 
 
 def _reasons(blocks: list[BlockInfo]) -> dict[str, int]:
@@ -296,7 +292,8 @@ def _verify_block(
         if num not in records:
             report.problem = report.problem or f"number {num} has no record in {name}"
             return
-        _count(report, records[num])
+        outcome = records[num].outcome
+        setattr(report, outcome, getattr(report, outcome) + 1)
     _add_stretches(report, [records[num] for num in range(low, high)])
 
 
@@ -325,15 +322,6 @@ def _lies(listed: BlockInfo, records: dict[int, Record], name: str) -> Iterator[
         is_lacking = field in LATER_FIELDS and not says
         if says != is_so and not is_lacking and field not in {"format", "token"}:
             yield f"the listing says of {name} that {field} is {says}, its records say {is_so}"
-
-
-def _count(report: VerifyReport, record: Record) -> None:
-    if record.outcome == "found":
-        report.found += 1
-    elif record.outcome == "missing":
-        report.missing += 1
-    else:
-        report.failed += 1
 
 
 def _have_no_record(low: int, high: int) -> str:
