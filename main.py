@@ -123,7 +123,7 @@ def _crawl(request: Request) -> Response:
 
 
 def _run(crawl_request: CrawlRequest, deployment: "_Deployment", *, is_unattended: bool) -> Answer:
-    from crawler.run.crawl import run  # with it comes the engine: not needed to refuse a request
+    from crawler.run.run import run  # with it comes the engine: not needed to refuse a request
 
     return run(
         crawl_request,

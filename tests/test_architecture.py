@@ -40,7 +40,7 @@ FLOORS = (
     ("demo", "songs behaviour site"),
     (
         "deployment",
-        "schedule cost gcloud cloud upload settings deployment token service monitoring __main__",
+        "schedule cost gcloud cloud upload deployment service monitoring",
     ),
     ("", "__init__"),
     ("cli", "options crawl store export demo deployment"),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.deployment.deployment import example_lines
+from crawler.cli.deployment import example_lines
 from crawler.deployment.monitoring import render, windows_of
 from crawler.store.control import decode_control
 from tests.deploying import (

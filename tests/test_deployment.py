@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 
 from crawler.__main__ import main
+from crawler.cli.deployment import shell_lines, told_lines
 from crawler.deployment.cloud import DeploymentError
 from crawler.deployment.cost import MONTHLY, PRICES, TIER_2_FACTOR
-from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
+from crawler.deployment.deployment import (
+    VARIABLES,
+    function_environment,
+    read_deployment,
+)
 from crawler.deployment.monitoring import (
     ABSENCE_SECONDS,
     LONGEST_WINDOW_SECONDS,
@@ -22,7 +27,6 @@ from crawler.deployment.monitoring import (
     windows_of,
 )
 from crawler.deployment.service import pinned_token, service_lines
-from crawler.deployment.settings import VARIABLES, function_environment
 from crawler.deployment.upload import check_own_function, stage
 from crawler.errors import SettingsError
 from crawler.settings.reading import SETTINGS, read_settings

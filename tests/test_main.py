@@ -16,7 +16,7 @@ import pytest
 
 import main
 from crawler.demo.site import DemoSite
-from crawler.deployment.settings import THREADS
+from crawler.deployment.deployment import THREADS
 from crawler.fleet.orders import Order, keep_order
 from crawler.store.block import ABSENT
 from crawler.store.contract import Content

@@ -41,7 +41,7 @@ from crawler.fleet.orders import (
 from crawler.fleet.task_queue import EMULATOR, TaskQueue
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
-from crawler.run.crawl import run
+from crawler.run.run import run
 from crawler.settings.reading import Secret, Settings
 from crawler.store.block import block_name, encode_block
 from crawler.store.control import order_pause, order_stop, read_control

@@ -12,8 +12,7 @@ from crawler import Missing, crawl
 from crawler.demo.site import DemoSite
 from crawler.errors import RequestError, SettingsError, StoreError, StoreMismatchError
 from crawler.record import Record
-from crawler.run.monitor import Sample
-from crawler.run.run import advised_rate
+from crawler.run.monitor import Sample, advised_rate
 from crawler.store.block import block_name, decode_block
 from crawler.store.contract import save_block
 from crawler.store.control import order_stop, read_control, read_runs

@@ -13,8 +13,7 @@ import msgspec
 import pytest
 
 from crawler import crawl
-from crawler.deployment.deployment import read_deployment
-from crawler.deployment.settings import function_environment
+from crawler.deployment.deployment import function_environment, read_deployment
 from crawler.doctor import examine
 from crawler.fleet.delivery import read_claim
 from crawler.record import Record

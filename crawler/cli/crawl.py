@@ -88,7 +88,8 @@ def crawl(args: argparse.Namespace) -> int:
         message = "--order goes with --fan-out: it names what was ordered there"
         raise RequestError(400, "order_unfit", "order", message)
     # Imported here: the wire, the store and all they need, which --help does not.
-    from crawler.run.crawl import prepare, run
+    from crawler.run.crawl import prepare
+    from crawler.run.run import run
 
     prepared = prepare(
         lambda most: checked_request(_asked(args), max_range=most, sample=_sample_of(args)),

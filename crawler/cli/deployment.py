@@ -3,15 +3,20 @@
 import argparse
 import functools
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from crawler.cli.options import VERBATIM, caller
 from crawler.errors import SettingsError
+
+if TYPE_CHECKING:
+    from crawler.deployment.deployment import Deployment
 
 _DESCRIPTION = """\
 Steps of deploy.sh. People call deploy.sh."""
@@ -104,7 +109,7 @@ def _open_cloud(project: str) -> object:
 
 def print_settings(args: argparse.Namespace) -> int:
     """Print assignments for a shell on stdout, and for people on stderr what they mean."""
-    from crawler.deployment.deployment import read_deployment, shell_lines, told_lines
+    from crawler.deployment.deployment import read_deployment
     from crawler.deployment.monitoring import count_conditions
 
     now = datetime.now(UTC)
@@ -116,12 +121,121 @@ def print_settings(args: argparse.Namespace) -> int:
     return 0
 
 
+def shell_lines(deployment: "Deployment", now: datetime) -> Iterator[str]:
+    """Write what `deploy.sh` reads, given and computed, as assignments that it may evaluate."""
+    from crawler.deployment.deployment import OWN, function_environment
+    from crawler.deployment.schedule import longest_gap_seconds
+
+    project, size = deployment.project_id, deployment.size
+    cron = deployment.schedule or deployment.schedule_at(now).cron
+    songs, seconds = deployment.trial
+    environment = function_environment(deployment) | {"GOOGLE_CLOUD_PROJECT": project}
+    first = deployment.site.first_song
+    values: dict[str, object] = {
+        **{name: getattr(deployment, field.name) for name, field in OWN.items()},
+        "SCHEDULE": cron,
+        "PERIOD_SECONDS": longest_gap_seconds(cron),
+        "CPU": f"{size.cpu:g}",
+        "MEMORY_MIB": size.memory_mib,
+        "GENERATION": "gen1" if size.cpu < 1 or size.memory_mib < 512 else "gen2",
+        "ALERT_EMAIL": deployment.told,
+        "ENVIRONMENT": ";".join(f"{name}={value}" for name, value in environment.items()),
+        "TOKEN_VARIABLE": deployment.token_variable,
+        "SECRET": deployment.secret if deployment.token_variable else "none",
+        "FUNCTION": deployment.passed_on.get("function"),
+        "SOURCE": deployment.passed_on.get("source"),
+        "RUNTIME": deployment.account("run", deployment.run_account),
+        "BUILDER": deployment.account("build", deployment.build_account),
+        "INVOKER": deployment.account("call", deployment.call_account),
+        "STORE": f"gs://{deployment.bucket}/{deployment.prefix}",
+        "JOB": f"{deployment.service}-next",
+        "FIRST_SONG": first,
+        "TRIAL_STOP": first + songs,
+        "TRIAL_SECONDS": seconds,
+    }
+    for name, value in values.items():
+        yield f"{name}={shlex.quote('' if value is None else str(value))}"
+
+
+def told_lines(deployment: "Deployment", now: datetime, conditions: int) -> Iterator[str]:
+    """Write for people what will be deployed, how long it takes, and what it costs at worst."""
+    from crawler.deployment.deployment import NEW_PROJECT_INSTANCES
+
+    schedule, size = deployment.schedule_at(now), deployment.size
+    yield f"{deployment.service} in {deployment.project_id}, {deployment.region}:"
+    yield (
+        f"  {deployment.rate:g} requests a second over at most {deployment.max_instances} "
+        f"instance(s) of {size.cpu:g} vCPU and {size.memory_mib} MiB, told to the site as "
+        f"{deployment.contact}"
+    )
+    if deployment.max_instances > NEW_PROJECT_INSTANCES:
+        yield (
+            f"  MAX_INSTANCES={deployment.max_instances}: a new project may have "
+            f"{NEW_PROJECT_INSTANCES}; Google refuses more until its quota is raised"
+        )
+    yield f"  songs to gs://{deployment.bucket}/{deployment.prefix}"
+    cron = deployment.schedule or schedule.cron
+    yield (
+        f"  a run at '{cron}' ({deployment.time_zone}), each of up to "
+        f"{schedule.songs_per_run:,} songs"
+    )
+    if deployment.schedule is not None:
+        yield "  SCHEDULE is yours: no date is reckoned for it"
+    elif schedule.completes_at is None:
+        yield f"  up to {schedule.songs_per_day:,} songs a day; set LAST_SONG to be told a date"
+    else:
+        yield f"  complete on {schedule.completes_at:%Y-%m-%d %H:%M} UTC at the earliest"
+    yield from _cost_lines(deployment, conditions)
+
+
+def _cost_lines(deployment: "Deployment", conditions: int) -> Iterator[str]:
+    from crawler.deployment.cost import DATED, MONTH_DAYS, monthly_costs
+
+    costs = list(
+        monthly_costs(
+            deployment.size,
+            region=deployment.region,
+            rate=deployment.rate,
+            instances=deployment.max_instances,
+            conditions=conditions,
+            has_secret=deployment.token_variable is not None,
+            max_requests_per_day=deployment.site.max_requests_per_day,
+        )
+    )
+    total = sum(cost.dollars for cost in costs)
+    yield (
+        f"  at worst about {total / MONTH_DAYS:.2f} US dollars a day, {total:.2f} a month, by "
+        f"list prices of {DATED}, songs' storage not counted:"
+    )
+    for cost in costs:
+        yield f"    {cost.dollars:8.2f}  {cost.what}"
+
+
 def print_example(_args: argparse.Namespace) -> int:
     """Print every setting with its default, as `deploy.env.example` has it."""
-    from crawler.deployment.deployment import example_lines
-
     print("\n".join(example_lines()))
     return 0
+
+
+def example_lines() -> Iterator[str]:
+    """Write `deploy.env.example`: every variable, what it is for, its default."""
+    from crawler.deployment.deployment import OWN, PASSED_ON, words_of
+
+    yield "# Settings of deploy.sh. Copy this file to deploy.env, which git ignores, and fill it in."
+    yield "# The environment wins over the file; an empty value counts as unset."
+    yield "# Written by: python -m crawler deployment example > deploy.env.example"
+    for name, field in OWN.items():
+        if name in ("PROJECT_ID", "SERVICE"):
+            yield f"\n# --- {'required' if field.required else 'of the deployment'}"
+        meaning, wanted = words_of(field)
+        default = "" if field.required or field.default is None else field.default
+        yield f"\n# {meaning} ({wanted})"
+        yield f"{name}={default}"
+    yield "\n# --- of the function, which has its own defaults"
+    for name, row in PASSED_ON.items():
+        default = f"; unset: {row.default}" if row.default else ""
+        yield f"\n# {row.meaning.rstrip('.')} ({row.wanted}{default})"
+        yield f"{name}="
 
 
 def stage_upload(args: argparse.Namespace) -> int:

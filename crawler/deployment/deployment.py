@@ -1,32 +1,294 @@
-"""The settings read and checked, and what follows: shell variables, words for people, the example."""
+"""The deployment: one record of settings, read from `deploy.env` and checked, and what follows.
+
+What the function itself knows is not listed here again: every setting of `crawler.settings` that is
+`deployed` is a variable of `deploy.env` under its own word, and is passed on as it was given.
+"""
 
 import difflib
 import re
-import shlex
 import zoneinfo
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from crawler.deployment.cost import DATED, MONTH_DAYS, SIZES, monthly_costs
+from crawler.deployment.cost import SIZES, Size, size_for
 from crawler.deployment.gcloud import tell
-from crawler.deployment.schedule import longest_gap_seconds
-from crawler.deployment.settings import (
-    CPU_WANTED,
-    NEW_PROJECT_INSTANCES,
-    OWN,
-    PASSED_ON,
-    TRIAL_SECONDS,
-    VARIABLES,
-    Deployment,
-    function_environment,
-    words_of,
-)
+from crawler.deployment.schedule import Schedule, longest_gap_seconds, make_schedule
 from crawler.errors import SettingsError
-from crawler.settings.reading import read_env_file
+from crawler.settings.reading import (
+    SETTINGS,
+    Settings,
+    environment_of,
+    read_env_file,
+    read_settings,
+)
 from crawler.settings.settings import GONE
+from crawler.source.declared import load_declaration
+
+_NAME = r"\A[a-z](?:[a-z0-9-]*[a-z0-9])?\Z"
+_ACCOUNT = r"\A[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com\Z"
+
+CPU_WANTED = ", ".join(f"{size.cpu:g}" for size in SIZES[:-1]) + f" or {SIZES[-1].cpu:g}"
+
+NEW_PROJECT_INSTANCES = 10
+"""A new project may not have more instances of a size.
+
+Source: firebase-tools issue 5867, "maxScale may not exceed 10".
+"""
+
+TRIAL_SONGS = 10
+"""A new version is asked for so many songs before it gets any traffic, where its pace allows."""
+
+TRIAL_SECONDS = 900
+"""A trial takes no longer, of which a minute is for the instance to start."""
+
+
+def _about(meaning: str, wanted: str = "") -> Meta:
+    return Meta(description=meaning, extra={"wanted": wanted})
+
+
+def _about_account(what: str) -> Meta:
+    meaning = f"Account that {what}, where you may not make one; unset: made."
+    return _about(meaning, "the mail address of a service account")
+
+
+_Account = Annotated[str, Meta(pattern=_ACCOUNT)]
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """What is deployed; one field per variable of `deploy.env` that is not the function's alone."""
+
+    project_id: Annotated[
+        str,
+        Meta(pattern=r"\A[a-z][a-z0-9-]{4,28}[a-z0-9]\Z"),
+        _about("Project that pays.", "a project id, such as my-project-123"),
+    ]
+    region: Annotated[
+        str,
+        Meta(pattern=r"\A[a-z]+-[a-z]+\d+\Z"),
+        _about("Where function, bucket and schedule live.", "a region, such as us-central1"),
+    ]
+    bucket: Annotated[
+        str,
+        Meta(pattern=r"\A[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]\Z"),
+        _about("Bucket for the songs, made if it is not there.", "a bucket name without gs://"),
+    ]
+    contact: Annotated[
+        str,
+        Meta(pattern=r"\A(?:https?://[^\s;]+|[^\s;@]+@[^\s;@]+)\Z"),
+        _about("Told to the site, so that it can reach you.", "a mail address or URL"),
+    ]
+    rate: Annotated[
+        float,
+        Meta(gt=0, le=10_000),
+        _about(
+            "Requests per second over all instances; what the site allows.",
+            "a number above 0, at most 10000",
+        ),
+    ]
+    service: Annotated[
+        str,
+        Meta(pattern=_NAME, max_length=21),
+        _about(
+            "Name of the function, and beginning of all other names.",
+            "at most 21 small letters, digits and hyphens",
+        ),
+    ] = "song-crawler"
+    prefix: Annotated[
+        str,
+        Meta(pattern=r"\A[^\s;/]+(?:/[^\s;/]+)*\Z"),
+        _about("Where in the bucket.", "a path without a slash at its ends"),
+    ] = "genius"
+    max_instances: Annotated[
+        int,
+        Meta(ge=1, le=100),
+        _about(
+            f"Instances at most; the rate is divided by it; a new project may have "
+            f"{NEW_PROJECT_INSTANCES}.",
+            "a whole number from 1 to 100",
+        ),
+    ] = 1
+    time_budget_seconds: Annotated[
+        int,
+        Meta(ge=60, le=1680),
+        _about("A run ends after this long.", "whole seconds from 60 to 1680"),
+    ] = 1680
+    function_requirements: Annotated[
+        str | None, _about("File with the packages that FUNCTION needs.", "a file name")
+    ] = None
+    secret: Annotated[
+        str,
+        Meta(pattern=r"\A[A-Za-z0-9_-]{1,255}\Z"),
+        _about("Name of the token in Secret Manager; none: the site wants none.", "a name or none"),
+    ] = "genius-token"  # noqa: S105 - the name under which it is kept, not the token
+    secret_replication: Annotated[
+        Literal["automatic", "region"],
+        _about(
+            "Where the token is kept; region: in REGION alone, as some organisations want it.",
+            "automatic or region",
+        ),
+    ] = "automatic"  # noqa: S105 - a word
+    token_file: Annotated[
+        str | None, _about("File with the token; unset: standard input.", "a file name")
+    ] = None
+    schedule: Annotated[
+        Annotated[str, Meta(pattern=r"\A\S+(?: \S+){4}\Z")] | None,
+        _about("Cron text; unset: computed.", "five fields of cron with one blank between them"),
+    ] = None
+    time_zone: Annotated[
+        str,
+        Meta(pattern=r"\A[A-Za-z_+-]+(?:/[\w+-]+)*\Z"),
+        _about("Of the schedule.", "a time zone, such as Europe/Vienna"),
+    ] = "Etc/UTC"
+    cpu: Annotated[
+        float | None,
+        _about("vCPUs of an instance; unset: what holds the rate.", CPU_WANTED),
+    ] = None
+    memory_mib: Annotated[
+        Annotated[int, Meta(ge=128, le=32768)] | None,
+        _about("Memory of an instance, MiB; unset: what fits.", "a whole number from 128"),
+    ] = None
+    queue: Annotated[
+        Annotated[str, Meta(pattern=r"\A[A-Za-z0-9-]{1,100}\Z")] | None,
+        _about("Task queue for fan-out, made if it is not there; unset: none.", "a name"),
+    ] = None
+    alert_email: Annotated[
+        Annotated[str, Meta(pattern=r"\A[^\s@\"]+@[^\s@\"]+\Z")] | None,
+        _about("Who is told when it stops; unset: the contact.", "a mail address"),
+    ] = None
+    run_account: Annotated[_Account | None, _about_account("runs the crawl")] = None
+    build_account: Annotated[_Account | None, _about_account("builds its image")] = None
+    call_account: Annotated[_Account | None, _about_account("calls the function")] = None
+    deployer: Annotated[
+        Annotated[str, Meta(pattern=r"\A(?:principal(?:Set)?://|serviceAccount:)\S+\Z")] | None,
+        _about(
+            "Who deploys by workload identity federation; is let mint the caller's token.",
+            "a member, such as principal://iam.googleapis.com/…",
+        ),
+    ] = None
+    network: Annotated[
+        Annotated[str, Meta(pattern=r"\A[\w./-]+\Z")] | None,
+        _about("VPC network that the function's traffic goes through; unset: none.", "a network"),
+    ] = None
+    subnet: Annotated[
+        Annotated[str, Meta(pattern=r"\A[\w./-]+\Z")] | None,
+        _about("Its subnetwork.", "a subnetwork"),
+    ] = None
+    kms_key: Annotated[
+        Annotated[str, Meta(pattern=r"\Aprojects/[^/]+/locations/[^/]+/keyRings/\S+\Z")] | None,
+        _about(
+            "Key that encrypts the bucket; unset: Google's own.",
+            "projects/P/locations/L/keyRings/R/cryptoKeys/K",
+        ),
+    ] = None
+    passed_on: Annotated[dict[str, str], _about("What the function alone reads, by field.")] = {}
+
+    @property
+    def site(self) -> Settings:
+        """The function's settings, as it will read them; token and queue are not among them."""
+        return read_settings(function_environment(self), for_site=False)
+
+    @property
+    def rate_per_instance(self) -> float:
+        """Requests per second of one instance."""
+        return self.rate / self.max_instances
+
+    @property
+    def size(self) -> Size:
+        """How big an instance is: what was given, the rest computed."""
+        fit = size_for(
+            self.rate_per_instance, "function" if "function" in self.passed_on else "source"
+        )
+        return Size(self.cpu or fit.cpu, self.memory_mib or fit.memory_mib)
+
+    @property
+    def told(self) -> str | None:
+        """Who gets the alerts: a mail address, or nobody."""
+        return self.alert_email or (self.contact if "://" not in self.contact else None)
+
+    @property
+    def token_variable(self) -> str | None:
+        """The variable from which the function reads its token; None where it wants none.
+
+        Raises:
+            SettingsError: There is no such source.
+        """
+        if self.secret == "none":  # noqa: S105 - a word
+            return None
+        if "function" in self.passed_on:
+            return "GENIUS_TOKEN"
+        return load_declaration(self.passed_on.get("source", "genius")).token
+
+    @property
+    def trial(self) -> tuple[int, int]:
+        """How many songs a new version is asked for, and in how many seconds it must answer."""
+        songs = min(TRIAL_SONGS, max(1, int(self.rate_per_instance * (TRIAL_SECONDS - 60) / 2)))
+        return songs, min(TRIAL_SECONDS, 300 + int(2 * songs / self.rate_per_instance))
+
+    def account(self, role: str, given: str | None) -> str:
+        """Return an account's address: the one that was named, or the one that is made."""
+        return given or f"{self.service}-{role}@{self.project_id}.iam.gserviceaccount.com"
+
+    def schedule_at(self, now: datetime) -> Schedule:
+        """Compute the schedule of a crawl that begins now."""
+        last, first = self.site.last_song, self.site.first_song
+        return make_schedule(
+            None if last is None else last - first + 1,
+            rate=self.rate_per_instance,
+            budget_seconds=self.time_budget_seconds,
+            max_requests_per_day=self.site.max_requests_per_day,
+            now=now,
+        )
+
+
+OWN = {f.encode_name: f for f in msgspec.structs.fields(Deployment) if f.name != "passed_on"}
+
+PASSED_ON = {
+    row.deploy_name: row
+    for row in SETTINGS.values()
+    if row.deploy_name is not None and row.deploy_name not in OWN
+}
+"""Settings of the function alone, by their variable of `deploy.env`."""
+
+VARIABLES = (*OWN, *PASSED_ON)
+"""All variables of `deploy.env`."""
+
+
+THREADS = 128
+"""Threads of the function's server, of which a client that sends a byte now and then keeps one.
+
+By default functions-framework has four for each processor, so that a handful of such clients would
+silence it. A body has its deadline (`crawler.request.incoming`), but gunicorn 27 waits for headers
+without one; a thread costs a stack, and is made when it is needed. Requests that crawl come one at
+a time: the service has a concurrency of 1.
+"""
+
+
+def function_environment(deployment: Deployment) -> dict[str, str]:
+    """Make the environment of the deployed function, without token and queue.
+
+    What was not given is left to the function's own defaults.
+    """
+    values = {
+        "store": f"gs://{deployment.bucket}/{deployment.prefix}",
+        "contact": deployment.contact,
+        "rate": deployment.rate_per_instance,
+        "instances": deployment.max_instances if deployment.max_instances > 1 else None,
+        "time_budget_seconds": deployment.time_budget_seconds,
+        **deployment.passed_on,
+    }
+    return environment_of(values) | {"THREADS": str(THREADS)}
+
+
+def words_of(field: msgspec.structs.FieldInfo) -> tuple[str, str]:
+    """Return what a variable of ours is for, and what is wanted."""
+    metas = getattr(field.type, "__metadata__", ())
+    about: Meta = next(meta for meta in reversed(metas) if meta.description is not None)
+    return str(about.description).rstrip("."), str((about.extra or {})["wanted"])
 
 
 def read_deployment(environ: Mapping[str, str], file: Path | None = None) -> Deployment:
@@ -55,108 +317,6 @@ def read_deployment(environ: Mapping[str, str], file: Path | None = None) -> Dep
         raise _malformed(name, message) from None
     _check(deployment)
     return deployment
-
-
-def shell_lines(deployment: Deployment, now: datetime) -> Iterator[str]:
-    """Write what `deploy.sh` reads, given and computed, as assignments that it may evaluate."""
-    project, size = deployment.project_id, deployment.size
-    cron = deployment.schedule or deployment.schedule_at(now).cron
-    songs, seconds = deployment.trial
-    environment = function_environment(deployment) | {"GOOGLE_CLOUD_PROJECT": project}
-    first = deployment.site.first_song
-    values: dict[str, object] = {
-        **{name: getattr(deployment, field.name) for name, field in OWN.items()},
-        "SCHEDULE": cron,
-        "PERIOD_SECONDS": longest_gap_seconds(cron),
-        "CPU": f"{size.cpu:g}",
-        "MEMORY_MIB": size.memory_mib,
-        "GENERATION": "gen1" if size.cpu < 1 or size.memory_mib < 512 else "gen2",
-        "ALERT_EMAIL": deployment.told,
-        "ENVIRONMENT": ";".join(f"{name}={value}" for name, value in environment.items()),
-        "TOKEN_VARIABLE": deployment.token_variable,
-        "SECRET": deployment.secret if deployment.token_variable else "none",
-        "FUNCTION": deployment.passed_on.get("function"),
-        "SOURCE": deployment.passed_on.get("source"),
-        "RUNTIME": deployment.account("run", deployment.run_account),
-        "BUILDER": deployment.account("build", deployment.build_account),
-        "INVOKER": deployment.account("call", deployment.call_account),
-        "STORE": f"gs://{deployment.bucket}/{deployment.prefix}",
-        "JOB": f"{deployment.service}-next",
-        "FIRST_SONG": first,
-        "TRIAL_STOP": first + songs,
-        "TRIAL_SECONDS": seconds,
-    }
-    for name, value in values.items():
-        yield f"{name}={shlex.quote('' if value is None else str(value))}"
-
-
-def told_lines(deployment: Deployment, now: datetime, conditions: int) -> Iterator[str]:
-    """Write for people what will be deployed, how long it takes, and what it costs at worst."""
-    schedule, size = deployment.schedule_at(now), deployment.size
-    yield f"{deployment.service} in {deployment.project_id}, {deployment.region}:"
-    yield (
-        f"  {deployment.rate:g} requests a second over at most {deployment.max_instances} "
-        f"instance(s) of {size.cpu:g} vCPU and {size.memory_mib} MiB, told to the site as "
-        f"{deployment.contact}"
-    )
-    if deployment.max_instances > NEW_PROJECT_INSTANCES:
-        yield (
-            f"  MAX_INSTANCES={deployment.max_instances}: a new project may have "
-            f"{NEW_PROJECT_INSTANCES}; Google refuses more until its quota is raised"
-        )
-    yield f"  songs to gs://{deployment.bucket}/{deployment.prefix}"
-    cron = deployment.schedule or schedule.cron
-    yield (
-        f"  a run at '{cron}' ({deployment.time_zone}), each of up to "
-        f"{schedule.songs_per_run:,} songs"
-    )
-    if deployment.schedule is not None:
-        yield "  SCHEDULE is yours: no date is reckoned for it"
-    elif schedule.completes_at is None:
-        yield f"  up to {schedule.songs_per_day:,} songs a day; set LAST_SONG to be told a date"
-    else:
-        yield f"  complete on {schedule.completes_at:%Y-%m-%d %H:%M} UTC at the earliest"
-    yield from _cost_lines(deployment, conditions)
-
-
-def _cost_lines(deployment: Deployment, conditions: int) -> Iterator[str]:
-    costs = list(
-        monthly_costs(
-            deployment.size,
-            region=deployment.region,
-            rate=deployment.rate,
-            instances=deployment.max_instances,
-            conditions=conditions,
-            has_secret=deployment.token_variable is not None,
-            max_requests_per_day=deployment.site.max_requests_per_day,
-        )
-    )
-    total = sum(cost.dollars for cost in costs)
-    yield (
-        f"  at worst about {total / MONTH_DAYS:.2f} US dollars a day, {total:.2f} a month, by "
-        f"list prices of {DATED}, songs' storage not counted:"
-    )
-    for cost in costs:
-        yield f"    {cost.dollars:8.2f}  {cost.what}"
-
-
-def example_lines() -> Iterator[str]:
-    """Write `deploy.env.example`: every variable, what it is for, its default."""
-    yield "# Settings of deploy.sh. Copy this file to deploy.env, which git ignores, and fill it in."
-    yield "# The environment wins over the file; an empty value counts as unset."
-    yield "# Written by: python -m crawler deployment example > deploy.env.example"
-    for name, field in OWN.items():
-        if name in ("PROJECT_ID", "SERVICE"):
-            yield f"\n# --- {'required' if field.required else 'of the deployment'}"
-        meaning, wanted = words_of(field)
-        default = "" if field.required or field.default is None else field.default
-        yield f"\n# {meaning} ({wanted})"
-        yield f"{name}={default}"
-    yield "\n# --- of the function, which has its own defaults"
-    for name, row in PASSED_ON.items():
-        default = f"; unset: {row.default}" if row.default else ""
-        yield f"\n# {row.meaning.rstrip('.')} ({row.wanted}{default})"
-        yield f"{name}="
 
 
 def _file_values(file: Path | None) -> dict[str, str]:

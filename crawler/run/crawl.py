@@ -5,20 +5,18 @@ import operator
 import os
 import re
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple, SupportsIndex, Unpack
 
 from crawler.answer import Answer, Mode, noun_of
 from crawler.errors import Problems
-from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Results
 from crawler.loops import LaneExecutor
 from crawler.request.crawl_request import CrawlRequest, check_request, label, with_sample
 from crawler.run.functions import fit, qualified_name, target_of
 from crawler.run.progress import Progress, in_notebook, progress_bar
-from crawler.run.run import Limits, Run
+from crawler.run.run import Limits, run
 from crawler.settings.reading import (
     MAX_SONG_NUM,
     Settings,
@@ -206,34 +204,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool | str | float) or not hasattr(value, "__index__"):
         return value  # the check says what is wrong with it
     return operator.index(value)
-
-
-def run(
-    request: CrawlRequest,
-    settings: Settings,
-    *,
-    rate_limiter: RateLimiter | None = None,
-    function: Any = None,
-    song_urls: Results | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    stop_event: threading.Event | None = None,
-    is_unattended: bool = False,
-    limits: Limits | None = None,
-) -> Answer:
-    """Carry out one checked request; what `crawl`, the function and the command line all call.
-
-    Args beside those of `crawl`:
-        rate_limiter: The pace shared by all runs of a process against the host.
-        is_unattended: Whether nobody looks on. Such a run leaves a hold when the site refuses the
-            token, and asks for nothing while one stands.
-
-    Raises:
-        SettingsError, StoreError: Before the first request to the site.
-    """
-    target = function or target_of(settings)
-    made = Run(request, settings, target, rate_limiter, is_unattended, limits or Limits())
-    return made.execute(
-        deque(maxlen=0) if song_urls is None else song_urls,  # records are in the blocks
-        on_progress=on_progress,
-        stop_event=stop_event or threading.Event(),
-    )

@@ -2,14 +2,16 @@
 
 import contextvars
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import msgspec
 
+from crawler.answer import Answer
 from crawler.errors import StoreError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.verdict import FAILURE_KINDS
@@ -51,6 +53,43 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     latency_seconds: float
     paused: float
     site_rate: float = 0.0
+
+
+FEW_REFUSALS = 2
+"""So many answers of 429 are how a site tells its limit; more are a pace that is too high."""
+
+
+def advised_rate(
+    answer: Answer, samples: Sequence[Sample], refused: int, *, announced: float, rate: float
+) -> float | None:
+    """Return the requests per second that a site bears, two digits of them.
+
+    None where it said no at most twice, or nothing was settled. Counted is from its first pause to
+    its last: what it gives away before and after, such as a whole quota in a second, would promise
+    too much.
+
+    Args:
+        answer: Of the run.
+        samples: Its course.
+        refused: Answers of 429.
+        announced: Requests per second that the site announced, 0 where it did not.
+        rate: Those of the run's settings, 0 for no limit.
+    """
+    if refused <= FEW_REFUSALS:
+        return None
+    began: dict[int, float] = {}  # each pause, by what was settled before
+    for each in samples:
+        if each.paused:
+            began.setdefault(each.found + each.missing, each.seconds)
+    pauses = list(began.items())
+    first = pauses[0] if pauses else (0, 0.0)
+    last = pauses[-1] if len(pauses) > 1 else (answer.found + answer.missing, answer.seconds)
+    borne = announced or (last[0] - first[0]) / max(last[1] - first[1], 1.0)
+    borne = min(borne, 0.9 * (rate or math.inf))
+    if borne <= 0:
+        return None
+    unit = 10.0 ** (math.floor(math.log10(borne)) - 1)
+    return float(f"{math.floor(borne / unit + 1e-9) * unit:.2g}")
 
 
 class Housekeeper:

@@ -1,11 +1,11 @@
 """The parts of one run, put together: scope, frontier, lanes, writer, watchers, and its answer."""
 
 import logging
-import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -21,13 +21,13 @@ from crawler.page.charts import map_strip
 from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest, songs
-from crawler.run.functions import claim, host_of
+from crawler.run.functions import claim, host_of, target_of
 from crawler.run.monitor import (
     CONTROL_SECONDS,
     STATUS_SECONDS,
     ControlWatcher,
     Housekeeper,
-    Sample,
+    advised_rate,
 )
 from crawler.run.progress import Progress
 from crawler.run.raw import RawKeeper
@@ -50,9 +50,6 @@ CLOSE_SECONDS = 40.0
 
 SIGNAL_CLOSE_SECONDS = 3.0
 """The same after SIGTERM: the platform leaves 10 s, of which 5 go to attempts in flight."""
-
-FEW_REFUSALS = 2
-"""So many answers of 429 are how a site tells its limit; more are a pace that is too high."""
 
 _NAMED = 5  # stretches with odd times; the status names them all
 
@@ -330,11 +327,41 @@ class Run:
         }
 
     def _requests_left(self) -> int | None:
-        cap = self.settings.max_requests_per_day
-        if cap is None:
+        if (cap := self.settings.max_requests_per_day) is None:
             return None
         timeout = self.limits.store_seconds
         return max(0, cap - requests_today(self.index.store, self.started_at, timeout=timeout))
+
+
+def run(
+    request: CrawlRequest,
+    settings: Settings,
+    *,
+    rate_limiter: RateLimiter | None = None,
+    function: Any = None,
+    song_urls: Results | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop_event: threading.Event | None = None,
+    is_unattended: bool = False,
+    limits: Limits | None = None,
+) -> Answer:
+    """Carry out one checked request; what `crawl`, the function and the command line all call.
+
+    Args beside those of `crawl`:
+        rate_limiter: The pace shared by all runs of a process against the host.
+        is_unattended: Whether nobody looks on. Such a run leaves a hold when the site refuses the
+            token, and asks for nothing while one stands.
+
+    Raises:
+        SettingsError, StoreError: Before the first request to the site.
+    """
+    target = function or target_of(settings)
+    made = Run(request, settings, target, rate_limiter, is_unattended, limits or Limits())
+    return made.execute(
+        deque(maxlen=0) if song_urls is None else song_urls,  # records are in the blocks
+        on_progress=on_progress,
+        stop_event=stop_event or threading.Event(),
+    )
 
 
 def _log_pace(rate: float, announced: str) -> None:
@@ -350,36 +377,3 @@ def _log_pace(rate: float, announced: str) -> None:
 def _least(*rates: float | None) -> float | None:
     """Return the lowest of the rates that somebody set, requests per second; None: nobody did."""
     return min((rate for rate in rates if rate), default=None)
-
-
-def advised_rate(
-    answer: Answer, samples: Sequence[Sample], refused: int, *, announced: float, rate: float
-) -> float | None:
-    """Return the requests per second that a site bears, two digits of them.
-
-    None where it said no at most twice, or nothing was settled. Counted is from its first pause to
-    its last: what it gives away before and after, such as a whole quota in a second, would promise
-    too much.
-
-    Args:
-        answer: Of the run.
-        samples: Its course.
-        refused: Answers of 429.
-        announced: Requests per second that the site announced, 0 where it did not.
-        rate: Those of the run's settings, 0 for no limit.
-    """
-    if refused <= FEW_REFUSALS:
-        return None
-    began: dict[int, float] = {}  # each pause, by what was settled before
-    for each in samples:
-        if each.paused:
-            began.setdefault(each.found + each.missing, each.seconds)
-    pauses = list(began.items())
-    first = pauses[0] if pauses else (0, 0.0)
-    last = pauses[-1] if len(pauses) > 1 else (answer.found + answer.missing, answer.seconds)
-    borne = announced or (last[0] - first[0]) / max(last[1] - first[1], 1.0)
-    borne = min(borne, 0.9 * (rate or math.inf))
-    if borne <= 0:
-        return None
-    unit = 10.0 ** (math.floor(math.log10(borne)) - 1)
-    return float(f"{math.floor(borne / unit + 1e-9) * unit:.2g}")
