@@ -112,7 +112,14 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
     left = f"{answer.remaining:,} not asked, {answer.failed:,} failed"
     failures: dict[str, int] = answer.__dict__.get("failures", {})
     why = " ".join(filter(None, [why_not_complete(answer), _ADVICE.get(answer.stopped_by)]))
-    lines += [f"Not complete: {left}. {why}", *_failure_lines(failures)]
+    helps = {True: "worth asking again later", False: "asking again will not help"}
+    lines += [
+        f"Not complete: {left}. {why}",
+        *(
+            f"  failed: {n:,} {kind}: {failure_sentence(kind)}; {helps[is_worth_repeating(kind)]}"
+            for kind, n in failures.items()
+        ),
+    ]
     if STOPS[answer.stopped_by].status == 502:
         kinds: dict[str, int] = answer.__dict__.get("kinds", {})
         lines += [
@@ -131,14 +138,6 @@ _ADVICE = {
     "store": "See to the store, then repeat the command: what was stored is whole.",
 }
 """What to do about an end that nothing but somebody's doing changes."""
-
-
-def _failure_lines(failures: Mapping[str, int]) -> list[str]:
-    helps = {True: "worth asking again later", False: "asking again will not help"}
-    return [
-        f"  failed: {number:,} {kind}: {failure_sentence(kind)}; {helps[is_worth_repeating(kind)]}"
-        for kind, number in failures.items()
-    ]
 
 
 def error_lines(error: CrawlerError, given: dict[str, str]) -> list[str]:

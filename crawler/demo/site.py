@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable
 from email.utils import formatdate
-from http import HTTPStatus
+from http.client import responses
 from typing import Any, Self, cast
 
 import msgspec
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
             b"charset=utf-8\r\nContent-Length: %d\r\n%sConnection: %s\r\n\r\n"
             % (
                 reply.status,
-                _phrase(reply.status),
+                responses.get(reply.status, "Unnamed").encode(),
                 self._server.date(),
                 len(reply.body),
                 reply.extra,
@@ -191,13 +191,6 @@ def _gzipped(reply: SiteReply) -> SiteReply:
     packer = zlib.compressobj(1, wbits=31)
     body = packer.compress(reply.body) + packer.flush()
     return reply._replace(body=body, extra=reply.extra + b"Content-Encoding: gzip\r\n")
-
-
-def _phrase(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b"Unnamed"
 
 
 class DemoSite:

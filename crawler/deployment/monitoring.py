@@ -106,7 +106,6 @@ def make(
     """Make what is not there of these kinds, and replace what stands with another content.
 
     Args:
-        cloud: Google.
         source: The folder `deploy`.
         kinds: Some of KINDS; metrics early, since alerts wait until they are visible.
         service: The function's name, which all of these carry.

@@ -1,5 +1,6 @@
 """The service in the cloud, the token's secret and `control.json`: what stands, and trials of it."""
 
+import contextlib
 import difflib
 import secrets
 import shlex
@@ -121,7 +122,6 @@ def identity_token(cloud: Cloud, audience: str, invoker: str, deployer: str = ""
     does not and need not; workload identity federation can only borrow the caller's account.
 
     Args:
-        cloud: Google.
         audience: The function's address.
         invoker: The account that calls it otherwise.
         deployer: Who was let borrow that account, a moment ago; empty: nobody was.
@@ -161,7 +161,6 @@ def try_version(
     version cannot reach its store, to which its account was let a moment ago.
 
     Args:
-        cloud: Google.
         url: Of the version.
         token: With which it is called.
         songs: What it is asked for.
@@ -305,7 +304,6 @@ def read_object(cloud: Cloud, url: str) -> tuple[bytes, str]:
     """Read an object of a bucket, and its generation; nothing and `0` where it is not there.
 
     Args:
-        cloud: Google.
         url: `gs://bucket/name`.
     """
     parts = urlsplit(url)
@@ -326,7 +324,6 @@ def order(cloud: Cloud, store: str, word: str, *, by: str, now: datetime | None 
     between is kept.
 
     Args:
-        cloud: Google.
         store: `gs://bucket/prefix`.
         word: One of ORDERS.
         by: Who orders it.
@@ -342,7 +339,9 @@ def order(cloud: Cloud, store: str, word: str, *, by: str, now: datetime | None 
     url = f"{store}/control.json"
     while True:
         data, generation = read_object(cloud, url)
-        control = _decoded(data)
+        control = Control()
+        with contextlib.suppress(ValueError):
+            control = decode_control(data)
         changed = changes[word](control)
         if changed == control:
             return False
@@ -356,10 +355,3 @@ def order(cloud: Cloud, store: str, word: str, *, by: str, now: datetime | None 
                 raise
         else:
             return True
-
-
-def _decoded(data: bytes) -> Control:
-    try:
-        return decode_control(data)
-    except ValueError:
-        return Control()

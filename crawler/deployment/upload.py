@@ -50,10 +50,12 @@ def stage(
         shutil.copyfile(root / name, target)
     if function is not None:
         _stage_module(function, root, out)
-    if source is not None and source.endswith(".toml"):
-        _stage_source(source, root, out)
-    if source is not None and _is_html(source, root):
-        _add_requirements(_parser(), "the parser of web pages", out / "requirements.txt")
+    if source is not None:
+        is_file = source.endswith(".toml")
+        if is_file:
+            _stage_source(source, root, out)
+        if load_declaration(str(root / source) if is_file else source).shape.is_html:
+            _add_requirements(_parser(), "the parser of web pages", out / "requirements.txt")
     if requirements is not None:
         if not requirements.is_file():
             message = f"FUNCTION_REQUIREMENTS={requirements} is not there"
@@ -167,11 +169,6 @@ def _stage_module(function: str, root: Path, out: Path) -> None:
     else:
         message = f"FUNCTION={function}: there is neither {file.name} nor {first}/__init__.py here"
         raise SettingsError("function_missing", "FUNCTION", message)
-
-
-def _is_html(source: str, root: Path) -> bool:
-    name = str(root / source) if source.endswith(".toml") else source
-    return load_declaration(name).shape.is_html
 
 
 def _parser() -> str:

@@ -14,8 +14,7 @@ from crawler.errors import SettingsError
 from crawler.settings.reading import Settings, is_loopback, source_of
 from crawler.source.source import FieldType, Source, traits_of
 from crawler.store.block import FORMAT_VERSION
-from crawler.store.contract import Store
-from crawler.store.opening import Identity, claim_store
+from crawler.store.opening import Identity
 
 DEFAULT_BASE_URL = Settings().base_url
 """What the settings say where nobody said anything; a step 1 function asks elsewhere."""
@@ -140,19 +139,6 @@ def identify(target: Any, base_url: str) -> Identity:
     return Identity(str(name), host, schema, FORMAT_VERSION, fields)
 
 
-def claim(
-    store: Store, target: Any, base_url: str, *, timeout: float
-) -> tuple[Identity, list[str]]:
-    """Make sure that a store may hold what a run makes; return whose that is, and fields new to it.
-
-    Raises:
-        StoreMismatchError: It holds something else, in words that say what to do.
-    """
-    mine = identify(target, base_url)
-    doubtful = None if isinstance(target, Source) else host_of(DEFAULT_BASE_URL)
-    return mine, claim_store(store, mine, timeout=timeout, doubtful_host=doubtful)
-
-
 def _nearest(module: ModuleType | None, attribute: str) -> str:
     """Return what a misspelt name of a module may have meant, in words; empty where it has it."""
     if module is None or hasattr(module, attribute):
@@ -162,7 +148,7 @@ def _nearest(module: ModuleType | None, attribute: str) -> str:
 
 
 def _place(module_name: str, error: Exception) -> str:
-    """Say where a module was looked for, when it is the module itself that was not found."""
+    """Return where a module was looked for, when it is the module itself that was not found."""
     if not isinstance(error, ModuleNotFoundError) or error.name != module_name.partition(".")[0]:
         return ""
     return f"; it is looked for in {Path.cwd()}, and among what is installed"

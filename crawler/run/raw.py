@@ -149,7 +149,9 @@ class RawKeeper:
         ) -> BlockInfo:
             deadline = Deadline(timeout)
             save_pages(self._store, self._pages(records), deadline)
-            self._let_go(records)
+            with self._lock:
+                for num in records:
+                    self._held_bytes -= len(self._held.pop(num, b""))
             left = deadline.left(f"saving block {first}")
             return save(first, records, is_new=is_new, timeout=left)
 
@@ -161,11 +163,6 @@ class RawKeeper:
             for num, record in records.items()
             if record.outcome == "found" and num in self._held
         }
-
-    def _let_go(self, records: Mapping[int, Record]) -> None:
-        with self._lock:
-            for num in records:
-                self._held_bytes -= len(self._held.pop(num, b""))
 
 
 class KeepingSource:
@@ -196,7 +193,15 @@ def save_pages(store: Store, pages: Mapping[int, RawPage], deadline: Deadline) -
     for num, page in pages.items():
         by_name.setdefault(raw_name(num), {})[num] = page
     for name, fresh in by_name.items():
-        _save_object(store, name, fresh, deadline)
+
+        def merge(
+            data: bytes | None, name: str = name, fresh: Mapping[int, RawPage] = fresh
+        ) -> Content:
+            known = {} if data is None else decode_pages(data, name)
+            return Content(_fitting(name, merge_pages(known, fresh)), "application/gzip")
+
+        left = deadline.left(f"saving {name}")
+        update(store, name, merge, timeout=left, believed=ABSENT)
 
 
 def read_pages(store: Store, name: str, *, timeout: float) -> dict[int, RawPage]:
@@ -208,15 +213,6 @@ def read_pages(store: Store, name: str, *, timeout: float) -> dict[int, RawPage]
     """
     stored = store.read(name, timeout=timeout)
     return {} if stored is None else decode_pages(stored.data, name)
-
-
-def _save_object(store: Store, name: str, fresh: Mapping[int, RawPage], deadline: Deadline) -> None:
-    def merge(data: bytes | None) -> Content:
-        known = {} if data is None else decode_pages(data, name)
-        return Content(_fitting(name, merge_pages(known, fresh)), "application/gzip")
-
-    left = deadline.left(f"saving {name}")
-    update(store, name, merge, timeout=left, believed=ABSENT)
 
 
 def _fitting(name: str, pages: dict[int, RawPage]) -> bytes:

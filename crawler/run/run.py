@@ -21,7 +21,7 @@ from crawler.page.charts import map_strip
 from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest, songs
-from crawler.run.functions import claim, host_of, target_of
+from crawler.run.functions import DEFAULT_BASE_URL, host_of, identify, target_of
 from crawler.run.monitor import (
     CONTROL_SECONDS,
     STATUS_SECONDS,
@@ -38,8 +38,8 @@ from crawler.source.source import Source, traits_of
 from crawler.steps import execute_async_event_loop
 from crawler.store import control
 from crawler.store.control import RunObject, leave_run_object, requests_today
-from crawler.store.coverage import odd_times
-from crawler.store.opening import open_store
+from crawler.store.coverage import count_unproven, odd_times
+from crawler.store.opening import claim_store, open_store
 from crawler.version import VERSION
 from crawler.wire.robots import RobotsPolicy
 
@@ -141,7 +141,9 @@ class Run:
         """Open the store, prove that it works and may hold what this run makes, and list it."""
         store, timeout = open_store(self.settings.store), self.limits.store_seconds
         store.check(timeout=timeout)
-        mine, added = claim(store, target, self.settings.base_url, timeout=timeout)
+        mine = identify(target, self.settings.base_url)
+        doubtful = None if isinstance(target, Source) else host_of(DEFAULT_BASE_URL)
+        added = claim_store(store, mine, timeout=timeout, doubtful_host=doubtful)
         index = StoreIndex(
             store,
             mine.source,
@@ -225,7 +227,9 @@ class Run:
         counts: dict[Note, int] = {
             "odd": odd.total(),
             "outside_session": self.frontier.tally.outside_session,
-            "unproven": self.index.count_unproven(self.scope.start, self.scope.stop),
+            "unproven": count_unproven(
+                list(self.index.listing.values()), self.scope.start, self.scope.stop
+            ),
         }
         tally, scope, lost = self.frontier.tally, self.scope, self.writer.lost
         # What could not be stored is taken back from the counts: its numbers are left.

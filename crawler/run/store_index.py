@@ -12,7 +12,6 @@ from crawler.source.fields import MAX_COLUMNS
 from crawler.store.block import ABSENT, BlockInfo, block_name, decode_block
 from crawler.store.contract import Store, save_block
 from crawler.store.control import RunObject
-from crawler.store.coverage import count_unproven
 from crawler.store.opening import add_found_fields, claim_host
 
 logger = logging.getLogger("crawler")
@@ -103,23 +102,17 @@ class StoreIndex:
     def _note_fields(self, records: Iterable[Record]) -> None:
         infos = [record.info for record in records if isinstance(record.info, dict)]
         names = dict.fromkeys(name for info in infos for name in info)
-        if not names:
-            return  # nothing found in this block: look at the next one
-        self._notes_fields = False
-        if len(names) <= MAX_COLUMNS:
-            added = add_found_fields(self.store, names, timeout=self.timeout)
-            if added:
-                tell_new_fields(self.store, added)
+        self._notes_fields = not names  # nothing found in this block: look at the next one
+        if 0 < len(names) <= MAX_COLUMNS and (
+            added := add_found_fields(self.store, names, timeout=self.timeout)
+        ):
+            tell_new_fields(self.store, added)
 
     def songs_near(self, song_num: int) -> list[int]:
         """Return the last found songs of a few blocks, the nearest first."""
         lasts = [each.last_found for each in list(self.listing.values())]
         known = [last for last in lasts if last is not None]
         return heapq.nsmallest(MAX_SONGS_NEAR, known, key=lambda num: abs(num - song_num))
-
-    def count_unproven(self, start: int, stop: int) -> int:
-        """Return how many numbers of `[start, stop)` lie in stretches missing without proof."""
-        return count_unproven(list(self.listing.values()), start, stop)
 
     def relist(self) -> None:
         """Bring the listing up to date with what others have stored."""

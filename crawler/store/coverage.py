@@ -170,12 +170,11 @@ def failed_nums(blocks: Iterable[BlockInfo]) -> dict[str, list[int]]:
         for reason, nums in block.failed_nums.items():
             if len(samples[reason]) < MAX_NUMS:
                 samples[reason].append(nums)
-    return {reason: _spread(found) for reason, found in samples.items()}
-
-
-def _spread(samples: list[list[int]]) -> list[int]:
-    turns = chain.from_iterable(zip_longest(*samples))
-    return sorted(islice((num for num in turns if num is not None), MAX_NUMS))
+    taken = {reason: chain.from_iterable(zip_longest(*nums)) for reason, nums in samples.items()}
+    return {
+        reason: sorted(islice((num for num in nums if num is not None), MAX_NUMS))
+        for reason, nums in taken.items()
+    }
 
 
 def _gaps(blocks: list[BlockInfo]) -> list[Gap]:
@@ -256,7 +255,9 @@ def verify(store: Store, start: int, stop: int, *, timeout: float) -> VerifyRepo
     try:
         for first in range(block_first(start), stop if start < stop else 0, BLOCK_SIZE):
             if (first - block_first(start)) % (_BLOCKS_AT_ONCE * BLOCK_SIZE) == 0:
-                listing = _list(store, first, stop, deadline)
+                end = min(stop, first + _BLOCKS_AT_ONCE * BLOCK_SIZE)
+                left = deadline.left(f"verifying {store.location}")
+                listing = {i.first: i for i in store.list_blocks(first, end, timeout=left)}
             _verify_block(store, report, listing.get(first), first, deadline)
             if report.problem is not None:
                 break
@@ -265,12 +266,6 @@ def verify(store: Store, start: int, stop: int, *, timeout: float) -> VerifyRepo
     _drop_short_stretch(report)
     del report.unproven[MAX_UNPROVEN:]
     return report
-
-
-def _list(store: Store, first: int, stop: int, deadline: Deadline) -> dict[int, BlockInfo]:
-    end = min(stop, first + _BLOCKS_AT_ONCE * BLOCK_SIZE)
-    left = deadline.left(f"verifying {store.location}")
-    return {info.first: info for info in store.list_blocks(first, end, timeout=left)}
 
 
 def _verify_block(
