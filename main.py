@@ -182,12 +182,11 @@ def _status(request: Request) -> Response:
     if not _wants_page(request):
         return _json(200, msgspec.json.encode(coverage_of(blocks)), vary)
     from crawler.page.status_page import status_page
-    from crawler.store.control import KEPT_RUNS, RUN_SECONDS, read_runs
+    from crawler.store.control import read_runs
 
-    runs = read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS)
     page = status_page(
         blocks,
-        runs,
+        read_runs(store),
         now=now,
         location=settings.store,
         rate=settings.rate,

@@ -51,6 +51,7 @@ def configure_logging(
     handler = _SafeHandler(stream or (_stdout() if in_cloud else sys.stderr), secrets)
     project = environ.get("GOOGLE_CLOUD_PROJECT", "")
     handler.setFormatter(_JsonFormatter(project) if in_cloud else _LineFormatter())
+    logging.addLevelName(NOTICE, "NOTICE")
     root = logging.getLogger()
     for old in root.handlers[:]:
         if isinstance(old, _SafeHandler) or (in_cloud and type(old) is logging.StreamHandler):
@@ -151,7 +152,7 @@ class _JsonFormatter(logging.Formatter):
         message = record.getMessage()[:_MAX_MESSAGE]
         line = {
             **_fields(record),
-            "severity": _severity(record.levelno),
+            "severity": record.levelname,
             "message": message,
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "logger": record.name,
@@ -179,7 +180,7 @@ class _LineFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         fields = {name: value for name, value in _fields(record).items() if name != "event"}
         told = "".join(f"  {name}={value}" for name, value in fields.items())
-        line = one_line(f"{_severity(record.levelno):7} {record.getMessage()}{told}")
+        line = one_line(f"{record.levelname:7} {record.getMessage()}{told}")
         if record.exc_info:
             stack = self.formatException(record.exc_info).split("\n")
             line += "".join(f"\n    | {one_line(part)}" for part in stack)
@@ -191,8 +192,3 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     event = getattr(record, "event", None)
     fields = getattr(record, "fields", None) or {}
     return fields if event is None else {"event": event, **fields}
-
-
-def _severity(level: int) -> str:
-    names = {NOTICE: "NOTICE"}
-    return names.get(level) or logging.getLevelName(level)

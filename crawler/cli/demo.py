@@ -336,10 +336,7 @@ def _free_port() -> int:
 def demo_environment(site: str, token: str, **settings: object) -> dict[str, str]:
     """Make the function's environment: the process's own, with no setting but those given.
 
-    Args:
-        site: Address of the song site.
-        token: What it wants.
-        settings: Values by name, such as `store="data/demo"`; None: not set.
+    Settings are values by name, such as `store="data/demo"`; None: not set.
     """
     ours = ("CRAWLER_", "GENIUS_", "K_SERVICE")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}

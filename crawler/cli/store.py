@@ -30,7 +30,7 @@ from crawler.page.status_page import status_page
 from crawler.request.crawl_request import songs
 from crawler.settings.reading import Settings, repeat_options
 from crawler.store.contract import Store
-from crawler.store.control import KEPT_RUNS, RUN_SECONDS, read_runs
+from crawler.store.control import order_stop, read_runs
 from crawler.store.coverage import Coverage, coverage_of
 from crawler.store.opening import LIST_SECONDS, open_store, read_identity
 
@@ -119,7 +119,7 @@ def status(args: argparse.Namespace) -> int:
     if args.html:
         page = status_page(
             blocks,
-            read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS),
+            read_runs(store),
             now=now,
             location=settings.store,
             rate=settings.rate,
@@ -168,8 +168,6 @@ def stop(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The store cannot be written.
     """
-    from crawler.store.control import order_stop
-
     settings = settings_of(args, for_site=False)
     order = order_stop(open_store(settings.store), now=datetime.now(UTC), by=caller())
     if args.json:

@@ -146,8 +146,6 @@ class Cloud:
     Args:
         environ: Of the process; gcloud's own endpoint overrides in it hold for the REST APIs, too.
         project: The project that pays.
-        clock: Seconds that only grow.
-        sleep: Waits for so many seconds.
         run: Runs a command; see `run_gcloud`.
     """
 
@@ -232,9 +230,7 @@ class Cloud:
 
         Args:
             api: Its first name, such as `monitoring`.
-            method: Of HTTP.
             path: Without a slash in front, version included.
-            params: The query.
             body: JSON to send.
             data: Bytes to send instead.
 

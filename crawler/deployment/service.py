@@ -162,8 +162,6 @@ def try_version(
 
     Args:
         url: Of the version.
-        token: With which it is called.
-        songs: What it is asked for.
         seconds: In which it must answer.
         is_kept: Whether an older version keeps the traffic when this one fails.
 

@@ -72,10 +72,9 @@ class CoverageMap(msgspec.Struct, frozen=True):
 def coverage_map(
     blocks: Iterable[BlockInfo], *, start: int | None = None, stop: int | None = None
 ) -> CoverageMap:
-    """Lay what a listing tells over the number line; reads no block.
+    """Lay what a listing tells over the number line, ascending; reads no block.
 
     Args:
-        blocks: Ascending.
         start: Where the line begins at the latest; None: at the lowest number with a record.
         stop: Where it ends at the earliest; None: after the highest number with a record.
     """

@@ -28,7 +28,7 @@ from crawler.page.charts import (
 )
 from crawler.store.block import BLOCK_SIZE, BlockInfo
 from crawler.store.contract import Content, Store
-from crawler.store.control import KEPT_RUNS, RUN_SECONDS, RunObject, read_runs
+from crawler.store.control import RUN_SECONDS, RunObject, read_runs
 from crawler.store.coverage import Coverage, coverage_of, failed_nums
 from crawler.version import VERSION
 
@@ -294,7 +294,7 @@ def write_status(
     blocks = [listing[first] for first in sorted(listing)]
     try:
         _write(store, "status.json", msgspec.json.encode(coverage_of(blocks)), "application/json")
-        runs = read_runs(store, latest=KEPT_RUNS, timeout=RUN_SECONDS, known=known_runs)
+        runs = read_runs(store, known=known_runs)
         page = status_page(blocks, runs, now=now, location=store.location)
         _write(store, "status.html", page.encode(), "text/html; charset=utf-8")
     except StoreError as error:

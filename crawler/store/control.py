@@ -271,13 +271,16 @@ def leave_run_object(
 
 
 def read_runs(
-    store: Store, *, latest: int, timeout: float, known: dict[str, RunObject | None] | None = None
+    store: Store,
+    *,
+    latest: int = KEPT_RUNS,
+    timeout: float = RUN_SECONDS,
+    known: dict[str, RunObject | None] | None = None,
 ) -> list[RunObject]:
     """Read the latest runs, the newest first; unreadable ones are left out, with a log line.
 
     Args:
-        store: Where.
-        latest: How many at most.
+        store, latest: Where, and how many at most.
         timeout: Seconds for each object.
         known: Runs by name that were read before (None: unreadable), and are not read again, since
             nobody changes them; gets what is read now.
