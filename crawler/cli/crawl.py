@@ -5,7 +5,6 @@ import contextlib
 import gzip
 import math
 import os
-import re
 import signal
 import sys
 import threading
@@ -92,7 +91,7 @@ def crawl(args: argparse.Namespace) -> int:
     from crawler.run.run import run
 
     prepared = prepare(
-        lambda most: checked_request(_asked(args), max_range=most, sample=_sample_of(args)),
+        lambda most: checked_request(_asked(args, "sample"), max_range=most),
         lambda for_site: settings_of(args, for_site=for_site, time_budget_seconds=None),
     )
     request, settings, target = prepared
@@ -186,17 +185,6 @@ def exit_code(answer: Answer) -> int:
     if answer.complete:
         return 0
     return 1 if STOPS[answer.stopped_by].status >= 500 else 3
-
-
-def _sample_of(args: argparse.Namespace) -> int | None:
-    """Return the number of --sample, written as the function's callers write theirs."""
-    text = args.sample
-    if text is None:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,12}", text, re.ASCII):
-        message = f"--sample must be a whole number, written in plain digits, got {text:.30}"
-        raise RequestError(400, "sample_malformed", "sample", message)
-    return int(text)
 
 
 def _asked(args: argparse.Namespace, *more: str) -> dict[str, str]:

@@ -272,27 +272,29 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def checked_request(
-    fields: Mapping[str, str],
-    *,
-    max_range: int = MAX_SONG_NUM,
-    sample: int | None = None,
-) -> CrawlRequest:
+def checked_request(fields: Mapping[str, str], *, max_range: int = MAX_SONG_NUM) -> CrawlRequest:
     """Check words of the command line as if they were the query of a request to the function.
 
     Args:
-        fields: By the names of the function's parameters, such as `start`.
+        fields: By the names of the function's parameters, such as `start`; and `sample`.
         max_range: Longest range that is done without --fan-out.
-        sample: As `with_sample` takes it.
 
     Raises:
         RequestError: With what is wanted, in words for a command line.
     """
     try:
-        request = check_request(query_fields(urlencode(fields)), max_range=max_range)
-        return with_sample(request, sample)
+        given = query_fields(urlencode(fields))
+        sample = given.pop("sample", None)
+        return with_sample(check_request(given, max_range=max_range), sample)
     except RequestError as error:
-        raise _in_words_of_the_command_line(error) from None
+        field = error.field or ""
+        is_place = field in ("start", "stop")
+        option = field.upper() if is_place else f"--{field.replace('_', '-')}"
+        message = str(error).partition(": ask for")[0].replace(field, option, 1)
+        if is_place:
+            message = re.sub(r"\b(start|stop)\b(?!=)", lambda match: match[0].upper(), message)
+        message = message.replace("set fan_out to hand", "--fan-out hands")
+        raise RequestError(error.status, error.code, error.field, message) from None
 
 
 def checked_range(start: str, stop: str) -> tuple[int, int]:
@@ -305,13 +307,3 @@ def checked_range(start: str, stop: str) -> tuple[int, int]:
     assert request.start is not None
     assert request.stop is not None
     return request.start, request.stop
-
-
-def _in_words_of_the_command_line(error: RequestError) -> RequestError:
-    field = error.field or ""
-    option = field.upper() if field in ("start", "stop") else f"--{field.replace('_', '-')}"
-    message = str(error).partition(": ask for")[0].replace(field, option, 1)
-    if field in ("start", "stop"):
-        message = re.sub(r"\b(start|stop)\b(?!=)", lambda match: match[0].upper(), message)
-    message = message.replace("set fan_out to hand", "--fan-out hands")
-    return RequestError(error.status, error.code, error.field, message)
