@@ -11,7 +11,7 @@ import pytest
 from crawler import crawl
 from crawler.answer import STOPS, Answer, StoppedBy
 from crawler.demo.site import DemoSite
-from crawler.page.charts import map_strip
+from crawler.page.status_page import map_strip
 from crawler.store.folder import FolderStore
 from tests.pages import a_run
 from tests.records import failed, mixed

@@ -329,7 +329,9 @@ def rebuild(
     report = RebuildReport()
     with ThreadPoolExecutor(_READERS, "raw") as readers:
         for records in read_blocks(old, start, stop):
-            pages = _pages_of(old, records, readers)
+            names = sorted({raw_name(record.song_num) for record in records})
+            read = readers.map(lambda name: read_pages(old, name, timeout=READ_SECONDS), names)
+            pages = {num: page for held in read for num, page in held.items()}
             rebuilt = {r.song_num: r for r in _rebuilt(records, pages, source, report)}
             if rebuilt:
                 _save(new, rebuilt, pages, identity)
@@ -348,14 +350,6 @@ def _new_identity(old: Store, new: Store, source: Source) -> Identity:
         raise StoreMismatchError(f"rebuild into another store than {old.location} (--into)")
     fields = {field.name: field.type for field in traits_of(source).fields}
     return msgspec.structs.replace(known, schema=source.schema, fields=fields)
-
-
-def _pages_of(
-    store: Store, records: Sequence[Record], readers: ThreadPoolExecutor
-) -> dict[int, RawPage]:
-    names = sorted({raw_name(record.song_num) for record in records})
-    read = readers.map(lambda name: read_pages(store, name, timeout=READ_SECONDS), names)
-    return {num: page for pages in read for num, page in pages.items()}
 
 
 def _rebuilt(

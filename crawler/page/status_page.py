@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from crawler.answer import GENIUS, noun_of
+from crawler.answer import GENIUS, noun_of, numbered
 from crawler.errors import StoreError
 from crawler.frontier.verdict import failure_sentence
 from crawler.page.charts import (
@@ -152,7 +152,7 @@ def status_page(
     source = blocks[-1].source if blocks else ""
     noun = noun_of(source or GENIUS)
     scripts, style = [_asset(name) for name in _SCRIPTS], _asset("page.css")
-    text: str = _template().render(
+    text: str = _template("page.html").render(
         policy=_policy(style, scripts),
         style=style,
         scripts=scripts,
@@ -264,13 +264,36 @@ def _asset(name: str) -> str:
 
 
 @functools.cache  # compiling takes longer than filling in
-def _template() -> Any:
+def _template(name: str) -> Any:
     # Imported here: most runs, and every request that is no look at the page, do without it.
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    return environment.from_string(_asset("page.html"))
+    return environment.from_string(_asset(name))
+
+
+def map_strip(blocks: Iterable[BlockInfo]) -> str:
+    """Draw what a store holds as one line of HTML; hovering names the numbers and counts.
+
+    Args:
+        blocks: The store's listing, in any order; no block is read.
+    """
+    blocks = sorted(blocks, key=lambda block: block.first)
+    if not blocks:
+        return ""
+    line = coverage_map(blocks)
+    cells = list(stretches(line.cells))
+    drawn: str = _template("strip.html").render(
+        start=line.start,
+        stop=line.stop,
+        cells=cells,
+        states=STATES,
+        shown={cell.state for cell in cells},
+        label=numbered(line.start, line.stop, noun_of(blocks[-1].source)),
+        words=_WORDS,
+    )
+    return drawn
 
 
 logger = logging.getLogger("crawler")

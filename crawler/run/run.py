@@ -17,7 +17,7 @@ from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy, Results
-from crawler.page.charts import map_strip
+from crawler.page.status_page import map_strip
 from crawler.plan.scope import Scope
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest, songs

@@ -334,11 +334,8 @@ def _bounds(kind: msgspec.inspect.Type) -> str:
     return ", ".join(parts)
 
 
-def _list_settings() -> dict[str, Setting]:
-    info = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(Settings))
-    hints = get_type_hints(Settings, include_extras=True)
-    return {field.name: _setting(field, hints[field.name]) for field in info.fields}
+_HINTS = get_type_hints(Settings, include_extras=True)
+_FIELDS = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(Settings)).fields
 
-
-SETTINGS = _list_settings()
+SETTINGS = {field.name: _setting(field, _HINTS[field.name]) for field in _FIELDS}
 """Every setting by its word, in the order of `Settings`."""

@@ -2,7 +2,6 @@
 
 import secrets
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -271,8 +270,6 @@ class BucketStore:
         except (
             *(GoogleAPIError, GoogleAuthError, RequestException, OSError, InvalidResponse),
         ) as error:
-            # Its frames hold an answer that nobody read, and the connection with it.
-            traceback.clear_frames(error.__traceback__)
             if expected is not None and isinstance(error, expected):
                 return None
             raise _explained(doing, self._bucket_name, error) from error
