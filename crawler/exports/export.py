@@ -301,8 +301,6 @@ def rebuild(
     source: Any,
     start: int,
     stop: int,
-    *,
-    on_block: Callable[[int], None] | None = None,
 ) -> RebuildReport:
     """Fill another store with the records of `[start, stop)`, their info made anew from raw bodies.
 
@@ -315,7 +313,6 @@ def rebuild(
         source: Says what info is now.
         start: First song number, included.
         stop: Number after the last.
-        on_block: Told how many more records were looked at.
 
     Raises:
         SettingsError: The target is a step 1 function, which reads its pages itself.
@@ -335,8 +332,6 @@ def rebuild(
             rebuilt = {r.song_num: r for r in _rebuilt(records, pages, source, report)}
             if rebuilt:
                 _save(new, rebuilt, pages, identity)
-            if on_block is not None:
-                on_block(len(records))
     return report
 
 
