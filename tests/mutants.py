@@ -78,6 +78,11 @@ EQUAL: dict[str, dict[str, list[str]]] = {
     },
     "verdict": {
         "only tells what is collected when": ["class Reply(msgspec.Struct, gc=True):"],
+        "no date or number that is right is nearly as long": [
+            "_LONGEST_HEADER = 65",
+            "_LONGEST_HEADER = 63",
+            "if value is None or len(value) >= _LONGEST_HEADER:",
+        ],
         "may be changed, and nobody does": ["class Verdict(msgspec.Struct, frozen=False):"],
     },
     "rate_limiter": {
@@ -119,6 +124,17 @@ EQUAL: dict[str, dict[str, list[str]]] = {
     "site_health": {
         "the run ends before a pause is that long": [
             "self._challenge = SharedBackoff(CHALLENGE_SECONDS, CHALLENGE_SECONDS * 3**CHALLENGES)",
+        ],
+        "longer than no window is none": [
+            "self._window = max(self._window, announced.reset_seconds or -1.0)",
+        ],
+        "far longer than the longest pause": [
+            f"return min(self._first * 2.0 ** min(self.count - 1, {most}), self._most)"
+            for most in (31, 29)
+        ],
+        "set anew at the first refusal, or at the good answer after it": [
+            "self._too_short = self._long_enough = -1.0  # of the windows so far, seconds",
+            "self._is_quota = self._is_between = True",
         ],
         "set anew at the first mistake": [
             f'self._fault_place, self._faulty = ("", {line}), list[PendingNumber]()'

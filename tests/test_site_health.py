@@ -3,7 +3,7 @@
 import pytest
 
 from crawler.frontier.canaries import KnownSongs
-from crawler.frontier.circuit_breaker import CircuitBreaker
+from crawler.frontier.circuit_breaker import CircuitBreaker, SharedBackoff
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.site_health import SiteHealth
 from crawler.frontier.verdict import Reply, judge
@@ -148,6 +148,77 @@ def test_D7b_what_a_429_announces_is_waited_for():
         ward.number(1, 49.5), 50.0, 503, headers={"ratelimit-reset": "9", "retry-after": "x"}
     )
     assert ward.pauses[3:] == [2.0]
+    dates = {
+        "date": "Sun, 22 Nov 2026 13:00:00 GMT",
+        "retry-after": "Sun, 22 Nov 2026 13:00:07 GMT",
+    }
+    ward.overload(ward.number(1, 99.5), 100.0, headers=dates)  # its clock is an hour ahead
+    assert ward.pauses[4:] == [7.0]
+
+
+def pauses_of(quota: int, seconds: float, pace: float) -> list[list[float]]:
+    """List the pauses in each of six windows of a site that refuses what is beyond its quota."""
+    backoff, now, good, windows = SharedBackoff(1.0, 60.0), 100.0, 0, []
+    while len(windows) < 6:
+        ends_at, pauses = now + seconds, []
+        for nth in range(quota):
+            backoff.reset(now + nth / pace)
+        good, now = good + quota, now + quota / pace
+        while now < ends_at:
+            pauses.append(round(backoff.next_pause(now, now, good), 3))
+            now += pauses[-1]
+        windows.append(pauses)
+    return windows
+
+
+@pytest.mark.parametrize(
+    ("quota", "seconds", "pace", "pauses"),
+    [
+        (100, 60, 10, [[1, 2, 4, 8, 16, 32], [37, 16], [45, 8], [49, 4], [51], [50]]),
+        (50, 10, 50, [[1, 2, 4, 8], [10], [8, 2], [9], [9], [9]]),
+        (5, 10, 5, [[1, 2, 4, 8]] * 6),  # so few may be anything
+    ],
+)
+def test_D3b_the_window_of_a_silent_quota_is_learnt(quota, seconds, pace, pauses):
+    """Half of what is not known of it is waited for, then the rest; soon one pause is enough."""
+    assert pauses_of(quota, seconds, pace) == pauses
+
+
+def learnt(usual: int, seconds: float = 10.0) -> SharedBackoff:
+    """Refuse at 100 s after so many good answers, and answer well again so many seconds later."""
+    backoff = SharedBackoff(1.0, 60.0)
+    assert backoff.next_pause(100.0, 100.0, usual) == 1.0
+    backoff.reset(100.0 + seconds)
+    return backoff
+
+
+@pytest.mark.parametrize(
+    ("usual", "good", "pause"),
+    [(20, 15, 1), (20, 16, 8), (20, 29, 8), (20, 30, 1), (10, 10, 8), (9, 9, 1)],
+)
+def test_D3b_about_as_many_good_answers_again_show_a_quota(usual, good, pause):
+    """Ten or more, more than three quarters and less than one and a half of those before."""
+    assert learnt(usual).next_pause(112.0, 112.0, usual + good) == pause
+
+
+def test_D3b_fewer_good_answers_count_with_those_that_follow():
+    """As where a window slides: its beginning stays where it was."""
+    backoff = learnt(20)
+    assert backoff.next_pause(112.0, 112.0, 35) == 1.0
+    backoff.reset(114.0)
+    assert backoff.next_pause(116.0, 116.0, 40) == 4.0
+
+
+def test_D3b_a_window_that_lasts_longer_than_ever_is_tried_ever_more_seldom():
+    """The pauses double the spell of refusals; none is below the first, none above the longest."""
+    backoff, now, pauses = learnt(20), 121.0, []
+    for _ in range(5):
+        pauses.append(backoff.next_pause(now, now, 40))
+        now += pauses[-1]
+    assert pauses == [1, 1, 2, 4, 8]
+    assert learnt(20).next_pause(110.5, 110.5, 40) == 9.5
+    assert learnt(20).next_pause(119.5, 119.5, 40) == 1.0
+    assert learnt(20, 500.0).next_pause(610.0, 610.0, 40) == 60.0
 
 
 def test_D7b_a_number_that_alone_is_put_off_fails_at_the_fifth():
@@ -422,6 +493,18 @@ def test_C7_a_second_refusal_is_proof_where_no_canary_is_known():
         )
         assert known.health.is_in_doubt is not are_pages
         assert known.health.note_refusal(one.attempt, one) is are_pages
+
+
+def test_C7_forbidden_pages_end_no_doubt_that_a_pause_left():
+    """The token is right, and the site still overloaded."""
+    ward = Ward()
+    ward.overload(ward.number(9, sent_at=0.5), 1.0, 503)
+    one = Reply(ward.number(1), status=403)
+    ward.health.note_refusal(one.attempt, one)
+    assert ward.health.allowance(64, 0, 9.0) == (0, 0.0)
+    cleared = ward.health.note_canary(Reply(ward.number(0), True), is_well=True, now=9.5)
+    assert (cleared, ward.health.is_in_doubt) == ([(one.attempt, one)], True)
+    assert ward.health.allowance(64, 0, 9.6) == (1, 0.0)
 
 
 @pytest.mark.parametrize("connections", [1, 64, 512])
