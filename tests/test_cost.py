@@ -13,6 +13,7 @@ from crawler import crawl
 from crawler.answer import Answer, alert_fields
 from crawler.demo.site import DemoSite
 from crawler.deployment.cost import SIZES, Size, run_cost, size_for, worst_day
+from crawler.logs import NOTICE
 from crawler.store.control import requests_today
 from crawler.store.opening import open_store
 
@@ -102,6 +103,26 @@ def test_a_run_tells_what_alerts_look_at(tmp_path, caplog):
         crawl(mode="next", store=str(tmp_path), **where)
     line = next(r for r in caplog.records if getattr(r, "event", "") == "run_finished")
     assert (line.fields["missing_high"], line.fields["gained"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("budget", "stopped_by", "severity"), [(600, "done", "INFO"), (1, "time_budget", "NOTICE")]
+)
+def test_a_run_that_ends_early_is_logged_with_the_severity_of_its_reason(
+    tmp_path, caplog, budget, stopped_by, severity
+):
+    """What is worth a look and nothing wrong is a notice."""
+    caplog.set_level(logging.INFO, "crawler")
+    with DemoSite() as site:
+        where = {
+            "base_url": site.base_url,
+            "token": site.token,
+            "time_budget_seconds": budget,
+            "rate": 5,
+        }
+        assert crawl(1, 10, store=str(tmp_path), **where).stopped_by == stopped_by
+    line = next(r for r in caplog.records if getattr(r, "event", "") == "run_finished")
+    assert line.levelno == {"INFO": logging.INFO, "NOTICE": NOTICE}[severity]
 
 
 def test_the_metrics_filter_on_fields_that_are_logged():

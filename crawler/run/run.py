@@ -17,6 +17,7 @@ from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy, Results
+from crawler.logs import NOTICE
 from crawler.page.status_page import map_strip
 from crawler.plan.scope import Scope
 from crawler.record import Record
@@ -263,7 +264,7 @@ class Run:
         alerting = alert_fields(answer, kinds, self.scope.missing_at_end)
         fields = msgspec.structs.asdict(answer) | alerting
         logger.log(
-            getattr(logging, stop.severity.replace("NOTICE", "INFO")),
+            NOTICE if stop.severity == "NOTICE" else getattr(logging, stop.severity),
             "run finished: %s%s",
             answer.stopped_by,
             f" ({detail})" if detail else "",
