@@ -82,6 +82,7 @@ EQUAL: dict[str, dict[str, list[str]]] = {
             "_LONGEST_HEADER = 65",
             "_LONGEST_HEADER = 63",
             "if value is None or len(value) >= _LONGEST_HEADER:",
+            "if text is None or len(text) >= _LONGEST_HEADER:",
         ],
         "may be changed, and nobody does": ["class Verdict(msgspec.Struct, frozen=False):"],
     },

@@ -201,6 +201,17 @@ def test_D3b_about_as_many_good_answers_again_show_a_quota(usual, good, pause):
     assert learnt(usual).next_pause(112.0, 112.0, usual + good) == pause
 
 
+def test_D5_what_was_sent_until_a_pause_began_neither_lengthens_nor_ends_it():
+    """It was under way when the site refused, to the very moment."""
+    backoff = SharedBackoff(1.0, 60.0)
+    assert backoff.next_pause(4.0, 5.0) == 1.0
+    assert (backoff.next_pause(5.0, 5.5), backoff.count) == (0.0, 1)
+    backoff.reset(5.0)
+    assert (backoff.is_probing, backoff.count) == (True, 1)
+    backoff.reset(5.1)
+    assert (backoff.is_probing, backoff.count) == (False, 0)
+
+
 def test_D3b_fewer_good_answers_count_with_those_that_follow():
     """As where a window slides: its beginning stays where it was."""
     backoff = learnt(20)
