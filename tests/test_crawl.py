@@ -18,7 +18,9 @@ import uvloop
 from crawler import RequestError, SettingsError, crawl, crawl_async, read
 from crawler.demo.site import DemoSite
 from crawler.doctor import examine
+from crawler.frontier.work import Policy
 from crawler.run.functions import fit, qualified_name
+from crawler.run.run import Limits
 from crawler.settings.reading import SETTINGS, SettingsArguments
 from crawler.source.declared import open_source
 from tests.crawls import ROOT
@@ -260,7 +262,8 @@ def test_H4_an_authority_of_the_user_s_own_is_trusted(
     for variable in ("CRAWLER_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(variable, raising=False)
     where = {"base_url": faulty_site_tls.url("right"), "token": "demo-token", "rate": 0}
-    refused = crawl(1, 3, store=tmp_path / "refused", **where)
+    limits = Limits(policy=Policy(backoff_seconds=0.01))
+    refused = crawl(1, 3, store=tmp_path / "refused", limits=limits, **where)
     assert (refused.found, refused.stopped_by) == (0, "circuit")
     monkeypatch.setenv(name, str(faulty_site_tls.ca_path))
     assert crawl(1, 3, store=tmp_path / "trusted", **where).found == 2
