@@ -117,6 +117,10 @@ class RoughWay:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm, wbufsize = (
+                True,
+                -1,
+            )  # or each answer waits 40 ms for the client
 
             def setup(self) -> None:
                 super().setup()

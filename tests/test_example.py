@@ -57,6 +57,7 @@ class Pages(BaseHTTPRequestHandler):
     """Answers `/objects/{n}`, and 404 to all else, robots.txt included."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm, wbufsize = True, -1  # or each answer waits 40 ms for the client
 
     def do_GET(self) -> None:
         """Answer one request."""

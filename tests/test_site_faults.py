@@ -51,6 +51,7 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm, wbufsize = True, -1  # or each answer waits 40 ms for the client
 
         def do_GET(self) -> None:
             num = int(self.path.rpartition("/")[2])
@@ -79,7 +80,7 @@ def serving(answer: Callable[[int, int, float], Answer]) -> Iterator[Site]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(site))
     server.daemon_threads = True
     site.base_url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield site
