@@ -22,7 +22,7 @@ from crawler.source.declared import open_source
 from crawler.steps import execute_async_event_loop, make_job, request_song_info
 from crawler.wire.transfer import WireRequest, exact_lines
 from crawler.wire.wire import Wire
-from tests.clock import wait_until
+from tests.clock import lateness, wait_until
 from tests.crawls import (
     CALLERS,
     QUICK,
@@ -451,6 +451,7 @@ _DEAD_FIRST = """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm, wbufsize = True, -1  # or each answer waits 40 ms for the client
         def do_GET(self):
             body = b"{}"
             self.send_response(200)
@@ -502,19 +503,22 @@ _DEAD_FIRST = """
 def test_H3_a_first_address_that_is_dead_costs_once(caller, site, tmp_path):
     """Half a second at most for a run of 200 pages, even where each needs a new connection."""
     command = ["unshare", "-m", sys.executable, "-W", "error", "-c", textwrap.dedent(_DEAD_FIRST)]
-    done = subprocess.run(
-        [*command, str(tmp_path / "etc"), caller, site],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CRAWLER_CONTACT": "tests@songs.example"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with lateness() as late:
+        done = subprocess.run(
+            [*command, str(tmp_path / "etc"), caller, site],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "CRAWLER_CONTACT": "tests@songs.example"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     count, seconds = done.stdout.split()
     assert int(count) == 200
-    assert float(seconds) < 3.5  # for each connection anew it would be 25 times 0.2 s
+    assert (
+        float(seconds) < 3.5 + late.seconds
+    )  # for each connection anew it would be 25 times 0.2 s
 
 
 @pytest.mark.parametrize("name", ["CRAWLER_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
