@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import BlockFormatError, StoreUnavailableError
-from crawler.plan.fill import BlockOrder, FillSupply, spread
+from crawler.plan.fill import BlockOrder, FillSupply, sample_numbers, spread
 from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.record import Record, is_settled
 from crawler.store.block import BLOCK_SIZE, summarise
@@ -600,3 +600,12 @@ def test_E13_a_failure_from_the_future_is_due():
     )
     assert drain(shelf.fill(1, 4, skip_until_due=True)) == [1, 3]
     assert shelf.entered[0].newest == {1: AHEAD}
+
+
+def test_a_sample_of_a_range_is_what_its_supply_asks_and_without_one_it_is_all():
+    """Of 2,000,000 numbers 200 lie one in each stretch of 10,000; a sample beyond the range is all."""
+    assert sample_numbers(3, 9, None) == range(3, 9)
+    numbers = sample_numbers(1, 2_000_001, 200)
+    assert [(num - 1) // 10_000 for num in numbers] == list(range(200))
+    assert list(sample_numbers(3, 9, 50)) == list(range(3, 9))
+    assert drain(Shelf().fill(0, 600, options={"sample": 6})) == list(sample_numbers(0, 600, 6))
