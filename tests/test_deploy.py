@@ -168,7 +168,7 @@ def test_the_function_runs_as_told(deployed):
         "CRAWLER_RATE": "20",
         "CRAWLER_TIME_BUDGET_SECONDS": "1680",
         "CRAWLER_LAST_SONG": "1000000",
-        "THREADS": "128",
+        "THREADS": "256",
         "CRAWLER_QUEUE": f"{PLACE}/queues/shards",
         "CRAWLER_URL": "https://song-crawler-123456789012.us-central1.run.app",
         "CRAWLER_INVOKER": INVOKER.removeprefix("serviceAccount:"),

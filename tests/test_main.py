@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import main
+from crawler.cli.demo import call, demo_environment
+from crawler.cli.demo import function as demo_function
 from crawler.demo.site import DemoSite
 from crawler.deployment.deployment import THREADS
 from crawler.fleet.orders import Order, keep_order
@@ -420,6 +422,22 @@ SLOW = {
     "body": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
     "headers": b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ",
 }
+
+
+@pytest.mark.parametrize("count", [40, 128, 200])
+@pytest.mark.parametrize("kind", SLOW)
+def test_A20_slow_clients_of_make_serve_keep_nobody_waiting(kind, count, tmp_path):
+    """The demo's function has as many threads as a deployed one, though nobody set them."""
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(DemoSite())
+        environ = demo_environment(site.base_url, site.token, store=str(tmp_path))
+        environ.pop("THREADS", None)
+        url = stack.enter_context(demo_function(environ, logs_to_stderr=False))
+        port = int(url.rpartition(":")[2])
+        for _ in range(count):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            slow.sendall(SLOW[kind])
+        assert call(f"{url}/health", "GET", timeout=20)[0] == 200
 
 
 @pytest.mark.parametrize("kinds", [["body"], ["headers"], ["body", "headers"]], ids=" and ".join)

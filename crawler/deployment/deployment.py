@@ -258,7 +258,7 @@ VARIABLES = (*OWN, *PASSED_ON)
 """All variables of `deploy.env`."""
 
 
-THREADS = 128
+THREADS = 256
 """Threads of the function's server, of which a client that sends a byte now and then keeps one.
 
 By default functions-framework has four for each processor, so that a handful of such clients would
