@@ -57,14 +57,14 @@ class Ward:
 
 
 def test_the_same_mistake_of_step_1_ends_the_run_at_the_fifth():
-    """Another one begins anew; once something went well a number counts once."""
+    """Another one begins anew; once a song was found a number counts once."""
     ward = Ward()
     for nth in range(4):
         ward.health.note_fault(ward.number(nth), ("steps.py", 7, "ValueError"))
     ward.health.note_fault(ward.number(4), ("steps.py", 8, "KeyError"))
     for nth in range(4):
         ward.health.note_fault(ward.number(nth), ("steps.py", 7, "ValueError"))
-    ward.health.note_good(1, 0.0, 1.0)
+    ward.health.note_songs()
     again = ward.number(9)
     for _ in range(9):
         ward.health.note_fault(again, ("steps.py", 7, "ValueError"))
@@ -79,6 +79,31 @@ def test_the_same_mistake_of_step_1_ends_the_run_at_the_fifth():
         assert fresh.stops == []
         fresh.health.note_fault(only, ("steps.py", 7, "ValueError"))
     assert len(fresh.stops) == 1
+
+
+def test_F5d_missing_numbers_hide_no_mistake_of_step_1():
+    """Until a song is found as many calls may be under way as are needed to show the mistake."""
+    ward = Ward()
+    assert ward.health.step1_room == 5
+    for nth in range(4):
+        ward.health.note_fault(ward.number(nth), ("steps.py", 7, "NameError"))
+        ward.health.note_good(1, 0.0, 1.0)
+        assert ward.health.step1_room == 4 - nth
+    ward.health.note_fault(ward.number(5), ("steps.py", 7, "NameError"))
+    assert len(ward.stops) == 1
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_a_song_or_twenty_missing_numbers_end_the_caution_about_step_1(is_found):
+    """Where most numbers are missing a crawl is not to go five at a time."""
+    ward = Ward()
+    ward.health.note_good(19, 0.0, 1.0)
+    assert ward.health.step1_room == 5
+    if is_found:
+        ward.health.note_songs()
+    else:
+        ward.health.note_good(1, 0.0, 1.0)
+    assert ward.health.step1_room >= 1000
 
 
 def challenge(ward, sent_at, now):

@@ -8,7 +8,7 @@ from functools import partial
 from crawler.frontier.canaries import CanaryQueue, KnownSongs
 from crawler.frontier.proof import MOST_HELD, Held, Proof
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.site_health import SAME_FAULTS, SiteHealth
+from crawler.frontier.site_health import SiteHealth
 from crawler.frontier.verdict import Reply, Verdict, judge
 from crawler.frontier.work import Backlog, Job, Ledger, PendingNumber, Policy, retry_at
 
@@ -67,8 +67,7 @@ class Host:
         self._policy, self.end = policy, stop
         self._ledger, self._tally = ledger, ledger.tally
         self._known, self._proofs = known, dict[Job, Proof]()
-        self._on_proof = on_proof
-        self._on_first_found = on_first_found or (lambda _song_num: None)
+        self._on_proof, self._on_first_found = on_proof, on_first_found or (lambda _num: None)
         self._canaries, self._runs_functions = CanaryQueue(), False
         self._out = set[PendingNumber]()
         self._songs = list[PendingNumber]()  # found, which the proofs have not been told of
@@ -149,8 +148,8 @@ class Host:
                 wanted = min(wanted, room - len(self._out))
                 if room == 0:
                     return 0, proof.wake(now)
-        if self._runs_functions and not self.health.has_succeeded:
-            wanted = min(wanted, SAME_FAULTS - len(self._out))
+        if self._runs_functions:
+            wanted = min(wanted, self.health.step1_room - len(self._out))
         if wanted <= 0:
             return 0, IDLE_SECONDS
         if self.health.is_in_doubt:
@@ -318,6 +317,8 @@ class Host:
 
     def _note_songs(self, now: float) -> None:
         """Tell the proofs of the songs found since they were told last."""
+        if self._songs:
+            self.health.note_songs()
         for job, proof in self._proofs.items() if self._songs else ():
             if own := [song for song in self._songs if song.job is job]:
                 proof.note_songs(own, now)
@@ -338,8 +339,7 @@ class Host:
     ) -> None:
         if verdict.moved_to is not None:
             reply.detail = f"moved to {verdict.moved_to}"
-        proof = self._proofs.get(attempt.job)
-        if proof is not None:
+        if (proof := self._proofs.get(attempt.job)) is not None:
             proof.hold(attempt, reply, moment, now)
         else:
             self._ledger.missing(attempt, reply, moment)

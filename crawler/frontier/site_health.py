@@ -18,6 +18,9 @@ SAME_FAULTS = 5
 """So often running step 1 makes the same mistake before the run ends; so many calls are under way
 until the first one has gone well."""
 
+MOST_UNKNOWN, MANY = 20, 10**9
+"""After so many good answers and no song a step 1 function may be wrong, but most are missing."""
+
 OVERLOAD_SECONDS, MAX_OVERLOAD_SECONDS = 1.0, 60.0
 """Pauses where the site says that we are too fast, but not for how long to wait."""
 
@@ -40,7 +43,6 @@ class SiteHealth:
             more than its number, which `good` counts.
         good: Good answers so far.
         held_seconds: For how long the circuit was open so far, the present time excluded.
-        has_succeeded: Whether the site ever answered well.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class SiteHealth:
             ask_canary: Asks the canary of this turn and calls `note_canary` with what came of it;
                 returns False where none is known.
         """
-        self.is_in_doubt = self.has_succeeded = self.is_at_ease = False
+        self.is_in_doubt = self.is_at_ease = self._has_found = False
         self.good = 0
         self.held_seconds = 0.0
         self._limiter, self._stop, self._ask_canary = limiter, stop, ask_canary
@@ -140,11 +142,9 @@ class SiteHealth:
             now: Monotonic seconds.
         """
         self.good, self._asked_beside = self.good + count, 0
-        self._faulty.clear()
         self._limiter.recover(now)
         self.held_seconds += self._breaker.seconds_open(now)
         self._breaker.note_good()
-        self.has_succeeded = True
         self._refusals.note_good()
         self.is_in_doubt = False
         self.end_probing(sent_at)
@@ -243,17 +243,28 @@ class SiteHealth:
         self._refusals.is_proven = True
         self._stop("unauthorized", f"the site answered {reply.status}")
 
+    @property
+    def step1_room(self) -> int:
+        """How many of its calls may be under way: at first those that would show a mistake."""
+        is_known = self._has_found or self.good >= MOST_UNKNOWN
+        return MANY if is_known else SAME_FAULTS - len(self._faulty)
+
+    def note_songs(self) -> None:
+        """Songs were found: the mistakes that step 1 made before were of their pages."""
+        self._has_found = True
+        self._faulty.clear()
+
     def note_fault(self, attempt: PendingNumber, fault: tuple[str, int, str]) -> None:
         """Count a mistake in step 1 itself; the same one five times running ends the run.
 
-        Once something went well a number counts once: a page that the function cannot read costs
-        that page alone.
+        Once a song was found a number counts once: a page that the function cannot read costs
+        that page alone. Missing numbers show nothing: their answers are judged by the status.
         """
         self.is_at_ease = False
         file, line, text = fault
         if self._fault_place != (file, line):
             self._fault_place, self._faulty = (file, line), []
-        if not (self.has_succeeded and attempt in self._faulty):
+        if not (self._has_found and attempt in self._faulty):
             self._faulty.append(attempt)
         if len(self._faulty) >= SAME_FAULTS:
             self._stop("circuit", f"step 1 is wrong in {file}, line {line}: {text}")
