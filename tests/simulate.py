@@ -9,6 +9,7 @@ store are simulated, so that minutes take milliseconds and a seed always gives t
 
 import contextlib
 import heapq
+import json
 import logging
 import multiprocessing
 import random
@@ -24,7 +25,7 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
-from crawler.errors import StoreConflictError, StoreError, StoreUnavailableError
+from crawler.errors import PageError, StoreConflictError, StoreError, StoreUnavailableError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
@@ -36,6 +37,7 @@ from crawler.request.crawl_request import CrawlRequest
 from crawler.run.monitor import CONTROL_SECONDS, ControlWatcher
 from crawler.run.store_index import STORE_SECONDS, StoreIndex
 from crawler.run.writer import Writer
+from crawler.step1 import call_step1
 from crawler.store.block import (
     ABSENT,
     HEAD_BYTES,
@@ -48,6 +50,7 @@ from crawler.store.block import (
 )
 from crawler.store.contract import Content, Stored
 from crawler.store.control import NAME, decode_control, order_stop, pause_left, read_control
+from crawler.wire.answers import WireAnswer
 from tests.simulation import NOON, most_in_a_second
 
 START = 1000.0
@@ -63,6 +66,9 @@ SOURCE = SimpleNamespace(
 
 MAX_ROUNDS = 8
 """After so many rounds of repeats everything is settled, whatever happened in the first ones."""
+
+PAGE_ERRORS = ("json", "schema", "mismatch")
+"""Kinds of failure that whoever reads the page notices, not the wire."""
 
 HORIZON = 400.0
 """Faults end before this many seconds, so that the last rounds meet a well site."""
@@ -136,6 +142,7 @@ SiteFault = Callable[[Request], Served | None]
 StoreFault = Callable[[str, str, float], str | None]
 """Given an operation, an object and the time: what goes wrong, None where nothing does.
 
+Operations are "list", "read", "write" and, where the object is there, "replace". What goes wrong:
 "before" and "after" (it fails though it was done), "conflict" (somebody else wrote meanwhile),
 "cut" (what is read is not whole), or how many seconds it takes, as text.
 """
@@ -162,6 +169,7 @@ class Plan:
         kills: When the runs of the first round are killed, seconds from 0 on.
         runs: How many runs are under way at once in the first round.
         is_sharded: Whether each of them has a part of the range, as the shards of an order have.
+        function: Step 1, where that asks and not a source.
         mode: What the runs are asked for: "range" or "next".
         stop_orders: When somebody orders all runs on the store to stop, seconds from 0 on.
         clocks: By how many seconds the time of day of each run is off.
@@ -191,6 +199,7 @@ class Plan:
     kills: list[float] = field(default_factory=list)
     runs: int = 1
     is_sharded: bool = False
+    function: Callable[..., Any] | None = None
     mode: Literal["range", "next"] = "range"
     stop_orders: list[float] = field(default_factory=list)
     clocks: list[float] = field(default_factory=lambda: [0.0] * 4)
@@ -254,6 +263,8 @@ def make_plan(seed: int, generators: list[Generator]) -> Plan:
         plan.names.append(generator.__name__)
         generator(plan)
     plan.is_harsh = plan.is_harsh or len(plan.names) > 1
+    if plan.function is not None:
+        plan.dead |= set(plan.moved)  # a function has no address to which they may have moved
     return plan
 
 
@@ -345,7 +356,8 @@ class MemoryStore:
         self._tokens = count(1)
 
     def check(self, timeout: float) -> None:
-        """Everything works."""
+        """Prove that an object can be replaced."""
+        self._fail("replace", "", timeout)
 
     def list_blocks(
         self, start: int = 0, stop: int | None = None, *, timeout: float
@@ -372,6 +384,8 @@ class MemoryStore:
     ) -> Token:
         """Write an object if it is what was expected."""
         failing = self._fail("write", name, timeout)
+        if name in self.objects:
+            self._fail("replace", name, timeout)
         if failing == "conflict" and name in self.objects:
             self.objects[name] = self.objects[name][0], Token(str(next(self._tokens)))
         there = self.objects[name][1] if name in self.objects else ABSENT
@@ -427,6 +441,43 @@ class MemoryStore:
         return records
 
 
+class Session:
+    """What step 1 gets in a simulated lane: one answer of the site, as often as it asks."""
+
+    was_held_back = False
+
+    def __init__(self, num: int, served: Served, headers: dict[str, str]) -> None:
+        """Prepare to answer."""
+        self.returned: list[WireAnswer] = []
+        self._num, self._served = num, served
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        self._head = [
+            b"HTTP/1.1 200 OK\r\n",
+            *(line.encode("latin-1", "replace") for line in lines),
+        ]
+
+    def get(self, _url: str) -> "Session":
+        """Ask; raise what requests raises where no answer comes."""
+        served, is_denied = self._served, self._served.error == "missing"
+        answer = WireAnswer(404 if is_denied else served.status, self._head)
+        answer.text = b"".join(self._head).lower()
+        self.returned = [answer]
+        if served.error not in (None, "missing", *PAGE_ERRORS):
+            answer.fail(served.error, "simulated")
+            raise PageError(served.error)
+        return self
+
+    def json(self) -> Any:
+        """Return the song, or what the site says instead."""
+        served = self._served
+        if served.error in PAGE_ERRORS:
+            return json.loads("<html>")
+        return {"n": self._num} if served.status == 200 else {"error": served.status}
+
+    def end(self) -> None:
+        """The call is over."""
+
+
 class Site:
     """The site and the network before it.
 
@@ -457,6 +508,13 @@ class Site:
             headers |= headers_of(request)
         headers |= served.headers or {}
         is_song = served.status == 200 and served.error is None
+        if plan.function is not None:
+            session = Session(num, served, headers)
+            told = call_step1(attempt, session)  # type: ignore[arg-type]
+            assert told is not None
+            if session.returned:
+                self._note(attempt, at, run, served, is_song=is_song)
+            return told, there + served.seconds + back, served
         is_plain = is_song and not (headers or attempt.is_canary)
         reply = Reply(
             attempt,
@@ -467,10 +525,16 @@ class Site:
             headers=None if is_plain else headers,
             is_reused=served.is_reused,
         )
+        self._note(attempt, at, run, served, is_song=is_song)
+        return reply, there + served.seconds + back, served
+
+    def _note(
+        self, attempt: PendingNumber, at: float, run: int, served: Served, *, is_song: bool
+    ) -> None:
+        num = attempt.song_num
         if is_song:
             self.served.add(num)
         self.log.append(Answered(at, num, run, attempt.is_canary, _kind(served, is_song=is_song)))
-        return reply, there + served.seconds + back, served
 
     def _well(self, num: int) -> Served:
         """Answer as the site does while it is well."""
@@ -593,7 +657,9 @@ class SimulatedRun:
         )
         self._watcher.keep_pause(order)
         self._watcher.keep_canary(order)
-        self.frontier.add_job(Job(lambda *_: None, self.scope.supply, [], SOURCE))
+        source = SOURCE if plan.function is None else None
+        function = plan.function or (lambda *_: None)
+        self.frontier.add_job(Job(function, self.scope.supply, [], source, is_recorded=True))
         self._turn_at(world.now)
         world.after(0.2, self._keep_house)
         world.after(CONTROL_SECONDS, self._watch)
@@ -777,6 +843,7 @@ def _is_without_canary(plan: Plan, known: dict[int, Record]) -> bool:
 def _begin(world: World, store: MemoryStore, site: Site, number: int) -> SimulatedRun | None:
     """Begin a run; None where the store cannot be listed, so that nothing is asked."""
     try:
+        store.check(STORE_SECONDS)
         return SimulatedRun(world, store, site, number)
     except StoreError:
         return None
@@ -821,8 +888,8 @@ def _check_round(
             assert after[num].outcome == record.outcome, (
                 f"{num} was {record.outcome}, and is {after[num].outcome}"
             )
-    if len(runs) != 1 or runs[0].is_killed:
-        return
+    if len(runs) != 1 or runs[0].is_killed or plan.mode == "next":
+        return  # in mode next the numbers after the last song are told anew each time
     frontier, lost = runs[0].frontier, runs[0].writer.lost
     told = {
         outcome: getattr(frontier.tally, outcome) - lost[outcome]
@@ -835,7 +902,7 @@ def _check_round(
         )
         assert told_count <= new, f"{told_count} are told to be {outcome}, {new} are stored"
     if frontier.stopped_by == "done" and not lost.total() and not runs[0].scope._fill.unreadable:  # noqa: SLF001 - no counter tells
-        left = set(range(plan.start, plan.stop)) - set(after)
+        left = set(range(runs[0].scope.start, runs[0].scope.stop)) - set(after)
         assert not left, f"done, though there is no record of {sorted(left)[:9]}"
 
 

@@ -287,7 +287,7 @@ def gap_of_thousands(plan: Plan) -> None:
     plan.stop = plan.start + gap + 2 * beside
     plan.songs = set(range(plan.start, plan.start + beside))
     plan.songs |= set(range(plan.stop - beside, plan.stop))
-    plan.rate = plan.chance.choice([100, 1000, 0])
+    plan.rate, plan.mode = plan.chance.choice([100, 1000, 0]), "range"  # next ends at a thousand
 
     def check(_site: Site, runs: list[SimulatedRun]) -> None:
         more = len(runs[0].starts) - (plan.stop - plan.start)

@@ -5,7 +5,9 @@ Generators as in `tests.simulated_answers`.
 
 from datetime import timedelta
 from email.utils import format_datetime
+from typing import Any
 
+from crawler.run.monitor import SAME_PAUSE_SECONDS
 from tests.simulate import (
     HORIZON,
     START,
@@ -255,7 +257,7 @@ def slow_store(plan: Plan) -> None:
     most, plan.is_harsh = plan.chance.choice([0.5, 5.0, 50.0]), True
     plan.store_faults.append(
         lambda operation, _name, _now: (
-            None if operation == "list" else str(plan.chance.uniform(0.0, most))
+            None if operation in ("list", "replace") else str(plan.chance.uniform(0.0, most))
         )
     )
 
@@ -332,14 +334,16 @@ def one_in_five_dead(plan: Plan) -> None:
 
 def next_instead_of_a_range(plan: Plan) -> None:
     """E11: the same by mode next, as a schedule does."""
-    plan.mode = "next"
+    plan.mode = "next" if plan.stop - plan.start <= 1000 else "range"
 
 
 def a_pause_for_several(plan: Plan) -> None:
     """E12, D1, D3b: one of several runs is asked to pause, or told so; all pause within 10 s."""
     plan.runs, seconds = plan.chance.choice([2, 3]), plan.chance.choice([12, 30, 120])
-    plan.rate, plan.is_sharded = plan.chance.choice([5, 20]), plan.chance.random() < 0.5
-    begin, way = plan.moment(), plan.chance.choice(["retry-after", "announced"])
+    plan.rate, plan.is_sharded = plan.chance.choice([5, 10]), plan.chance.random() < 0.5
+    plan.stop = plan.start + 30 * plan.rate * (plan.runs if plan.is_sharded else 1)
+    plan.songs = {num for num in range(plan.start, plan.stop) if plan.chance.random() > 0.05}
+    begin, way = plan.chance.uniform(0.0, 15.0), plan.chance.choice(["retry-after", "announced"])
     told: list[float] = []
 
     def answer(request: Request) -> Served | None:
@@ -356,8 +360,9 @@ def a_pause_for_several(plan: Plan) -> None:
 
     def check(_site: Site, runs: list[SimulatedRun]) -> None:
         for run in runs:
-            begin, end = (told[0] + START + 10.0, told[0] + START + seconds) if told else (0, 0)
-            inside = [at for at in run.starts if begin + plan.latency <= at < end]
+            begin = (min(told) if told else -1e9) + START
+            end = begin + seconds - SAME_PAUSE_SECONDS  # a little longer one is not told again
+            inside = [at for at in run.starts if begin + plan.latency + 10.0 <= at < end]
             assert not inside, f"a request at {inside[0]:.3f} in the pause of another run"
 
     plan.checks.append(check)
@@ -376,6 +381,78 @@ def a_stop_order(plan: Plan) -> None:
             assert run.frontier.stopped_by in ("stop_order", "done"), run.frontier.stopped_by
 
     plan.checks.append(check)
+
+
+def store_without_replacing(plan: Plan) -> None:
+    """E10b: blocks can be made and not replaced, for a round; nothing is asked meanwhile."""
+    plan.is_harsh = True
+    plan.store_faults.append(
+        lambda operation, _name, _now: (
+            "before" if operation == "replace" and plan.round == 1 else None
+        )
+    )
+
+    def check(site: Site, _runs: list[SimulatedRun]) -> None:
+        assert not site.log, f"{len(site.log)} requests for what cannot be kept"
+
+    plan.checks.append(check)
+
+
+# Step 1.
+
+
+def careless(session: Any, num: int, results: list[Any]) -> None:
+    """Append whatever came."""
+    results.append((num, session.get(f"/songs/{num}").json()))
+
+
+def careless_function(plan: Plan) -> None:
+    """F5c: step 1 appends the body of every answer; some answers are errors, in the first round."""
+    plan.function, plan.is_harsh = careless, True
+    share, begin = plan.chance.choice([0.05, 0.3, 1.0]), plan.moment()
+    end = begin + plan.chance.choice([0.5, 3.0, 30.0])
+    served = plan.chance.choice(
+        [
+            *(Served(status) for status in (401, 403, 429, 500, 503, 522, 400)),
+            Served(429, headers={"retry-after": "2"}),
+            Served(403, headers={"retry-after": "2"}),
+            Served(403, headers={"cf-mitigated": "challenge"}),
+        ]
+    )
+
+    def answer(request: Request) -> Served | None:
+        is_bad = request.round == 1 and begin <= request.at < end
+        return served if is_bad and plan.chance.random() < share else None
+
+    plan.site_faults.append(answer)
+
+
+def mistaken_function(plan: Plan) -> None:
+    """F5d: step 1 is wrong for every number, until somebody mends it after the first round."""
+    way = plan.chance.choice(["name", "name after asking", "no tuple", "another number"])
+    plan.is_harsh = True
+
+    def wrong(session: Any, num: int, results: list[Any]) -> None:
+        if plan.round > 1:
+            careless(session, num, results)
+            return
+        if way != "name":
+            session.get(f"/songs/{num}")
+        if way.startswith("name"):
+            raise NameError("name 'sesion' is not defined")
+        results.append(num if way == "no tuple" else (num + 1, {}))
+
+    plan.function = wrong
+
+    def check(site: Site, runs: list[SimulatedRun]) -> None:
+        for run in runs:
+            calls = len(run.starts) - site.count("none")
+            assert calls <= 10, f"{calls} calls of a step 1 that is wrong"
+            stop = run.frontier.stopped_by
+            assert stop == "circuit" or len(run.starts) < 5, f"the run ended {stop}"
+
+    if len(plan.songs) > 0.5 * (plan.stop - plan.start) and plan.stop - plan.start >= 20:
+        plan.checks.append(check)
 
 
 LIMITS: list[Generator] = [
@@ -402,4 +479,7 @@ LIMITS: list[Generator] = [
     next_instead_of_a_range,
     a_pause_for_several,
     a_stop_order,
+    store_without_replacing,
+    careless_function,
+    mistaken_function,
 ]
