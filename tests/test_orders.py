@@ -41,12 +41,14 @@ from crawler.fleet.orders import (
 from crawler.fleet.task_queue import EMULATOR, TaskQueue
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
-from crawler.run.run import run
+from crawler.run.run import Limits, run
 from crawler.settings.reading import Secret, Settings
 from crawler.store.block import block_name, encode_block
 from crawler.store.control import order_pause, order_stop, read_control
 from crawler.store.folder import FolderStore
+from tests.crawls import CALLERS, asking
 from tests.queue_server import QUEUE, QueueServer
+from tests.test_site_faults import QUICK_PROBES, serving
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ORDER = order_number(NOW)
@@ -320,6 +322,62 @@ def test_a_chain_that_comes_to_nothing_does_not_spin(settings: Settings, stopped
     barren = answer_of(stopped_by, found=0, requests=0, remaining=3000)
     assert earliest(barren, store, NOW) == NOW + timedelta(seconds=BARREN_SECONDS)
     assert earliest(answer_of(stopped_by), store, NOW) is None
+
+
+def test_C7b_a_challenge_for_ever_ends_a_whole_order_and_leaves_no_hold(settings: Settings) -> None:
+    """Its shards together ask at most a hundred times; the next schedule tries again."""
+    barred = (403, {"cf-mitigated": "challenge", "Content-Type": "text/html"})
+    with serving(lambda _num, _nth, _now: barred) as site:
+        deployed = msgspec.structs.replace(
+            settings, base_url=site.base_url, time_budget_seconds=20.0, rate=100
+        )
+        given = order_number(datetime.now(UTC))
+        ends = []
+        for shard in range(4):
+            request = CrawlRequest(start=3000 * shard, stop=3000 * shard + 3000)
+            _, answer = deliver(
+                request,
+                deployed,
+                Delivery(given, shard),
+                run=lambda request: run(request, deployed, is_unattended=True),
+                queue=lambda: pytest.fail("a successor cannot mend it"),
+                wall=lambda: datetime.now(UTC),
+            )
+            ends.append((answer.stopped_by, answer.requests > 0))
+        assert ends == [("barred", True), *[("stop_order", False)] * 3]
+        assert len(site.asked) <= 100
+        assert read_control(FolderStore(settings.store), timeout=5).held_at is None
+        before = len(site.asked)
+        scheduled = run(CrawlRequest(mode="next"), deployed, is_unattended=True)
+        assert (scheduled.stopped_by, len(site.asked) > before) == ("barred", True)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("way", ["next", "shard"])
+def test_E11b_dead_pages_at_the_begin_of_mode_next_and_of_a_shard(
+    settings: Settings, caller: str, way: str
+) -> None:
+    """On a fresh store every healthy number is found at once, and no other shard is stopped."""
+    dead = range(1, 251)
+    with serving(lambda num, _nth, _now: (500 if num in dead else 200, {})) as site:
+        deployed = msgspec.structs.replace(
+            settings, base_url=site.base_url, first_song=1, last_song=399
+        )
+        target, limits = asking(caller, site.base_url), Limits(policy=QUICK_PROBES)
+        request = CrawlRequest(mode="next")
+        if way == "shard":
+            request = CrawlRequest(start=1, stop=400)
+        status, answer = deliver(
+            request,
+            deployed,
+            Delivery(ORDER, 0),
+            run=lambda request: run(request, deployed, function=target, limits=limits),
+            queue=lambda: pytest.fail("nothing is left"),
+            wall=lambda: NOW,
+        )
+    assert (status, answer.stopped_by) == (200, "done")
+    assert (answer.found, answer.failed) == (149, 250)
+    assert read_control(FolderStore(settings.store), timeout=5).stop_id is None
 
 
 def test_a_run_that_was_held_orders_no_stop(server: QueueServer, settings: Settings) -> None:
