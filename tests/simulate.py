@@ -514,7 +514,7 @@ class Site:
             assert told is not None
             if session.returned:
                 self._note(attempt, at, run, served, is_song=is_song)
-            return told, there + served.seconds + back, served
+            return told, there + served.seconds + back, served if session.returned else Served()
         is_plain = is_song and not (headers or attempt.is_canary)
         reply = Reply(
             attempt,
