@@ -28,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 from crawler.errors import PageError, StoreConflictError, StoreError, StoreUnavailableError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
+from crawler.frontier.proof import MOST_HELD
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Job, PendingNumber, Policy
@@ -786,7 +787,7 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
     store, site = MemoryStore(world), Site(world)
     runs: list[SimulatedRun] = []
     wanted = set(range(plan.start, plan.stop)) - plan.dead
-    if not plan.songs - plan.dead:
+    if min(plan.songs - plan.dead, default=plan.start + MOST_HELD) - plan.start >= MOST_HELD:
         wanted = set()  # without any song nothing can be believed
     known: dict[int, Record] = {}
     for moment in plan.stop_orders:

@@ -68,7 +68,7 @@ class Host:
         self._ledger, self._tally = ledger, ledger.tally
         self._known, self._proofs = known, dict[Job, Proof]()
         self._on_proof, self._on_first_found = on_proof, on_first_found or (lambda _num: None)
-        self._canaries, self._runs_functions = CanaryQueue(), False
+        self._canaries, self._watches_step1 = CanaryQueue(), False
         self._out = set[PendingNumber]()
         self._songs = list[PendingNumber]()  # found, which the proofs have not been told of
         self._is_trusting = False  # no proof held anything when last looked at
@@ -83,7 +83,7 @@ class Host:
     def add_job(self, job: Job) -> None:
         """Add one function over one list."""
         self._backlog.add_job(job)
-        self._runs_functions = self._runs_functions or job.source is None
+        self._watches_step1 = self._watches_step1 or job.source is None
         self._is_trusting = False
         if self._ledger.is_recording:  # so all its items are numbers
             self._proofs[job] = Proof(
@@ -148,7 +148,7 @@ class Host:
                 wanted = min(wanted, room - len(self._out))
                 if room == 0:
                     return 0, proof.wake(now)
-        if self._runs_functions:
+        if self._watches_step1:
             wanted = min(wanted, self.health.step1_room - len(self._out))
         if wanted <= 0:
             return 0, IDLE_SECONDS
@@ -220,8 +220,7 @@ class Host:
     def release(self, held: list[Held], canary: int | None) -> None:
         """Record numbers as missing; `canary` was found after them, None where none was needed."""
         if canary is not None and self._on_proof is not None:
-            nums = [each.attempt.song_num for each in held]
-            self._on_proof(nums, canary, self._wall())
+            self._on_proof([each.attempt.song_num for each in held], canary, self._wall())
         for each in held:
             self._ledger.missing(each.attempt, each.reply, each.moment)
 
@@ -231,9 +230,8 @@ class Host:
 
     def ask_again(self, held: list[Held]) -> None:
         """Give numbers back to the backlog."""
-        now = self._clock()
         for each in held:
-            self._backlog.wait_until(now, each.attempt)
+            self._backlog.wait_until(self._clock(), each.attempt)
 
     def _ask_for_health(self, turn: int) -> bool:
         """Ask a canary for the circuit breaker, another each turn; False where none is known."""
@@ -317,8 +315,9 @@ class Host:
 
     def _note_songs(self, now: float) -> None:
         """Tell the proofs of the songs found since they were told last."""
-        if self._songs:
+        if self._songs and self._watches_step1:
             self.health.note_songs()
+            self._watches_step1 = False
         for job, proof in self._proofs.items() if self._songs else ():
             if own := [song for song in self._songs if song.job is job]:
                 proof.note_songs(own, now)
@@ -371,6 +370,7 @@ class Host:
         self._ledger.failed_attempt(attempt, reply, kind)
         if reply.fault is not None:
             self.health.note_fault(attempt, reply.fault)
+            self._watches_step1 = True
         if verdict.is_overload or verdict.action == "challenged":
             self.health.note_overload(attempt, reply, verdict, moment, now)
         if verdict.action == "challenged":
