@@ -8,7 +8,7 @@ from typing import Protocol
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.verdict import Reply, moved_to
+from crawler.frontier.verdict import REDIRECTS, Reply, moved_to
 from crawler.frontier.work import Job, PendingNumber
 from crawler.loops import LaneExecutor
 from crawler.settings.reading import contact_missing, is_loopback
@@ -20,7 +20,6 @@ from crawler.wire.transfer import WireRequest, page_request
 from crawler.wire.wire import Wire
 
 MAX_HOPS = 3
-REDIRECTS = (301, 302, 303, 307, 308)
 
 _WATCH_SECONDS = 0.25
 _STUCK_SECONDS = 0.5

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crawler.errors import Missing, PageError
-from crawler.frontier.verdict import Reply
+from crawler.frontier.verdict import Reply, moved_to
 from crawler.frontier.work import PendingNumber
 from crawler.wire.answers import (
     WireAnswer,
@@ -44,7 +44,7 @@ def call_step1(attempt: PendingNumber, session: WireSession) -> Reply | None:
         session.end()
     if session.was_held_back:
         return None
-    reply = read_outcome(attempt, session.returned, appended, raised)
+    reply = _moved(attempt, session) or read_outcome(attempt, session.returned, appended, raised)
     if reply.is_unsent and reply.found and _asks_around(attempt.job.function):
         reply.detail = _AROUND_SESSION
     if reply.error == "function" and reply.detail != _NOTHING_TAKEN:
@@ -52,6 +52,19 @@ def call_step1(attempt: PendingNumber, session: WireSession) -> Reply | None:
             place = _place_of(attempt.job.function)
         reply.fault = None if place is None else (*place, reply.detail)
     return reply
+
+
+def _moved(attempt: PendingNumber, session: WireSession) -> Reply | None:
+    """Return the redirect that leads to the page of another number, whether it was followed or not.
+
+    What stands there is another number's; None where there was no such redirect.
+    """
+    for hop in session.redirects:
+        asked = str(hop.request.url)
+        reply = Reply(attempt, status=hop.status, headers=hop.headers, asked_url=asked)
+        if hop.status not in _accepted(attempt.job.function) and moved_to(reply) is not None:
+            return reply
+    return None
 
 
 class _UnrunError(TypeError):

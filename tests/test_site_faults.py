@@ -237,6 +237,32 @@ def test_B7_a_page_that_moved_for_good_is_missing():
     assert crawled.kinds[8] == crawled.kinds[9] == "redirect"
 
 
+@pytest.mark.parametrize("is_followed", [True, False], ids=["followed", "as it is"])
+def test_B7_a_page_that_moved_for_good_is_missing_for_a_function_too(is_followed):
+    """Though the function read the other page: it is the other number's. 302 leaves it open."""
+    moved = {7: (301, "/songs/9"), 8: (308, "/songs/10"), 9: (302, "/songs/11"), 12: (301, "/end")}
+
+    def answer(num: int, _nth: int, _now: float) -> Answer:
+        status, target = moved.get(num, (200, ""))
+        return status, {"Location": target} if target else {}
+
+    with serving(answer) as site:
+
+        def ask(session: Any, num: int, out: list[Any]) -> None:
+            url = f"{site.base_url}/songs/{num}"
+            page = session.get(url, allow_redirects=is_followed and num != 12).json()
+            out.append((num, page.get("response")))
+
+        crawled = Crawl("", range(1, 20), function=ask, policy=QUICK_PROBES, rate=200)
+    assert {num: crawled.records[num].detail for num in (7, 8)} == {
+        7: "moved to 9",
+        8: "moved to 10",
+    }
+    assert nums_of(crawled, "missing") == {7, 8}
+    assert {num: crawled.kinds[num] for num in (9, 12)} == {9: "redirect", 12: "redirect"}
+    assert nums_of(crawled, "found") == set(range(1, 20)) - moved.keys()
+
+
 @pytest.mark.parametrize("caller", CALLERS)
 def test_C6_gone_for_legal_reasons_is_missing(caller):
     """451, asked once."""

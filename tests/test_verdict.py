@@ -211,6 +211,29 @@ def test_B7_the_last_eight_numbers_of_an_address_are_looked_at():
         assert judge(reply_of(Deeper(), status=301, headers=headers)).moved_to == wanted
 
 
+@pytest.mark.parametrize(
+    ("asked", "location", "to"),
+    [
+        ("https://a.example/songs/5", "/songs/77", 77),
+        ("https://a.example/songs/5?of=5", "https://a.example/songs/77?of=77", 77),
+        ("https://5.example/songs/5.json", "77.json", 77),
+        ("https://a.example/songs/5?of=5", "/songs/77?of=5", None),
+        ("https://a.example/songs/5", "/songs/5-a-slug", None),
+        ("https://a.example/songs/5", "/albums/77", None),
+        ("https://a.example/songs/55", "/songs/77", None),
+        ("https://5.example/songs", "https://77.example/songs", None),
+        ("", "/songs/77", None),
+    ],
+)
+def test_B7_the_address_that_a_function_asked_shows_where_others_lie(asked, location, to):
+    """Its own number in path and query, each a whole number, is what changes."""
+    reply = reply_of(None, status=308, headers={"location": location})
+    reply.attempt.song_num, reply.asked_url = 5, asked
+    verdict = judge(reply)
+    wanted = Verdict("failed", "redirect") if to is None else Verdict("missing", moved_to=to)
+    assert verdict == wanted
+
+
 @pytest.mark.parametrize("headers", [None, {}, {"location": "/v1/songs/77"}], ids=str)
 def test_B7_without_an_address_nothing_has_moved(headers):
     """Neither for a redirect that names none, nor for a function, which has no addresses."""

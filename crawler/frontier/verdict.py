@@ -1,6 +1,7 @@
 """What one reply means: the outcome of its number, and for how long it asks to wait."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal
@@ -29,6 +30,7 @@ FAILURE_KINDS = {
 _HOPELESS = {"too_large", "redirect", "robots"}
 _PASSING_STATUS = {401, 403, 408, 421, 425, 429}
 _MISSING_STATUS = {404, 410, 451}
+REDIRECTS = {301, 302, 303, 307, 308}
 _MOVED_STATUS = {301, 308}
 _RETRIED_STATUS = {408, 421, 425, 429, *range(500, 600)} - {501, 505}
 """Of the 5xx all but those that say what will not change; 520 to 530 are a proxy's own."""
@@ -54,6 +56,7 @@ class Reply(msgspec.Struct, gc=False):
         is_reused: Whether the connection had served an earlier request.
         is_unsent: Whether step 1 came to this without sending anything.
         fault: Where step 1 itself is wrong: file, line, and what to write; None where it is not.
+        asked_url: The address that a step 1 function asked, where it was redirected; else empty.
     """
 
     attempt: Any
@@ -66,6 +69,7 @@ class Reply(msgspec.Struct, gc=False):
     is_reused: bool = False
     is_unsent: bool = False
     fault: tuple[str, int, str] | None = None
+    asked_url: str = ""
 
     def header(self, name: str) -> str | None:
         """Return a header of the answer by its name in lower case, None where there is none."""
@@ -147,16 +151,30 @@ def _wants_json(reply: Reply) -> bool:
 
 def moved_to(reply: Reply) -> int | None:
     """Return the number of the same source's page to which the answer points, if it is another."""
-    location, attempt = reply.header("location"), reply.attempt
-    source = _source_of(reply)
-    if not location or not hasattr(source, "url"):
+    location, own = reply.header("location"), reply.attempt.song_num
+    address = _address_of(reply)
+    if not location or address is None:
         return None
-    target = urljoin(source.url(attempt.song_num), location.strip())
+    target = urljoin(address(own), location.strip())
     for digits in re.findall(r"[0-9]{1,12}", target, re.ASCII)[-_MOST_NUMBERS:]:
         number = int(digits)
-        if number != attempt.song_num and source.url(number) == target:
+        if number != own and address(number) == target:
             return number
     return None
+
+
+def _address_of(reply: Reply) -> Callable[[int], str] | None:
+    """Return where the pages lie: as the source says, or as the address that was asked shows."""
+    source = _source_of(reply)
+    if hasattr(source, "url"):
+        url: Callable[[int], str] = source.url
+        return url
+    own = rf"(?<![0-9]){re.escape(str(reply.attempt.song_num))}(?![0-9])"
+    start = reply.asked_url.find("/", len("https://"))
+    host, path = reply.asked_url[:start], reply.asked_url[start:]
+    if not re.search(own, path):
+        return None
+    return lambda number: host + re.sub(own, str(number), path)
 
 
 def _source_of(reply: Reply) -> Any:

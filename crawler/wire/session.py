@@ -19,6 +19,7 @@ from requests.sessions import merge_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers, urldefragauth
 
+from crawler.frontier.verdict import REDIRECTS
 from crawler.settings.reading import contact_missing, is_loopback
 from crawler.wire.answers import WireAnswer, detail_of, header_fields
 from crawler.wire.transfer import CONNECT_SECONDS, WireRequest, exact_lines, is_let_out
@@ -152,6 +153,12 @@ class WireSession(requests.Session):
         Where the function went beneath `session`, what its adapter saw.
         """
         return list(self._returned.values()) or list(self._adapter.answers)
+
+    @property
+    def redirects(self) -> list[WireAnswer]:
+        """What the attempt's requests were redirected by, in order."""
+        answers = self._adapter.answers
+        return [each for each in answers if each.status in REDIRECTS and each.error is None]
 
     @property
     def was_held_back(self) -> bool:
