@@ -30,7 +30,7 @@ from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.proof import MOST_HELD
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.verdict import Reply
+from crawler.frontier.verdict import REDIRECTS, Reply
 from crawler.frontier.work import Job, PendingNumber, Policy
 from crawler.plan.scope import Scope
 from crawler.record import Record
@@ -264,8 +264,6 @@ def make_plan(seed: int, generators: list[Generator]) -> Plan:
         plan.names.append(generator.__name__)
         generator(plan)
     plan.is_harsh = plan.is_harsh or len(plan.names) > 1
-    if plan.function is not None:
-        plan.dead |= set(plan.moved)  # a function has no address to which they may have moved
     return plan
 
 
@@ -457,11 +455,17 @@ class Session:
             *(line.encode("latin-1", "replace") for line in lines),
         ]
 
-    def get(self, _url: str) -> "Session":
+    @property
+    def redirects(self) -> list[WireAnswer]:
+        """What its requests were redirected by."""
+        return [each for each in self.returned if each.status in REDIRECTS and each.error is None]
+
+    def get(self, path: str) -> "Session":
         """Ask; raise what requests raises where no answer comes."""
         served, is_denied = self._served, self._served.error == "missing"
         answer = WireAnswer(404 if is_denied else served.status, self._head)
         answer.text = b"".join(self._head).lower()
+        answer.request = SimpleNamespace(url=f"http://songs.example{path}", headers={})
         self.returned = [answer]
         if served.error not in (None, "missing", *PAGE_ERRORS):
             answer.fail(served.error, "simulated")
