@@ -350,8 +350,8 @@ def a_pause_for_several(plan: Plan) -> None:
         if request.run or request.round > 1 or not begin <= request.at < begin + 1.0:
             return None
         told.append(request.at)
-        if way == "retry-after":
-            return Served(429, headers={"retry-after": str(seconds)})
+        if way == "retry-after" or {"quota", "quota_of_sixty"} & set(plan.names):
+            return Served(429, headers={"retry-after": str(seconds)})  # one site says one thing
         headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(seconds)}
         status = 200 if request.num in plan.songs - plan.gone else 404
         return Served(status, headers=headers, pause=float(seconds))

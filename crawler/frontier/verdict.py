@@ -151,10 +151,10 @@ def _wants_json(reply: Reply) -> bool:
 
 def moved_to(reply: Reply) -> int | None:
     """Return the number of the same source's page to which the answer points, if it is another."""
-    location, own = reply.header("location"), reply.attempt.song_num
-    address = _address_of(reply)
-    if not location or address is None:
+    location = reply.header("location")
+    if not location or (address := _address_of(reply)) is None:
         return None
+    own = reply.attempt.song_num
     target = urljoin(address(own), location.strip())
     for digits in re.findall(r"[0-9]{1,12}", target, re.ASCII)[-_MOST_NUMBERS:]:
         number = int(digits)
