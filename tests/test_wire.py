@@ -103,13 +103,11 @@ def can_hide_files():
     )
 
 
-@pytest.mark.skipif(not can_hide_files(), reason="needs root on Linux, to hang its own resolver")
-@pytest.mark.parametrize("caller", CALLERS)
-def test_B2_a_name_server_that_does_not_answer_is_dns_at_the_deadline(caller, tmp_path):
-    """The system's own resolver hangs for half a minute; the run does not."""
-    command = ["unshare", "-m", sys.executable, "-W", "error", "-c", textwrap.dedent(_HANGING)]
-    done = subprocess.run(
-        [*command, str(tmp_path / "resolv.conf"), caller],
+def run_with_hidden_files(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process that may hang other files over those of the system."""
+    command = ["unshare", "-m", sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
+    return subprocess.run(
+        [*command, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "CRAWLER_CONTACT": "tests@songs.example"},
         capture_output=True,
@@ -117,6 +115,13 @@ def test_B2_a_name_server_that_does_not_answer_is_dns_at_the_deadline(caller, tm
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.skipif(not can_hide_files(), reason="needs root on Linux, to hang its own resolver")
+@pytest.mark.parametrize("caller", CALLERS)
+def test_B2_a_name_server_that_does_not_answer_is_dns_at_the_deadline(caller, tmp_path):
+    """The system's own resolver hangs for half a minute; the run does not."""
+    done = run_with_hidden_files(_HANGING, str(tmp_path / "resolv.conf"), caller)
     assert done.stdout == "{'dns'} circuit True True\n", done.stderr
 
 
@@ -502,17 +507,8 @@ _DEAD_FIRST = """
 @pytest.mark.parametrize("caller", ["source", "class", "function"])
 def test_H3_a_first_address_that_is_dead_costs_once(caller, site, tmp_path):
     """Half a second at most for a run of 200 pages, even where each needs a new connection."""
-    command = ["unshare", "-m", sys.executable, "-W", "error", "-c", textwrap.dedent(_DEAD_FIRST)]
     with lateness() as late:
-        done = subprocess.run(
-            [*command, str(tmp_path / "etc"), caller, site],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "CRAWLER_CONTACT": "tests@songs.example"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_with_hidden_files(_DEAD_FIRST, str(tmp_path / "etc"), caller, site)
     assert done.returncode == 0, done.stderr
     count, seconds = done.stdout.split()
     assert int(count) == 200
