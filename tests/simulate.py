@@ -350,7 +350,7 @@ class MemoryStore:
 
     def __init__(self, world: World) -> None:
         """Begin empty."""
-        self._world = world
+        self._world, self.clock = world, world.clock
         self.objects: dict[str, tuple[bytes, Token]] = {}
         self._tokens = count(1)
 
@@ -603,7 +603,7 @@ class SimulatedRun:
         self._world, self._site, self._number = world, site, number
         self.starts: list[float] = []
         self.pauses: list[tuple[int, float, float]] = []
-        self.is_over = self.is_killed = self.is_dead = False
+        self.is_over = self.is_killed = self.is_dead = self._is_publishing = False
         self._arrived: list[tuple[Reply, Served]] = []
         self._flying = self.most_flying = 0
         self._wakes_at = world.now
@@ -681,16 +681,21 @@ class SimulatedRun:
         self._watcher.publish_canary(song_num)
         self._world.after(0.1, self._publish)
 
-    def _publish(self) -> None:
-        if not self.is_over:
-            self._watcher.pass_on()
-
     def _watch(self) -> None:
         """Look at what other runs and people say, as the thread beside a run does."""
+        self._publish()
         if not self.is_over:
-            self._watcher.pass_on()
             self._watcher.obey()
             self._world.after(CONTROL_SECONDS, self._watch)
+
+    def _publish(self) -> None:
+        """Tell others; one thread does it, so while that is under way again when it is done."""
+        if self._is_publishing:
+            self._world.after(0.1, self._publish)
+        elif not self.is_over:
+            self._is_publishing = True
+            self._watcher.pass_on()
+            self._is_publishing = False
 
     def kill(self) -> None:
         """End at once; what was on its way to the store may still land, or not."""
@@ -771,10 +776,11 @@ class _StoreOf:
 
 @dataclass
 class Outcome:
-    """What one seed came to: rounds until all was settled, and requests."""
+    """What one seed came to: rounds until all was settled, requests, and when that was, seconds."""
 
     rounds: int
     requests: int
+    seconds: float
     stops: list[str | None]
 
 
@@ -831,7 +837,8 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
             if len(plan.names) == 1:
                 for check in plan.last_checks:
                     check(site, runs)
-            return Outcome(rounds, sum(len(run.starts) for run in runs), stops)
+            requests = sum(len(run.starts) for run in runs)
+            return Outcome(rounds, requests, world.now - START, stops)
         world.now += max(plan.rest, store.pause_left())
     left = sorted(wanted - settled)
     raise AssertionError(f"not settled after {MAX_ROUNDS} rounds: {left[:9]}, {stops}")

@@ -4,7 +4,17 @@ Generators as in `tests.simulated_faults`. A fault that lasts does so in the fir
 a row bounds (requests, how the run ends) is checked where no other generator interferes.
 """
 
-from tests.simulate import HORIZON, Check, Generator, Plan, Request, Served, SimulatedRun, Site
+from tests.simulate import (
+    HORIZON,
+    SPELL,
+    Check,
+    Generator,
+    Plan,
+    Request,
+    Served,
+    SimulatedRun,
+    Site,
+)
 
 PASSING = ["connect", "connection", "timeout", "protocol", "encoding", "json", "schema", "mismatch"]
 """Kinds that are tried again."""
@@ -192,10 +202,14 @@ def challenge_for_a_while(plan: Plan) -> None:
 
 
 def spell_of_ten_and_more(plan: Plan) -> None:
-    """C9: a lying spell that is counted in answers, from ten of them on, at any pace, once or again."""
+    """C9: a lying spell that is counted in answers, from ten of them on, at any pace, once or again.
+
+    Between two spells the site is well for ten answers and more: else they are one partial spell.
+    """
     spells, first = [], 0
     for _ in range(plan.chance.choice([1, 1, 2, 4])):
-        first += plan.chance.randrange(0, max(2, plan.stop - plan.start))
+        least = SPELL if spells else 0
+        first += plan.chance.randrange(least, max(least + 2, plan.stop - plan.start))
         spells.append(range(first, first := first + plan.chance.choice([10, 11, 15, 30, 120, 400])))
     ways = [Served(404, is_lie=True), Served(410, is_lie=True), Served(200, "missing", is_lie=True)]
     way, asked = plan.chance.choice(ways), 0

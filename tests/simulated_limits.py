@@ -10,6 +10,7 @@ from typing import Any
 from crawler.run.monitor import SAME_PAUSE_SECONDS
 from tests.simulate import (
     HORIZON,
+    MAX_ROUNDS,
     START,
     Generator,
     Plan,
@@ -253,13 +254,17 @@ def broken_downloads(plan: Plan) -> None:
 
 
 def slow_store(plan: Plan) -> None:
-    """E3: reading and writing take their time, up to more than they have."""
+    """E3: reading and writing take their time, up to more than they have for half of the rounds."""
     most, plan.is_harsh = plan.chance.choice([0.5, 5.0, 50.0]), True
-    plan.store_faults.append(
-        lambda operation, _name, _now: (
-            None if operation in ("list", "replace") else str(plan.chance.uniform(0.0, most))
+
+    def take_long(operation: str, _name: str, _now: float) -> str | None:
+        if operation in ("list", "replace"):
+            return None
+        return str(
+            plan.chance.uniform(0.0, most if plan.round <= MAX_ROUNDS // 2 else min(most, 5.0))
         )
-    )
+
+    plan.store_faults.append(take_long)
 
 
 def killed_at_any_step(plan: Plan) -> None:

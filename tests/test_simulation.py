@@ -45,8 +45,9 @@ def test_B_C_D_E_F_crawls_keep_their_promises(part):
 
 
 def test_a_seed_always_gives_the_same_crawl():
-    """Rounds, requests and ends are those of the first time."""
-    assert [simulate(seed) for seed in range(20)] == [simulate(seed) for seed in range(20)]
+    """Rounds, requests and ends are those of the first time, to the moment."""
+    seeds = [*range(20), 294, 347]  # in the last two the store answers too late, again and again
+    assert list(map(simulate, seeds)) == list(map(simulate, seeds))
 
 
 def _believe(

@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,9 +54,10 @@ class BucketStore:
     Attributes:
         location: `gs://bucket` or `gs://bucket/prefix`.
         parallel_writes: 8, since their waits for the network overlap.
+        clock: Monotonic seconds.
     """
 
-    parallel_writes = 8
+    parallel_writes, clock = 8, staticmethod(time.monotonic)
 
     def __init__(
         self, bucket: str, prefix: str, client: Any = None, *, page_size: int | None = None

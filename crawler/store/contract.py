@@ -77,10 +77,12 @@ class Store(Protocol):
     Attributes:
         location: Where it is, as `open_store` takes it.
         parallel_writes: How many writes at once are worth while.
+        clock: Monotonic seconds, by which time runs out for it.
     """
 
     location: str
     parallel_writes: int
+    clock: Callable[[], float]
 
     def check(self, timeout: float) -> None:
         """Prove, before the first request to the site, that what a run needs will work.
@@ -155,7 +157,7 @@ def update(
     Raises:
         StoreUnavailableError: Not written in time.
     """
-    deadline, doing = Deadline(timeout), f"saving {name} in {store.location}"
+    deadline, doing = Deadline(timeout, store.clock), f"saving {name} in {store.location}"
     stored = None if believed == ABSENT else store.read(name, timeout=timeout)
     if stored is not None and believed not in {None, stored.token}:
         on_conflict()

@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -62,9 +63,10 @@ class FolderStore:
     Attributes:
         location: The folder as given; made when something is written first.
         parallel_writes: 1, since writers wait for one lock.
+        clock: Monotonic seconds.
     """
 
-    parallel_writes = 1
+    parallel_writes, clock = 1, staticmethod(time.monotonic)
 
     def __init__(self, path: str | Path) -> None:
         self.location = str(path)
