@@ -93,10 +93,10 @@ class ThreadLane:
 
     def _perform(self, attempt: PendingNumber, frontier: Frontier) -> Reply | None:
         """Return what came of an attempt; None when a pause began before it was sent."""
-        deadline = attempt.sent_at + self._wire.attempt_seconds
+        deadline, pause = attempt.sent_at + self._wire.attempt_seconds, attempt.job.pause
 
         def may_send() -> bool:
-            return frontier.resume_at <= time.monotonic()
+            return pause.until <= time.monotonic()
 
         if attempt.job.source is not None:
             reply, sent = self._fetch(attempt, attempt.job.source, deadline, may_send)
@@ -114,7 +114,7 @@ class ThreadLane:
         granted = 0 if reply is None else 1
         if sent > granted:  # a function may ask several times, and libcurl repeats by itself
             is_source = attempt.job.source is not None
-            frontier.charge(sent - granted, repeated=is_source)
+            frontier.charge(attempt, sent - granted, repeated=is_source)
         return reply
 
     def _fetch(

@@ -26,7 +26,7 @@ FLOORS = (
     ("request", "incoming crawl_request"),
     (
         "frontier",
-        "verdict work rate_limiter circuit_breaker site_health canaries proof host frontier",
+        "verdict rate_limiter work circuit_breaker site_health canaries proof host frontier",
     ),
     ("wire", "body answers transfer transfers wire session robots"),
     ("", "step1 loops lanes steps"),

@@ -606,8 +606,8 @@ def test_the_grace_time_begins_when_the_run_is_closed():
 def test_repeats_of_a_transport_are_counted_and_paid_for():
     """Ten requests that libcurl sent by itself slow the next ones down."""
     crawl = Crawl(range(100), rate=10)
-    crawl.frontier.take(1)
-    crawl.frontier.charge(10)
+    (attempt,), _ = crawl.frontier.take(1)
+    crawl.frontier.charge(attempt, 10)
     assert (crawl.frontier.tally.requests, crawl.frontier.tally.retries) == (11, 10)
 
     crawl.clock.now += 0.9
@@ -725,6 +725,6 @@ def test_an_iterable_supply_gives_what_there_is():
 def test_further_requests_of_a_function_are_no_retries():
     """A redirect, or a cover beside a song, is paid for and counted as a request."""
     crawl = Crawl(range(100), rate=10)
-    crawl.frontier.take(1)
-    crawl.frontier.charge(3, repeated=False)
+    (attempt,), _ = crawl.frontier.take(1)
+    crawl.frontier.charge(attempt, 3, repeated=False)
     assert (crawl.frontier.tally.requests, crawl.frontier.tally.retries) == (4, 0)

@@ -15,7 +15,7 @@ import pytest
 
 from crawler.demo.site import DemoSite
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.rate_limiter import Pause, RateLimiter
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import PendingNumber, Policy
 from crawler.lanes import gather_lanes, lanes_for
 from crawler.source.declared import open_source
@@ -551,7 +551,6 @@ class Policy1:
 
     def __init__(self, job, *, is_canary):
         self.policy, self.stopped_by = Policy(), None
-        self.pause, self.resume_at = Pause(), 0.0
         self.replies, self.asked_url = [], None
         self._attempts = [PendingNumber(SONG, job, sent_at=time.monotonic(), is_canary=is_canary)]
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from crawler.errors import StoreError
 from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.host import SUPPLY_SECONDS, Host
-from crawler.frontier.rate_limiter import Pause, RateLimiter
+from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Job, Ledger, PendingNumber, Policy
 from crawler.record import Record
@@ -95,6 +95,7 @@ class Frontier:
             wall=wall,
             uniform=uniform,
         )
+        self._host_of = dict[Job, Host]()
         self._lock = threading.Lock()
         self._due, self._turn = threading.Condition(self._lock), threading.Condition(self._lock)
         self._is_led = self._is_finished = False
@@ -105,11 +106,6 @@ class Frontier:
     def in_flight(self) -> int:
         """Attempts handed out and not yet handed back."""
         return self._host.in_flight
-
-    @property
-    def pause(self) -> Pause:
-        """The shared pause, for those who look at it before each request."""
-        return self._host.limiter.pause
 
     @property
     def resume_at(self) -> float:
@@ -129,6 +125,7 @@ class Frontier:
     def add_job(self, job: Job) -> None:
         """Add one function over one list; jobs take turns."""
         with self._lock:
+            self._host_of[job] = self._host
             self._host.add_job(job)
 
     def stop(self, reason: str, detail: str = "") -> None:
@@ -215,10 +212,11 @@ class Frontier:
                 self._host.give_up(attempt)
                 self._due.notify()
 
-    def charge(self, requests: int, *, repeated: bool = True) -> None:
-        """Count requests beyond one for each attempt, and pay for them.
+    def charge(self, attempt: PendingNumber, requests: int, *, repeated: bool = True) -> None:
+        """Count requests beyond one for an attempt, and pay for them.
 
         Args:
+            attempt: What they were sent for.
             requests: How many.
             repeated: Whether a transport sent the same ones again on its own; redirects and further
                 pages of a step 1 function are no retries.
@@ -227,7 +225,7 @@ class Frontier:
             self.tally.requests += requests
             if repeated:
                 self.tally.retries += requests
-            self._host.limiter.charge(requests)
+            self._host_of[attempt.job].limiter.charge(requests)
 
     # Under the lock.
 

@@ -10,7 +10,7 @@ from crawler.frontier.proof import MOST_HELD, Held, Proof
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.site_health import SiteHealth
 from crawler.frontier.verdict import Reply, Verdict, judge
-from crawler.frontier.work import Backlog, Job, Ledger, PendingNumber, Policy, retry_at
+from crawler.frontier.work import Backlog, Job, Ledger, PendingNumber, Policy
 
 SUPPLY_SECONDS = 0.02
 """How soon a supply that is still reading ahead, or a store without room, is asked again."""
@@ -54,7 +54,7 @@ class Host:
     ) -> None:
         """Prepare; `stop` ends the run, with its reason and a detail. See `Frontier` for the rest."""
         self.limiter = limiter
-        self._backlog = Backlog()
+        self._backlog = Backlog(policy, uniform)
         self.health = SiteHealth(
             limiter,
             stop=stop,
@@ -73,7 +73,7 @@ class Host:
         self._songs = list[PendingNumber]()  # found, which the proofs have not been told of
         self._is_trusting = False  # no proof held anything when last looked at
         self.ask = self._canaries.ask
-        self._clock, self._wall, self._uniform = clock, wall, uniform
+        self._clock, self._wall = clock, wall
 
     @property
     def in_flight(self) -> int:
@@ -82,6 +82,7 @@ class Host:
 
     def add_job(self, job: Job) -> None:
         """Add one function over one list."""
+        job.pause = self.limiter.pause
         self._backlog.add_job(job)
         self._watches_step1 = self._watches_step1 or job.source is None
         self._is_trusting = False
@@ -389,22 +390,17 @@ class Host:
         """Put the number back into the backlog, unless its tries or its time are used up.
 
         While the circuit is open a failure says nothing about the number, which serves as a probe
-        at the circuit's pace. Where step 1 sent nothing there is nothing to wait for.
+        at the circuit's pace.
         """
         if self.health.is_circuit_open:
             self._backlog.wait_until(now, attempt)
             return True
         if self.health.is_spent_page(attempt):
             return False
-        due = retry_at(
+        return self._backlog.retry(
             attempt,
-            self._policy,
             is_counted=verdict.is_counted,
+            is_unsent=reply.is_unsent,
             now=now,
             held_seconds=self._held_seconds,
-            uniform=self._uniform,
         )
-        if due is None:
-            return False
-        self._backlog.wait_until(now if reply.is_unsent else due, attempt)
-        return True

@@ -2,6 +2,7 @@
 
 import heapq
 import logging
+import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.verdict import Reply
 from crawler.record import Record
 
@@ -119,6 +121,7 @@ class Job(msgspec.Struct, eq=False):
         source: The source behind a built-in step 1; None for a function of the user's own.
         is_recorded: Whether info will be stored, so that it must be something JSON can hold.
         at_hand: Items that were taken from the supply and are not due yet.
+        pause: That of its host: none of its requests is sent meanwhile.
     """
 
     function: Callable[..., Any]
@@ -127,6 +130,7 @@ class Job(msgspec.Struct, eq=False):
     source: Any = None
     is_recorded: bool = False
     at_hand: list[Any] = []
+    pause: Pause = msgspec.field(default_factory=Pause)
 
     def take(self, wanted: int) -> list[Any]:
         """Return at most so many items; fewer, or none, when they are not at hand yet."""
@@ -177,7 +181,13 @@ class Backlog:
     Not safe in threads: the frontier holds its lock.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """Begin empty; `uniform` is the randomness of the backoff."""
+        self._policy, self._uniform = policy or Policy(), uniform
         self._jobs: deque[Job] = deque()
         self._ready: deque[PendingNumber] = deque()
         self._waiting: list[tuple[float, int, PendingNumber]] = []
@@ -190,6 +200,46 @@ class Backlog:
     def wait_until(self, due: float, attempt: PendingNumber) -> None:
         """Put an attempt back, to be handed out at `due` or later."""
         heapq.heappush(self._waiting, (due, next(self._order), attempt))
+
+    def retry(
+        self,
+        attempt: PendingNumber,
+        *,
+        is_counted: bool,
+        is_unsent: bool,
+        now: float,
+        held_seconds: float,
+    ) -> bool:
+        """Put a number back after its failure, unless its attempts or its time are used up.
+
+        Exponential backoff with full jitter. The last attempt is made no sooner than half of all
+        the longest waits after the first one: by chance all waits may be short, and then a site
+        that was down for 5 s would have failed the number.
+
+        Args:
+            attempt: What just failed; its request is counted in `requests`, and here in
+                `counted_attempts`.
+            is_counted: Whether the failure says anything about the number.
+            is_unsent: Whether step 1 sent nothing, so that there is nothing to wait for.
+            now: Monotonic seconds.
+            held_seconds: All time held back so far, by pauses or the circuit.
+
+        Source: aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter.
+        """
+        policy = self._policy
+        attempt.counted_attempts += is_counted
+        left = policy.max_attempts - attempt.counted_attempts
+        if left <= 0:
+            return False
+        due = now + self._uniform(0.0, _ceiling(policy, attempt.requests))
+        began = attempt.first_at + held_seconds
+        if left == 1:
+            waits = sum(_ceiling(policy, count) for count in range(1, policy.max_attempts))
+            due = max(due, began + waits / 2)
+        if is_counted and due - began > policy.retry_seconds:
+            return False
+        self.wait_until(now if is_unsent else due, attempt)
+        return True
 
     def put_first(self, attempts: list[PendingNumber]) -> None:
         """Put attempts back that were never sent: they come before all others."""
@@ -250,45 +300,6 @@ class Backlog:
             else:
                 self._jobs.rotate(-1)
                 barren = 0 if items else barren + 1
-
-
-def retry_at(
-    attempt: PendingNumber,
-    policy: Policy,
-    *,
-    is_counted: bool,
-    now: float,
-    held_seconds: float,
-    uniform: Callable[[float, float], float],
-) -> float | None:
-    """Return when a number is due again, monotonic seconds; None when its attempts or its time are used up.
-
-    Exponential backoff with full jitter. The last attempt is made no sooner than half of all the
-    longest waits after the first one: by chance all waits may be short, and then a site that was
-    down for 5 s would have failed the number.
-
-    Args:
-        attempt: What just failed; its request is counted in `requests`, and here in `counted_attempts`.
-        policy: The limits.
-        is_counted: Whether the failure says anything about the number.
-        now: Monotonic seconds.
-        held_seconds: All time held back so far, by pauses or the circuit.
-        uniform: Randomness.
-
-    Source: aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter.
-    """
-    attempt.counted_attempts += is_counted
-    left = policy.max_attempts - attempt.counted_attempts
-    if left <= 0:
-        return None
-    due = now + uniform(0.0, _ceiling(policy, attempt.requests))
-    began = attempt.first_at + held_seconds
-    if left == 1:
-        waits = sum(_ceiling(policy, count) for count in range(1, policy.max_attempts))
-        due = max(due, began + waits / 2)
-    if is_counted and due - began > policy.retry_seconds:
-        return None
-    return due
 
 
 def _ceiling(policy: Policy, requests: int) -> float:

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import pycurl
 
 from crawler.errors import PageError
-from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.work import PendingNumber
 from crawler.wire.answers import MAX_HEADER_LINES, PlainLines, WireAnswer
 from crawler.wire.body import MAX_BODY_BYTES
@@ -53,17 +52,13 @@ class Transfers:
     def __init__(
         self,
         connections: int,
-        pause: Pause,
         *,
         attempt_seconds: float,
         ca_file: str,
         body_budget_bytes: int,
     ) -> None:
-        """Prepare; while `pause` lasts, no page is asked for though its connection stands.
-
-        For the other arguments see `crawler.wire.wire.Wire`.
-        """
-        self._pause, self._budget_bytes = pause, body_budget_bytes
+        """Prepare; for the arguments see `crawler.wire.wire.Wire`."""
+        self._budget_bytes = body_budget_bytes
         self._options = _options(attempt_seconds, ca_file)
         if connections * MAX_BODY_BYTES > body_budget_bytes:
             self._options[pycurl.BUFFERSIZE] = _PIECE_BYTES
@@ -235,19 +230,25 @@ class Transfers:
             transfer.setopt(option, value)
 
     def _gate(self, transfer: Transfer) -> Callable[..., int]:
-        """Make what libcurl asks when a connection stands and a request is about to be sent."""
-        pause, meeting = self._pause, self._meeting
+        """Make what libcurl asks when a connection stands and a request is about to be sent.
+
+        While its host's pause lasts, no page is asked for though its connection stands.
+        """
+        meeting = self._meeting
 
         def let_out(address: str, *_connection: Any) -> int:
             if meeting:
                 self._note_met(transfer)
             if transfer.sockets > 1:
                 self._pin(transfer.url, address)
-            request = transfer.request
-            if request is not None:
-                is_held = not request.may_send()
-            else:  # the clock is read only where the pause was not over a moment ago
-                is_held = pause.until > self._driven_at and pause.until > time.monotonic()
+            attempt = transfer.attempt
+            if (
+                attempt is not None
+            ):  # the clock is read only where its pause was not over a moment ago
+                until = attempt.job.pause.until
+                is_held = until > self._driven_at and until > time.monotonic()
+            else:
+                is_held = transfer.request is not None and not transfer.request.may_send()
             if is_held:
                 return _ABORT
             transfer.sent += 1

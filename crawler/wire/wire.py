@@ -22,7 +22,6 @@ import requests.exceptions as raised
 
 from crawler.errors import SettingsError
 from crawler.frontier.frontier import Frontier
-from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import PendingNumber
 from crawler.wire.answers import WireAnswer, detail_of, in_words, read_page
@@ -158,7 +157,6 @@ class Wire:
                 return
             self._transfers = Transfers(
                 self.connections,
-                Pause() if self._frontier is None else self._frontier.pause,
                 attempt_seconds=self.attempt_seconds,
                 ca_file=self._ca_file,
                 body_budget_bytes=self._body_budget_bytes,
@@ -310,22 +308,20 @@ class Wire:
         ended, is_more = self._transfers.collect()
         replies: list[Reply] = []
         held: list[PendingNumber] = []
-        unpaid = 0
         for transfer, answer in ended:
             attempt = transfer.attempt
             assert attempt is not None
+            unpaid = answer.sent
             if answer.is_held:
                 held.append(attempt)
-                unpaid += answer.sent
             else:
                 replies.append(read_page(attempt, attempt.job.source, answer))
-                if answer.sent > 1:
-                    unpaid += answer.sent - 1
+                unpaid -= 1
                 if answer.error == "tls":
                     self.tell_once(_REFUSED + detail_of(answer.detail))
+            if unpaid > 0:
+                frontier.charge(attempt, unpaid)
             self._transfers.finish(transfer)
-        if unpaid:
-            frontier.charge(unpaid)
         if held:
             frontier.put_back(held)
         if replies:
