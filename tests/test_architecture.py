@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("", "version errors logs record answer"),
-    ("source", "source fields values compiled pages declaration declared"),
+    ("source", "source fields values compiled declaration declared"),
     ("settings", "settings reading"),
     ("request", "incoming crawl_request"),
     (
