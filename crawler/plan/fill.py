@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 from crawler.errors import BlockFormatError
 from crawler.plan.planned import (
@@ -22,6 +23,8 @@ from crawler.record import Record
 from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
 
 logger = logging.getLogger("crawler")
+
+T = TypeVar("T")
 
 READ_AHEAD = 8  # blocks, so that reading one from a bucket delays nobody
 NUMBERS_AHEAD = 16
@@ -183,6 +186,7 @@ class FillSupply:
         self._entered, self._heeded = set[int](), set[int]()
         self._left_over: dict[int, list[int]] = {}
         self._relisting: Future[None] | None = None
+        self._beyond: tuple[int, Future[PlannedBlock]] | None = None
 
     def take(self, wanted: int) -> list[int]:
         """Return the next numbers; fewer or none while a block is being read.
@@ -208,6 +212,22 @@ class FillSupply:
         ahead = {first for first, _ in self._ahead}
         firsts = [first for first in list(self._listing) if first in ahead or first in self._order]
         return sum(self._settled_in(first) for first in firsts)
+
+    def plan_beyond(self, first: int) -> PlannedBlock | None:
+        """Plan a block after the last found song: all numbers but those that failed and are not due.
+
+        None while it is being read, because numbers in it failed: ask again soon.
+
+        Raises:
+            StoreUnavailableError: It cannot be read.
+        """
+        if self._beyond is not None and self._beyond[0] == first:
+            return self._beyond[1].result() if self._beyond[1].done() else None
+        info = self._listing.get(first)
+        if info is None or not info.failed:
+            return PlannedBlock(first, range(first, first + BLOCK_SIZE), is_new=info is None)
+        self._beyond = first, self._in_thread(self._failed_by_reading, first)
+        return None
 
     def close(self) -> None:
         """End the threads that read."""
@@ -271,7 +291,7 @@ class FillSupply:
         self._entered.clear()
         self._is_alone = False
         if self._relisting is None:
-            self._relisting = self._readers().submit(self._relist)
+            self._relisting = self._in_thread(self._relist)
 
     def _has_parted(self) -> bool:
         """Go elsewhere once the listing is new; False until then."""
@@ -296,13 +316,13 @@ class FillSupply:
             if known is not None and (self._is_alone or not len(known.numbers)):
                 self._ahead.append((first, known))
             else:
-                run = contextvars.copy_context().run  # what is logged there has the request's trace
-                self._ahead.append((first, self._readers().submit(run, self._by_reading, first)))
+                self._ahead.append((first, self._in_thread(self._by_reading, first)))
 
-    def _readers(self) -> Executor:
+    def _in_thread(self, task: Callable[..., T], *args: int) -> Future[T]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(4, "plan")
-        return self._pool
+        run = contextvars.copy_context().run  # what is logged there has the request's trace
+        return self._pool.submit(run, task, *args)
 
     def _numbers(self, first: int) -> Sequence[int]:
         """List the numbers of a block that have not been entered."""
@@ -321,14 +341,28 @@ class FillSupply:
         return settled_in(self._listing[first], len(self._numbers(first)), self._criteria)
 
     def _by_reading(self, first: int) -> PlannedBlock:
-        numbers = self._numbers(first)
-        try:
-            records = self._read(first)
-        except BlockFormatError as error:
-            logger.error("%s; its numbers are left out", error)  # noqa: TRY400 - no trace is needed
+        numbers, records = self._numbers(first), self._readable(first)
+        if records is None:
             return PlannedBlock(first, [], is_new=False, unreadable=len(numbers))
         block = plan_from_records(first, records, numbers, self._criteria)
         info = self._listing.get(first)
         if not self._is_alone and first not in self._left_over:
             block.is_touched = len(records) > (info.settled + info.failed if info else 0)
         return block
+
+    def _failed_by_reading(self, first: int) -> PlannedBlock:
+        records = self._readable(first)
+        if records is None:
+            return PlannedBlock(first, [], is_new=False)
+        failed = {num: record for num, record in records.items() if record.outcome == "failed"}
+        numbers = range(first, first + BLOCK_SIZE)
+        block = plan_from_records(first, failed, numbers, self._criteria)
+        block.is_new = False
+        return block
+
+    def _readable(self, first: int) -> dict[int, Record] | None:
+        try:
+            return self._read(first)
+        except BlockFormatError as error:
+            logger.error("%s; its numbers are left out", error)  # noqa: TRY400 - no trace is needed
+            return None

@@ -1,79 +1,20 @@
 """The scope of a run: which numbers a request is about, and how many of them are done."""
 
-import contextvars
-import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor
 from datetime import datetime, timedelta
 
-from crawler.errors import BlockFormatError
 from crawler.plan.fill import FillSupply
-from crawler.plan.planned import Criteria, PlannedBlock, plan_from_records
+from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
 from crawler.settings.reading import MAX_SONG_NUM, Settings
 from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
 
-logger = logging.getLogger("crawler")
-
 MISSING_IN_A_ROW = 1000
 """So many missing numbers in a row are the end of the catalogue."""
-
-
-class TailPlanner:
-    """Plans blocks after the last found song: all numbers but those that failed and are not due.
-
-    Blocks in which numbers failed are read, one at a time, in a thread of its own.
-    """
-
-    def __init__(
-        self,
-        listing: Mapping[int, BlockInfo],
-        criteria: Criteria,
-        read: Callable[[int], dict[int, Record]],
-        pool: Executor | None = None,
-    ) -> None:
-        """Prepare to look into a store's blocks; see `Scope`."""
-        self._listing, self._criteria, self._read = listing, criteria, read
-        self._reading: tuple[int, Future[PlannedBlock]] | None = None
-        self._pool = pool
-
-    def plan(self, first: int) -> PlannedBlock | None:
-        """Return what is to be asked of a block; None while it is being read: ask again soon.
-
-        Raises:
-            StoreUnavailableError: It cannot be read.
-        """
-        info = self._listing.get(first)
-        if self._reading is not None and self._reading[0] == first:
-            future = self._reading[1]
-            return future.result() if future.done() else None
-        if info is None or not info.failed:
-            return PlannedBlock(first, range(first, first + BLOCK_SIZE), is_new=info is None)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "plan")
-        run = contextvars.copy_context().run  # what is logged there has the request's trace
-        self._reading = first, self._pool.submit(run, self._look_into, first)
-        return None
-
-    def close(self) -> None:
-        """End the thread that reads."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _look_into(self, first: int) -> PlannedBlock:
-        try:
-            records = self._read(first)
-        except BlockFormatError as error:
-            logger.error("%s; its numbers are left out", error)  # noqa: TRY400 - no trace is needed
-            return PlannedBlock(first, [], is_new=False)
-        failed = {num: record for num, record in records.items() if record.outcome == "failed"}
-        numbers = range(first, first + BLOCK_SIZE)
-        block = plan_from_records(first, failed, numbers, self._criteria)
-        block.is_new = False
-        return block
 
 
 class TailSupply:
@@ -225,7 +166,6 @@ class Scope:
         self._last = _last_song(settings)
         self.start, self._fill_stop = self._bounds(request, settings)
         criteria = criteria_of(request, now)
-        self._planner = TailPlanner(listing, criteria, read, pool)
         self._fill = FillSupply(
             self.start,
             self._fill_stop,
@@ -246,7 +186,7 @@ class Scope:
                 last_song=self._last,
                 limit=request.limit,
                 on_block=on_block,
-                plan=self._planner.plan,
+                plan=self._fill.plan_beyond,
             )
 
     def _bounds(self, request: CrawlRequest, settings: Settings) -> tuple[int, int]:
@@ -322,7 +262,6 @@ class Scope:
 
     def close(self) -> None:
         """End the threads that read ahead."""
-        self._planner.close()
         self._fill.close()
 
 
