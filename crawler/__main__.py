@@ -12,8 +12,14 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from crawler.cli import crawl, demo, deployment, export, store
-from crawler.cli.options import VERBATIM, error_lines, given_options, program, set_up_logs
+from crawler.cli.options import (
+    EXIT_AT_ONCE,
+    VERBATIM,
+    error_lines,
+    given_options,
+    program,
+    set_up_logs,
+)
 from crawler.errors import CrawlerError, RequestError, SettingsError
 from crawler.version import VERSION
 
@@ -74,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    args = build_parser().parse_args(argv)
+    args = build_parser(next(iter(argv), None)).parse_args(argv)
     args.argv = argv
     set_up_logs(args)
     try:
@@ -84,7 +90,7 @@ def _run(argv: list[str]) -> int:
             complain(line)
         return 2 if isinstance(error, RequestError | SettingsError) else 1
     except KeyboardInterrupt:
-        return crawl.EXIT_AT_ONCE
+        return EXIT_AT_ONCE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,8 +117,11 @@ def _options(parser: argparse.ArgumentParser) -> set[str]:
     return names
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of the whole command line; each command brings its own part."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser of the whole command line; each command brings its own part.
+
+    The steps of `deployment` are loaded where that is the command, and the others where it is not.
+    """
     parser = _Parser(
         prog=program(), description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=VERBATIM
     )
@@ -120,8 +129,16 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
     )
-    for module in (crawl, store, export, demo, deployment):
-        module.add_commands(commands)
+    if command == "deployment":
+        from crawler.cli import deployment
+
+        deployment.add_commands(commands)
+    else:
+        from crawler.cli import crawl, demo, export, store
+
+        for module in (crawl, store, export, demo):
+            module.add_commands(commands)
+        commands.add_parser("deployment", help="steps of deploy.sh")
     return parser
 
 

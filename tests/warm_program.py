@@ -13,9 +13,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import crawler.deployment.deployment
-import crawler.deployment.monitoring
-import crawler.deployment.service  # noqa: F401 - loaded before the calls
 from crawler.cli.deployment import add_commands
 from crawler.deployment.cloud import Cloud
 from crawler.deployment.gcloud import Done, Exchange, run_gcloud

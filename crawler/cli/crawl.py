@@ -15,6 +15,7 @@ from typing import Any
 
 from crawler.answer import STOPS, Answer, why_not_complete
 from crawler.cli.options import (
+    EXIT_AT_ONCE,
     Commands,
     add_command,
     add_range,
@@ -268,9 +269,6 @@ STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 """Ctrl-C, the end that a supervisor asks for, and a terminal that is closed."""
-
-EXIT_AT_ONCE = 130
-"""What a shell expects of a program that Ctrl-C ended."""
 
 _FIRST = b"\nStopping: what is under way is finished and stored. Once more ends it at once.\n"
 _SECOND = b"\nEnded at once. Run the same command again: it goes on where the store says.\n"

@@ -8,15 +8,24 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from crawler.cli.options import VERBATIM, caller
+from crawler.cli.options import VERBATIM, Commands, caller
+from crawler.deployment import monitoring, service, upload
+from crawler.deployment.cloud import Cloud, DeploymentError, see
+from crawler.deployment.cost import DATED, MONTH_DAYS, monthly_costs
+from crawler.deployment.deployment import (
+    NEW_PROJECT_INSTANCES,
+    OWN,
+    PASSED_ON,
+    Deployment,
+    function_environment,
+    read_deployment,
+    words_of,
+)
+from crawler.deployment.schedule import longest_gap_seconds
 from crawler.errors import SettingsError
-
-if TYPE_CHECKING:
-    from crawler.deployment.deployment import Deployment
 
 _DESCRIPTION = """\
 Steps of deploy.sh. People call deploy.sh."""
@@ -29,14 +38,14 @@ DEPLOY = Path("deploy")
 
 
 def add_commands(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    open_cloud: Callable[[str], object] | None = None,
+    commands: Commands,
+    open_cloud: Callable[[str], Cloud] = lambda project: Cloud(os.environ, project),
 ) -> None:
     """Add the command and its steps to the command line.
 
     Args:
         commands: Of the command line.
-        open_cloud: Opens Google for a project; None: with the process's own environment and clock.
+        open_cloud: Opens Google for a project.
     """
     parser = commands.add_parser(
         "deployment",
@@ -44,7 +53,7 @@ def add_commands(
         description=_DESCRIPTION,
         formatter_class=VERBATIM,
     )
-    parser.set_defaults(open_cloud=open_cloud or _open_cloud)
+    parser.set_defaults(open_cloud=open_cloud)
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
 
     def add(
@@ -95,37 +104,23 @@ def _run(step: Callable[[argparse.Namespace], int], args: argparse.Namespace) ->
     try:
         return step(args)
     except SettingsError as error:
-        from crawler.deployment.cloud import see
-
         message = f"{error}{see('A setting is wrong')}"
         raise SettingsError(error.code, error.field, message) from None
 
 
-def _open_cloud(project: str) -> object:
-    from crawler.deployment.cloud import Cloud
-
-    return Cloud(os.environ, project)
-
-
 def print_settings(args: argparse.Namespace) -> int:
     """Print assignments for a shell on stdout, and for people on stderr what they mean."""
-    from crawler.deployment.deployment import read_deployment
-    from crawler.deployment.monitoring import count_conditions
-
     now = datetime.now(UTC)
     deployment = read_deployment(os.environ, args.file)
     print("\n".join(shell_lines(deployment, now)))
     if args.purpose == "deploy":
-        told = told_lines(deployment, now, count_conditions(DEPLOY))
+        told = told_lines(deployment, now, monitoring.count_conditions(DEPLOY))
         print("\n".join(told), file=sys.stderr)
     return 0
 
 
-def shell_lines(deployment: "Deployment", now: datetime) -> Iterator[str]:
+def shell_lines(deployment: Deployment, now: datetime) -> Iterator[str]:
     """Write what `deploy.sh` reads, given and computed, as assignments that it may evaluate."""
-    from crawler.deployment.deployment import OWN, function_environment
-    from crawler.deployment.schedule import longest_gap_seconds
-
     project, size = deployment.project_id, deployment.size
     cron = deployment.schedule or deployment.schedule_at(now).cron
     songs, seconds = deployment.trial
@@ -157,10 +152,8 @@ def shell_lines(deployment: "Deployment", now: datetime) -> Iterator[str]:
         yield f"{name}={shlex.quote('' if value is None else str(value))}"
 
 
-def told_lines(deployment: "Deployment", now: datetime, conditions: int) -> Iterator[str]:
+def told_lines(deployment: Deployment, now: datetime, conditions: int) -> Iterator[str]:
     """Write for people what will be deployed, how long it takes, and what it costs at worst."""
-    from crawler.deployment.deployment import NEW_PROJECT_INSTANCES
-
     schedule, size = deployment.schedule_at(now), deployment.size
     yield f"{deployment.service} in {deployment.project_id}, {deployment.region}:"
     yield (
@@ -188,9 +181,7 @@ def told_lines(deployment: "Deployment", now: datetime, conditions: int) -> Iter
     yield from _cost_lines(deployment, conditions)
 
 
-def _cost_lines(deployment: "Deployment", conditions: int) -> Iterator[str]:
-    from crawler.deployment.cost import DATED, MONTH_DAYS, monthly_costs
-
+def _cost_lines(deployment: Deployment, conditions: int) -> Iterator[str]:
     costs = list(
         monthly_costs(
             deployment.size,
@@ -219,8 +210,6 @@ def print_example(_args: argparse.Namespace) -> int:
 
 def example_lines() -> Iterator[str]:
     """Write `deploy.env.example`: every variable, what it is for, its default."""
-    from crawler.deployment.deployment import OWN, PASSED_ON, words_of
-
     yield "# Settings of deploy.sh. Copy this file to deploy.env, which git ignores, and fill it in."
     yield "# The environment wins over the file; an empty value counts as unset."
     yield "# Written by: python -m crawler deployment example > deploy.env.example"
@@ -240,13 +229,11 @@ def example_lines() -> Iterator[str]:
 
 def stage_upload(args: argparse.Namespace) -> int:
     """Copy what is uploaded; load a function of the user's own as it will be loaded there."""
-    from crawler.deployment.upload import check_own_function, stage
-
     names = [line for line in sys.stdin.read().splitlines() if line]
     if "main.py" not in names:
         raise SettingsError("upload_empty", "main.py", "gcloud named no main.py to upload")
     out = Path(args.out)
-    stage(
+    upload.stage(
         names,
         Path(),
         out,
@@ -255,15 +242,14 @@ def stage_upload(args: argparse.Namespace) -> int:
         requirements=Path(args.requirements) if args.requirements else None,
     )
     if args.function:
-        check_own_function(out, dict(pair.split("=", 1) for pair in args.environment.split(";")))
+        environment = dict(pair.split("=", 1) for pair in args.environment.split(";"))
+        upload.check_own_function(out, environment)
     return 0
 
 
 def print_fingerprint(args: argparse.Namespace) -> int:
     """Print a digest of what is uploaded and of the settings given."""
-    from crawler.deployment.upload import fingerprint
-
-    print(fingerprint(Path(args.folder), *args.more))
+    print(upload.fingerprint(Path(args.folder), *args.more))
     return 0
 
 
@@ -279,9 +265,7 @@ def run_gcloud(args: argparse.Namespace) -> int:
 
 def check_place(args: argparse.Namespace) -> int:
     """Check that all services that are needed are in the region."""
-    from crawler.deployment.service import check_region
-
-    check_region(args.open_cloud(args.project), args.region, with_queue=bool(args.queue))
+    service.check_region(args.open_cloud(args.project), args.region, with_queue=bool(args.queue))
     return 0
 
 
@@ -291,70 +275,58 @@ def keep_token(args: argparse.Namespace) -> int:
     `read` reads it in any case, `take` only where the secret has no version; `keep` adds what is on
     stdin, or finds the newest version where there is nothing.
     """
-    from crawler.deployment.cloud import DeploymentError
-    from crawler.deployment.service import add_version, newest_version, read_token
-
     cloud = args.open_cloud(args.project)
     file = Path(args.file) if args.file else None
     if args.what == "keep":
         token = sys.stdin.read()
-        version = add_version(cloud, args.secret, token) if token else None
-        version = version or newest_version(cloud, args.secret)
+        version = service.add_version(cloud, args.secret, token) if token else None
+        version = version or service.newest_version(cloud, args.secret)
         if version is None:
             message = f"{args.secret} holds no version that is enabled: run the same command again"
             raise DeploymentError(message, "Google does not come round")
         print(version)
         return 0
     cloud.waits = False
-    if args.what == "read" or newest_version(cloud, args.secret) is None:
-        sys.stdout.write(read_token(file))
+    if args.what == "read" or service.newest_version(cloud, args.secret) is None:
+        sys.stdout.write(service.read_token(file))
     return 0
 
 
 def check_identity(args: argparse.Namespace) -> int:
     """Mint a token for the trial, before anything is built that could not be tried."""
-    from crawler.deployment.service import identity_token
-
-    identity_token(args.open_cloud(""), args.audience, args.invoker, args.deployer)
+    service.identity_token(args.open_cloud(""), args.audience, args.invoker, args.deployer)
     return 0
 
 
 def read_service(_args: argparse.Namespace) -> int:
     """Print assignments for a shell of what stands."""
-    from crawler.deployment.service import EXAMPLE_SERVICE, service_lines
-
     text = sys.stdin.read().strip()
-    service = EXAMPLE_SERVICE if text == "example" else msgspec.json.decode(text or "{}")
-    print("\n".join(service_lines(service)))
+    stands = service.EXAMPLE_SERVICE if text == "example" else msgspec.json.decode(text or "{}")
+    print("\n".join(service.service_lines(stands)))
     return 0
 
 
 def read_revision(args: argparse.Namespace) -> int:
     """Print which version of the token a revision wants."""
-    from crawler.deployment.service import pinned_token
-
     text = sys.stdin.read().strip()
-    print("1" if text == "example" else pinned_token(msgspec.json.decode(text), args.variable))
+    is_example = text == "example"
+    print("1" if is_example else service.pinned_token(msgspec.json.decode(text), args.variable))
     return 0
 
 
 def check_version(args: argparse.Namespace) -> int:
     """Check that a version of the token is enabled, so that a revision that wants it can start."""
-    from crawler.deployment.service import check_enabled
-
-    check_enabled(args.open_cloud(args.project), args.secret, args.version)
+    service.check_enabled(args.open_cloud(args.project), args.secret, args.version)
     return 0
 
 
 def run_trial(args: argparse.Namespace) -> int:
     """Ask a new version for a few songs; it may have the traffic when this ends well."""
-    from crawler.deployment.service import identity_token, try_version
-
     cloud = args.open_cloud("")
-    try_version(
+    service.try_version(
         cloud,
         args.url,
-        token=identity_token(cloud, args.audience, args.invoker, args.deployer),
+        token=service.identity_token(cloud, args.audience, args.invoker, args.deployer),
         songs=range(args.start, args.stop),
         seconds=args.seconds,
         is_kept=args.kept,
@@ -364,26 +336,20 @@ def run_trial(args: argparse.Namespace) -> int:
 
 def rewrite_control(args: argparse.Namespace) -> int:
     """Stop running crawls; or lift the stop, the hold, or both."""
-    from crawler.deployment.service import order
-
-    order(args.open_cloud(""), args.store, args.order, by=f"{caller()}, deploy.sh")
+    service.order(args.open_cloud(""), args.store, args.order, by=f"{caller()}, deploy.sh")
     return 0
 
 
 def show_object(args: argparse.Namespace) -> int:
     """Print an object of a bucket, or that it is not there."""
-    from crawler.deployment.service import read_object
-
-    data, _ = read_object(args.open_cloud(""), args.url)
+    data, _ = service.read_object(args.open_cloud(""), args.url)
     print(data.decode() or f"{args.url} is not there")
     return 0
 
 
 def watch(args: argparse.Namespace) -> int:
     """Make what is watched: metrics early, alerts last."""
-    from crawler.deployment.monitoring import make
-
-    make(
+    monitoring.make(
         args.open_cloud(args.project),
         DEPLOY,
         tuple(args.kinds),
@@ -396,7 +362,5 @@ def watch(args: argparse.Namespace) -> int:
 
 def unwatch(args: argparse.Namespace) -> int:
     """Take down alerts, dashboard, metrics and the channel."""
-    from crawler.deployment.monitoring import remove
-
-    remove(args.open_cloud(args.project), args.service)
+    monitoring.remove(args.open_cloud(args.project), args.service)
     return 0

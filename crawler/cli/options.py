@@ -159,6 +159,9 @@ def error_lines(error: CrawlerError, given: dict[str, str]) -> list[str]:
 ENV_FILE = Path("crawler.env")
 """Read where the command is called, beside `main.py`."""
 
+EXIT_AT_ONCE = 130
+"""What a shell expects of a program that Ctrl-C ended."""
+
 VERBATIM = argparse.RawDescriptionHelpFormatter
 """Leaves the examples at the end of a help text as they are laid out."""
 
