@@ -29,7 +29,8 @@ from crawler.fleet.task_queue import TaskQueue
 from crawler.logs import configure_logging, log_context, request_labels, trace_id
 from crawler.request.crawl_request import CrawlRequest, check_request, parse_request
 from crawler.request.incoming import body_reader, drain, in_time
-from crawler.settings.reading import MAX_SONG_NUM, Settings, read_settings
+from crawler.settings.reading import read_settings
+from crawler.settings.settings import MAX_SONG_NUM, Settings
 from crawler.version import VERSION
 
 if TYPE_CHECKING:

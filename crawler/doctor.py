@@ -16,7 +16,8 @@ from crawler.frontier.verdict import Reply
 from crawler.frontier.work import IterableSupply, Job, PendingNumber, Policy
 from crawler.request.crawl_request import songs
 from crawler.run.functions import identify, target_of
-from crawler.settings.reading import Settings, read_settings
+from crawler.settings.reading import read_settings
+from crawler.settings.settings import Settings
 from crawler.source.declared import DeclaredSource
 from crawler.source.source import Source, traits_of, user_agent
 from crawler.source.values import short

@@ -21,7 +21,8 @@ from crawler.doctor import examine
 from crawler.frontier.work import Policy
 from crawler.run.functions import fit, qualified_name
 from crawler.run.run import Limits
-from crawler.settings.reading import SETTINGS, SettingsArguments
+from crawler.settings.reading import SettingsArguments
+from crawler.settings.settings import SETTINGS
 from crawler.source.declared import open_source
 from tests.crawls import ROOT
 from tests.faulty_site import FaultySite

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import Missing, PageError, SettingsError
-from crawler.settings.reading import Secret, read_settings
+from crawler.settings.reading import read_settings
+from crawler.settings.settings import Secret
 from crawler.source.declaration import read_declaration
 from crawler.source.declared import (
     DeclaredSource,

@@ -29,7 +29,8 @@ from crawler.deployment.monitoring import (
 from crawler.deployment.service import pinned_token, service_lines
 from crawler.deployment.upload import check_own_function, stage
 from crawler.errors import SettingsError
-from crawler.settings.reading import SETTINGS, read_settings
+from crawler.settings.reading import read_settings
+from crawler.settings.settings import SETTINGS
 from crawler.store.control import Control, order_hold, with_stop, without_hold
 from crawler.store.folder import FolderStore
 

@@ -16,7 +16,7 @@ from crawler.cli.options import overrides_of, set_up_logs
 from crawler.demo.behaviour import SiteBehaviour
 from crawler.demo.site import DemoSite
 from crawler.run.crawl import crawl as run_crawl
-from crawler.settings.reading import SETTINGS
+from crawler.settings.settings import SETTINGS
 from crawler.store.folder import FolderStore
 from tests.faulty_site import FaultySite
 from tests.records import expected_info, missing

@@ -42,7 +42,7 @@ from crawler.fleet.task_queue import EMULATOR, TaskQueue
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
 from crawler.run.run import Limits, run
-from crawler.settings.reading import Secret, Settings
+from crawler.settings.settings import Secret, Settings
 from crawler.store.block import block_name, encode_block
 from crawler.store.control import order_pause, order_stop, read_control
 from crawler.store.folder import FolderStore

@@ -13,7 +13,8 @@ from crawler.frontier.verdict import Reply
 from crawler.plan.planned import PlannedBlock
 from crawler.plan.scope import Scope, TailSupply, criteria_of
 from crawler.request.crawl_request import CrawlRequest
-from crawler.settings.reading import MAX_SONG_NUM, read_settings
+from crawler.settings.reading import read_settings
+from crawler.settings.settings import MAX_SONG_NUM
 from crawler.store.block import BLOCK_SIZE, block_first
 from tests.records import NOON, failed, found, missing, mixed
 from tests.simulation import Crawl, status

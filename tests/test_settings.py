@@ -8,15 +8,8 @@ import msgspec
 import pytest
 
 from crawler.errors import SettingsError
-from crawler.settings.reading import (
-    SETTINGS,
-    Secret,
-    Settings,
-    environment_of,
-    is_loopback,
-    read_settings,
-    repeat_options,
-)
+from crawler.settings.reading import is_loopback, read_settings, repeat_options
+from crawler.settings.settings import SETTINGS, Secret, Settings, environment_of
 from tests.settings_page import settings_page
 
 ROOT = Path(__file__).parent.parent

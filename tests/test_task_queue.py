@@ -11,7 +11,7 @@ import pytest
 
 from crawler.errors import QueueError
 from crawler.fleet.task_queue import EMULATOR, Task, TaskQueue
-from crawler.settings.reading import Settings
+from crawler.settings.settings import Settings
 from tests.clock import lateness
 from tests.queue_server import QUEUE, Limits, QueueServer
 from tests.queue_server import Task as Held

@@ -33,7 +33,8 @@ from crawler.errors import RequestError, SettingsError
 from crawler.record import Record, encode_records
 from crawler.request.crawl_request import CrawlRequest, songs
 from crawler.run.progress import progress_bar
-from crawler.settings.reading import Settings, is_loopback
+from crawler.settings.reading import is_loopback
+from crawler.settings.settings import Settings
 
 _DESCRIPTION = """\
 Make every song number of a range settled: found, or known to be missing.

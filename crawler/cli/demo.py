@@ -31,7 +31,7 @@ from crawler.cli.options import (
 )
 from crawler.demo.behaviour import DEMO_TOKEN, FAULT_KINDS, SiteBehaviour
 from crawler.errors import CrawlerError
-from crawler.settings.reading import environment_of
+from crawler.settings.settings import environment_of
 
 REQUEST = {"start": 1, "stop": 2001}
 RATE = 500

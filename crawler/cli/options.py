@@ -24,7 +24,8 @@ from crawler.frontier.verdict import failure_sentence, is_worth_repeating
 from crawler.logs import configure_logging
 from crawler.request.crawl_request import CrawlRequest, check_request, songs, with_sample
 from crawler.request.incoming import query_fields
-from crawler.settings.reading import MAX_SONG_NUM, SETTINGS, Settings, read_settings
+from crawler.settings.reading import read_settings
+from crawler.settings.settings import MAX_SONG_NUM, SETTINGS, Settings
 
 
 def program() -> str:

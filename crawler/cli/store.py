@@ -28,7 +28,8 @@ from crawler.errors import CrawlerError
 from crawler.frontier.verdict import failure_sentence
 from crawler.page.status_page import status_page
 from crawler.request.crawl_request import songs
-from crawler.settings.reading import Settings, repeat_options
+from crawler.settings.reading import repeat_options
+from crawler.settings.settings import Settings
 from crawler.store.contract import Store
 from crawler.store.control import order_stop, read_runs
 from crawler.store.coverage import Coverage, coverage_of

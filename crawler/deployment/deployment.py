@@ -19,14 +19,8 @@ from crawler.deployment.cost import SIZES, Size, size_for
 from crawler.deployment.gcloud import tell
 from crawler.deployment.schedule import Schedule, longest_gap_seconds, make_schedule
 from crawler.errors import SettingsError
-from crawler.settings.reading import (
-    SETTINGS,
-    Settings,
-    environment_of,
-    read_env_file,
-    read_settings,
-)
-from crawler.settings.settings import GONE
+from crawler.settings.reading import read_env_file, read_settings
+from crawler.settings.settings import GONE, SETTINGS, Settings, environment_of
 from crawler.source.declared import load_declaration
 
 _NAME = r"\A[a-z](?:[a-z0-9-]*[a-z0-9])?\Z"

@@ -23,7 +23,7 @@ from crawler.fleet.orders import (
 from crawler.fleet.task_queue import Task, TaskQueue
 from crawler.request.crawl_request import CrawlRequest
 from crawler.run.store_index import STORE_SECONDS
-from crawler.settings.reading import Settings
+from crawler.settings.settings import Settings
 from crawler.store import control
 from crawler.store.contract import Store
 from crawler.store.opening import open_store

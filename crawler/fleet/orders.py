@@ -22,7 +22,7 @@ from crawler.plan.planned import Criteria, plan_from_counts
 from crawler.plan.scope import criteria_of
 from crawler.request.crawl_request import CrawlRequest
 from crawler.run.store_index import STORE_SECONDS
-from crawler.settings.reading import Settings
+from crawler.settings.settings import Settings
 from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
 from crawler.store.contract import Content, Store, update
 from crawler.store.opening import open_store

@@ -13,7 +13,8 @@ import msgspec
 
 from crawler.errors import QueueError
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.settings.reading import Settings, is_loopback
+from crawler.settings.reading import is_loopback
+from crawler.settings.settings import Settings
 
 CREATES_PER_SECOND = 500.0
 """Tasks created a second, at most: what one queue takes (cloud.google.com/tasks/docs/quotas)."""

@@ -10,7 +10,7 @@ from crawler.plan.fill import FillSupply
 from crawler.plan.planned import Criteria, PlannedBlock
 from crawler.record import Record
 from crawler.request.crawl_request import CrawlRequest
-from crawler.settings.reading import MAX_SONG_NUM, Settings
+from crawler.settings.settings import MAX_SONG_NUM, Settings
 from crawler.store.block import BLOCK_SIZE, BlockInfo, block_first
 
 MISSING_IN_A_ROW = 1000

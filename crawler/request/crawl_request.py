@@ -17,7 +17,7 @@ from crawler.request.incoming import (
     read_body,
     short,
 )
-from crawler.settings.reading import MAX_SONG_NUM, SongNum
+from crawler.settings.settings import MAX_SONG_NUM, SongNum
 
 MAX_ORDER = 10**13
 """An order's number is the moment at which it was given, in milliseconds since 1970."""

@@ -17,12 +17,8 @@ from crawler.request.crawl_request import CrawlRequest, check_request, label, wi
 from crawler.run.functions import fit, qualified_name, target_of
 from crawler.run.progress import Progress, in_notebook, progress_bar
 from crawler.run.run import Limits, run
-from crawler.settings.reading import (
-    MAX_SONG_NUM,
-    Settings,
-    SettingsArguments,
-    read_settings,
-)
+from crawler.settings.reading import SettingsArguments, read_settings
+from crawler.settings.settings import MAX_SONG_NUM, Settings
 from crawler.source.source import Source
 
 _REQUEST_NAMES = ("limit", "refresh_older_than_days", "recheck", "canary")

@@ -11,7 +11,8 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from crawler.errors import SettingsError
-from crawler.settings.reading import Settings, is_loopback, source_of
+from crawler.settings.reading import is_loopback, source_of
+from crawler.settings.settings import Settings
 from crawler.source.source import FieldType, Source, traits_of
 from crawler.store.block import FORMAT_VERSION
 from crawler.store.opening import Identity

@@ -34,7 +34,8 @@ from crawler.run.progress import Progress
 from crawler.run.raw import RawKeeper
 from crawler.run.store_index import STORE_SECONDS, StoreIndex, tell_new_fields
 from crawler.run.writer import GIVE_UP_SECONDS, MAX_PENDING_BLOCKS, Writer
-from crawler.settings.reading import Settings, repeat_options
+from crawler.settings.reading import repeat_options
+from crawler.settings.settings import Settings
 from crawler.source.source import Source, traits_of
 from crawler.steps import execute_async_event_loop
 from crawler.store import control

@@ -15,35 +15,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from crawler.errors import SettingsError
-from crawler.settings.settings import (
-    GONE,
-    MAX_SONG_NUM,
-    SETTINGS,
-    Secret,
-    Setting,
-    Settings,
-    SongNum,
-    environment_of,
-)
+from crawler.settings.settings import GONE, SETTINGS, Secret, Settings
 from crawler.source.declaration import Declaration
 from crawler.source.declared import DeclaredSource, load_declaration, open_source
-
-__all__ = [
-    "MAX_SONG_NUM",
-    "SETTINGS",
-    "Secret",
-    "Setting",
-    "Settings",
-    "SettingsArguments",
-    "SongNum",
-    "contact_missing",
-    "environment_of",
-    "is_loopback",
-    "read_env_file",
-    "read_settings",
-    "repeat_options",
-    "source_of",
-]
 
 logger = logging.getLogger("crawler")
 

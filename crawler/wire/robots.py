@@ -12,7 +12,7 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import FAILURE_KINDS
 from crawler.frontier.work import Supply
 from crawler.record import Record
-from crawler.settings.reading import Settings
+from crawler.settings.settings import Settings
 from crawler.source.source import Source, traits_of, user_agent
 from crawler.wire.answers import WireAnswer
 from crawler.wire.transfer import WireRequest, exact_lines
