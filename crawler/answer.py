@@ -206,7 +206,6 @@ def alert_fields(answer: Answer, kinds: Mapping[str, int], missing_at_end: int) 
     A filter over logs can compare one field with a number, but cannot divide two.
 
     Args:
-        answer: What the run did.
         kinds: Failed attempts by kind.
         missing_at_end: Missing numbers beyond the last found song: every look for new songs ends
             with a thousand of them, so they are no sign of trouble.

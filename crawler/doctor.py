@@ -161,10 +161,8 @@ def examine(
     The site is asked for one song. The store is written to and cleaned up, as every run does first.
 
     Args:
-        environ: The process environment.
         env_file: A file of `NAME=value` lines; ignored where there is none.
         song_num: The song to ask for; None: the first one of the settings.
-        wall: The time of day, aware.
         overrides: Fields of `Settings`, as options give them.
     """
     try:

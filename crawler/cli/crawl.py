@@ -125,13 +125,7 @@ def _sampled(request: CrawlRequest, settings: Settings) -> list[Record]:
 
 
 def pilot_lines(answer: Answer, records: Sequence[Record], settings: Settings) -> Iterator[str]:
-    """Reckon from a sample what the whole range would be: its shares, fields, time, size and cost.
-
-    Args:
-        answer: Of the run over the sample.
-        records: Of the sample's numbers.
-        settings: At whose pace the whole would be crawled.
-    """
+    """Reckon from a sample what the whole range would be: its shares, fields, time, size and cost."""
     whole, noun = answer.stop - answer.start, answer.noun
     found = [record for record in records if record.outcome == "found"]
     failed = sum(record.outcome == "failed" for record in records)

@@ -41,12 +41,7 @@ def add_commands(
     commands: Commands,
     open_cloud: Callable[[str], Cloud] = lambda project: Cloud(os.environ, project),
 ) -> None:
-    """Add the command and its steps to the command line.
-
-    Args:
-        commands: Of the command line.
-        open_cloud: Opens Google for a project.
-    """
+    """Add the command and its steps to the command line."""
     parser = commands.add_parser(
         "deployment",
         help="steps of deploy.sh",

@@ -93,7 +93,6 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
     """Return what a run did, why it ended, what failed and why, and how to go on.
 
     Args:
-        answer: What the run reported.
         repeat: The command line that was run.
     """
     here = songs(answer.start, answer.stop, answer.noun)
@@ -145,7 +144,6 @@ def error_lines(error: CrawlerError, given: dict[str, str]) -> list[str]:
     """Write an error, one line for each thing that is wrong, in the names that the caller wrote.
 
     Args:
-        error: What went wrong.
         given: Option by setting name for those on the command line: `CRAWLER_RATE` to `--rate`.
     """
     lines = []
@@ -242,7 +240,6 @@ def settings_of(args: argparse.Namespace, **more: Any) -> Settings:
     """Read the settings; what was given as an option wins over environment and `crawler.env`.
 
     Args:
-        args: The command line.
         more: Settings that win over the environment where no option is given; and `for_site`,
             False for a command that asks the site for nothing: without token and contact.
 

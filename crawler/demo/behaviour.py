@@ -89,7 +89,6 @@ class Site:
         """Decide what a request gets, and count it.
 
         Args:
-            request: A whole request.
             now: Seconds of the monotonic clock.
         """
         self.counts.arrived(now)

@@ -261,7 +261,6 @@ async def serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], N
 
     Args:
         port: 0 takes a free one.
-        behaviour: How it behaves.
         announce: Gets the address, once the site can be reached there.
 
     Raises:

@@ -146,7 +146,6 @@ class Cloud:
     Args:
         environ: Of the process; gcloud's own endpoint overrides in it hold for the REST APIs, too.
         project: The project that pays.
-        run: Runs a command; see `run_gcloud`.
     """
 
     def __init__(

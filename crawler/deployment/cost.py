@@ -150,9 +150,7 @@ def worst_day(
     """Estimate the dearest day: every instance busy from midnight to midnight, in US dollars.
 
     Args:
-        size: Of an instance.
         rate: Requests per second over all instances.
-        instances: As many as there may be at once.
         max_requests_per_day: The cap; it bounds what is sent, not how long instances are up.
     """
     requests = int(min(rate * 86_400, max_requests_per_day or math.inf))

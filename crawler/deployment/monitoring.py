@@ -108,7 +108,6 @@ def make(
     Args:
         source: The folder `deploy`.
         kinds: Some of KINDS; metrics early, since alerts wait until they are visible.
-        service: The function's name, which all of these carry.
         period_seconds: The longest time between two runs.
         email: Who is told by alerts; None: nobody.
 

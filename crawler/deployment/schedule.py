@@ -61,8 +61,6 @@ def make_schedule(
     Args:
         songs: Numbers to ask for; None: not known, which is taken as endless.
         rate: Requests per second of one run, > 0.
-        budget_seconds: A run ends after this long.
-        max_requests_per_day: The cap over all runs.
         now: When the first run begins, aware.
     """
     per_run = max(1, math.floor(rate * budget_seconds))

@@ -79,7 +79,6 @@ def pinned_token(resource: Mapping[str, Any], variable: str) -> str:
 
     Args:
         resource: A revision as `gcloud run revisions describe --format=json` prints it.
-        variable: The environment variable that holds the token.
     """
     for container in resource.get("spec", {}).get("containers", []):
         for entry in container.get("env", []):
@@ -161,7 +160,6 @@ def try_version(
     version cannot reach its store, to which its account was let a moment ago.
 
     Args:
-        url: Of the version.
         seconds: In which it must answer.
         is_kept: Whether an older version keeps the traffic when this one fails.
 
@@ -324,8 +322,6 @@ def order(cloud: Cloud, store: str, word: str, *, by: str, now: datetime | None 
     Args:
         store: `gs://bucket/prefix`.
         word: One of ORDERS.
-        by: Who orders it.
-        now: The time of the order.
     """
     stop_id, now = secrets.token_hex(8), now or datetime.now(UTC)
     changes: dict[str, Callable[[Control], Control]] = {

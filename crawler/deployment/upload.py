@@ -33,7 +33,6 @@ def stage(
 
     Args:
         names: Files relative to `root`, as `gcloud meta list-files-for-upload` prints them.
-        root: Where they lie.
         out: Where to; must be inside `root`.
         function: `module:name` of a user's own step 1 function or source.
         source: A built-in source, or a TOML file of the user's own, relative to `root`.

@@ -310,9 +310,6 @@ def rebuild(
     Args:
         old: Crawled with `CRAWLER_KEEP_RAW=1`.
         new: Empty, or begun by an earlier rebuild with the same source and fields.
-        source: Says what info is now.
-        start: First song number, included.
-        stop: Number after the last.
 
     Raises:
         SettingsError: The target is a step 1 function, which reads its pages itself.

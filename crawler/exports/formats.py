@@ -82,7 +82,6 @@ class Batches:
         """Prepare for these columns.
 
         Args:
-            columns: Of the records.
             is_flat: Whether what is nested becomes JSON in a text, as CSV needs it.
 
         Raises:

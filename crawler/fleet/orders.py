@@ -102,7 +102,6 @@ def task_name(order: int, body: Mapping[str, Any], sequence: int) -> str:
     """Return a task's name: a hash first, since names in a row slow a queue, then what it stands for.
 
     Args:
-        order: Number of its order.
         body: What it posts.
         sequence: 0 for a shard, then one more for each successor.
     """

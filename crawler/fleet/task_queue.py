@@ -77,7 +77,6 @@ class TaskQueue:
         """Create tasks, several at a time, in about the order given.
 
         Args:
-            tasks: Each with a name of its own.
             has_time: Asked before each task; the rest is left once it says no.
             rate: Tasks a second, at most.
 

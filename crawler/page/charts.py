@@ -48,8 +48,6 @@ class CoverageMap(msgspec.Struct, frozen=True):
     """The number line from `start` up to `stop`, excluded.
 
     Attributes:
-        start: First number.
-        stop: Number after the last.
         cell_size: Numbers of a whole cell; the first and the last may hold fewer.
         columns: Cells in a row where it is drawn; rows then begin at round numbers.
         cells: Without a gap, ascending, at most `MAX_CELLS` and those of one row.

@@ -61,7 +61,6 @@ class Failures(msgspec.Struct):
 
     Attributes:
         reason: Kind of failure; "other" are those of blocks with more than five kinds.
-        failed: How many numbers.
         nums: Some of them, ascending; none where no block names any.
         places: Where most of them are, ascending.
         places_left_out: Places beyond `MAX_PLACES`.
@@ -135,7 +134,6 @@ def status_page(
     Args:
         blocks: The store's listing, ascending; no block is read.
         runs: The last runs, newest first.
-        now: When the listing was made.
         location: Where the store is, as its user writes it.
         rate: Requests per second of the deployment, 0: no limit; None: that of the newest run.
         last_song: Highest number that is wanted; None: what is held, and what runs were told.
@@ -309,9 +307,7 @@ def write_status(
     """Write both from what the run knows of the blocks; trouble is only logged.
 
     Args:
-        store: Where.
         listing: All its blocks, by first number; none is read.
-        now: What the page says it is as of.
         known_runs: Runs by name that were read before, as `read_runs` keeps them.
     """
     blocks = [listing[first] for first in sorted(listing)]

@@ -158,13 +158,9 @@ class FillSupply:
         """Plan a range.
 
         Args:
-            start: First number, included.
-            stop: Number after the last.
             listing: What the store said about each of its blocks, by first number.
-            criteria: What is to be asked again.
             read: Reads the records of the block that begins with a number; may be slow.
             on_block: Told of each block before its first number is supplied.
-            limit: Numbers to supply at most.
             sample: Plan only so many numbers, spread over the range; None: all.
             met: Blocks in which another run was met; may grow at any time.
             relist: Brings the listing up to date; may be slow.

@@ -83,9 +83,7 @@ def plan_from_counts(
 
     Args:
         info: What the listing says of it, None where it shows no such block.
-        first: Its first number.
         numbers: Those of the range that lie in it, ascending.
-        criteria: What is to be asked again.
     """
     if info is None:
         return PlannedBlock(first, numbers, is_new=True)

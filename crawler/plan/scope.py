@@ -149,15 +149,8 @@ class Scope:
         """Plan a request.
 
         Args:
-            request: What is asked for.
             settings: First and last song of the catalogue.
             listing: The store's blocks by first number; for a range at least those of the range.
-            now: The time of the run, aware.
-            read: Reads the records of a block.
-            on_block: Told of each block before its first number is supplied.
-            met: Blocks in which another run was met.
-            relist: Brings the listing up to date.
-            pool: Where blocks are read; by default threads of its own.
         """
         self.mode, self._sample = request.mode, request.sample
         lasts = [info.last_found for info in listing.values() if info.last_found is not None]

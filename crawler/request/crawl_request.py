@@ -117,7 +117,6 @@ def parse_request(
     """Read what a caller asks for, from body, query or both where they agree.
 
     Args:
-        method: `GET` or `POST`.
         content_type: The header as received; None when absent, which means JSON.
         content_encoding: The header as received.
         body_reader: Called with a number of bytes, returns at most as many, b"" at the end.

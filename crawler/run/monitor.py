@@ -69,8 +69,6 @@ def advised_rate(
     too much.
 
     Args:
-        answer: Of the run.
-        samples: Its course.
         refused: Answers of 429.
         announced: Requests per second that the site announced, 0 where it did not.
         rate: Those of the run's settings, 0 for no limit.
@@ -115,13 +113,10 @@ class Housekeeper:
 
         Args:
             frontier: Closed when `stop_event` is set.
-            writer: Told to write blocks that have waited long enough.
-            stop_event: Ends the run early.
             skipped: Returns how many numbers were left out so far.
             total: Numbers of the range, None where the end is not known.
             on_progress: Told several times a second where the run stands.
             on_status: Called now and then, to write the status.
-            status_seconds: How often that is.
         """
         self.samples: list[Sample] = []
         self._frontier, self._writer, self._stop_event = frontier, writer, stop_event
@@ -264,10 +259,7 @@ class ControlWatcher:
         Args:
             frontier: Stopped by a stop order, held back by a pause.
             seen_stop_id: The stop order that stood before the run began.
-            every_seconds: How often it is looked at.
             canaries: Gets the song that other runs publish there.
-            clock: Monotonic seconds.
-            wall: The time of day, aware.
         """
         self._every_seconds, self._clock, self._wall = every_seconds, clock, wall
         self._frontier, self._store, self._seen_stop_id = frontier, store, seen_stop_id

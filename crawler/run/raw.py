@@ -36,7 +36,6 @@ class RawPage(msgspec.Struct, omit_defaults=True, gc=False):
     """One line of a raw object.
 
     Attributes:
-        song_num: The number of the page.
         fetched_at: That of the record that was made of it.
         body: As the site sent it, decoded, where it is UTF-8.
         body_base64: The same where it is not.

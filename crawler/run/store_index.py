@@ -51,8 +51,6 @@ class StoreIndex:
         """List the blocks of `[start, stop)`, or all where `start` is None.
 
         Args:
-            store, source: Where, and whose records it gets.
-            start, stop: Bound the run's range.
             notes_fields: Whether to note what the info of the first block holds, because nobody
                 declared it.
             timeout: Bounds each look at the store, seconds.

@@ -96,13 +96,9 @@ class Writer:
         """Prepare to write.
 
         Args:
-            save: Merges records into a block of the store.
             on_stored: Called with each block stored, in a thread of the writer.
             on_trouble: Called with the reason when a block is given up, in a thread of the writer.
-            threads: Blocks saved at once.
             give_up_seconds: A block is given up when it could not be saved for so long.
-            max_pending_blocks: See `has_room`.
-            clock: Monotonic seconds.
             sleep: How to wait so many seconds between two tries; by default until the run ends.
             pool: Where blocks are saved; by default threads of its own.
         """

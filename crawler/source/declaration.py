@@ -77,11 +77,9 @@ class Declaration(msgspec.Struct, frozen=True):
     """What a file says of a source, checked.
 
     Attributes:
-        file: Where it was read.
         base_url: The site's own address, without a slash at its end.
         token: Name of the environment variable that holds the token; None where none is sent.
         shape: What its pages are like.
-        document: All of the file.
     """
 
     file: Path

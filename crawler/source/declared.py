@@ -34,7 +34,6 @@ class FieldRow(NamedTuple):
     """What one field of a page turned out to be, for people to look at.
 
     Attributes:
-        name: Of the field.
         value: As it is kept.
         where: The path or the selector at which it was looked for.
         trouble: What looks wrong, in words; "" where nothing does.
@@ -60,7 +59,6 @@ class DeclaredSource:
         """Make the source of one run.
 
         Args:
-            declaration: What was declared.
             token: What its placeholder stands for.
             base_url: Asked instead of the declared address.
             fields: Dotted names inside the record, kept instead of the declared fields.

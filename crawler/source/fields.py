@@ -279,7 +279,6 @@ def duckdb_statement(location: str, columns: Sequence[Column]) -> str:
 
     Args:
         location: Of the store: a folder, or `gs://bucket/prefix`.
-        columns: Of its records.
     """
     inner = {column.key: column.type for column in columns if column.key is not None}
     types = {column.name: column.type for column in (*_FIRST, *_LAST)}

@@ -60,9 +60,6 @@ class BlockInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
         source: Name of the source whose records it holds, printable ASCII, at most 100 characters.
         first: First number of the block, a multiple of 1000.
         token: Token of the object in its store, `ABSENT` where it is in none; not stored.
-        found: Records that are found.
-        missing: Records that are missing.
-        failed: Records that are failed.
         first_num: Lowest number that has a record.
         last_num: Highest number that has a record.
         last_found: Highest number that is found, None where none is.

@@ -65,7 +65,6 @@ class BucketStore:
         """Remember where; nothing is sent yet.
 
         Args:
-            bucket: Name of the bucket.
             prefix: Objects lie below it; empty for none.
             client: A `google.cloud.storage.Client`, by default one made from the environment.
             page_size: Objects per page of a listing; None: as many as the server likes.
@@ -243,8 +242,6 @@ class BucketStore:
         """Send a request, again where Google says that this can help, until the deadline.
 
         Args:
-            doing: What the request is for, for the message of an error.
-            deadline: What is left for all attempts and the waits between them.
             request: `request(seconds)` makes one attempt, without retries of its own.
             expected: An error that is an answer too.
 

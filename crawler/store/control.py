@@ -130,7 +130,6 @@ def standing_stop(
     A stop order ends also those parts of an order that begin later, if it came after the order.
 
     Args:
-        control: What stands when the run begins.
         ordered_at: When the order was given of which the run is a part; None where it is of none.
         is_unattended: Whether nobody looks on.
     """
@@ -164,11 +163,7 @@ def order_pause(
     """Hold back every run on this store until then; a longer pause that stands is never shortened.
 
     Args:
-        store: Where.
         until: End of the pause, aware; nothing is written if it has passed.
-        now: The time, aware.
-        reason: Why, for people.
-        timeout: Seconds.
     """
 
     def add_pause(control: Control) -> Control:
@@ -280,7 +275,6 @@ def read_runs(
     """Read the latest runs, the newest first; unreadable ones are left out, with a log line.
 
     Args:
-        store, latest: Where, and how many at most.
         timeout: Seconds for each object.
         known: Runs by name that were read before (None: unreadable), and are not read again, since
             nobody changes them; gets what is read now.

@@ -38,8 +38,6 @@ class Gap(msgspec.Struct):
     """Numbers `[start, stop)` of which some or all were never asked.
 
     Attributes:
-        start: First number, included.
-        stop: Number after the last.
         not_asked: How many of them have no record; `stop - start` when none has.
     """
 
@@ -216,11 +214,6 @@ class VerifyReport(msgspec.Struct):
     """What was found in a range, up to the first problem.
 
     Attributes:
-        start: First number, included.
-        stop: Number after the last.
-        found: Numbers of the range that are found.
-        missing: Numbers of the range that are missing.
-        failed: Numbers of the range that are failed: recorded, but not known.
         blocks: Blocks read.
         unproven: Stretches `[start, stop)` of missing numbers in a row without proof, ascending,
             at most `MAX_UNPROVEN`: from before there were proofs, so asking again is worth while.
@@ -243,8 +236,6 @@ def verify(store: Store, start: int, stop: int, *, timeout: float) -> VerifyRepo
 
     Args:
         store: Where. What is not named like a block is left alone.
-        start: First number, included.
-        stop: Number after the last.
         timeout: Seconds for all of it.
 
     Raises:

@@ -199,9 +199,7 @@ def claim_store(
     An older format is accepted, since its blocks are read. Fields that are new are added.
 
     Args:
-        store: Whose.
         identity: Of the records that a run will add.
-        timeout: Seconds.
         doubtful_host: A host that an earlier version wrote without knowing; it is amended.
 
     Returns:
