@@ -177,23 +177,13 @@ def _status(request: Request) -> Response:
 
     settings = _deployment().settings
     store = open_store(settings.store)
-    now = datetime.now(UTC)
     blocks = list(store.list_blocks(timeout=_STATUS_SECONDS))
     vary = {"Vary": "Accept"}
     if not _wants_page(request):
         return _json(200, msgspec.json.encode(coverage_of(blocks)), vary)
-    from crawler.page.status_page import status_page
-    from crawler.store.control import read_runs
+    from crawler.page.status_page import page_of
 
-    page = status_page(
-        blocks,
-        read_runs(store),
-        now=now,
-        location=settings.store,
-        rate=settings.rate,
-        last_song=settings.last_song,
-    )
-    return _answer(200, page.encode(), "text/html", vary)
+    return _answer(200, page_of(store, blocks, settings).encode(), "text/html", vary)
 
 
 def _wants_page(request: Request) -> bool:

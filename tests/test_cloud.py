@@ -258,10 +258,10 @@ def test_the_newest_version_is_found_though_a_listing_lags(google, states, liste
 def test_an_order_keeps_what_somebody_else_wrote_meanwhile(google):
     """control.json is compared and swapped; what was released already is not written again."""
     gcp, cloud = google
-    gcp.objects["b/p/control.json"] = b'{"pause_reason":"theirs"}'
+    gcp.objects["b/p/control.json"] = b'{"canary":7}'
     assert order(cloud, "gs://b/p", "stop", by="me")
     control = decode_control(gcp.objects["b/p/control.json"])
-    assert (control.pause_reason, control.stop_ordered_by) == ("theirs", "me")
+    assert (control.canary, control.stop_ordered_by) == (7, "me")
     assert order(cloud, "gs://b/p", "go", by="me")
     assert not order(cloud, "gs://b/p", "go", by="me")
     gcp.objects["b/p/control.json"] = b"{"

@@ -352,12 +352,12 @@ def test_what_waits_in_the_queue_outlives_a_deployment(updated):
 @needs_gcloud
 def test_resume_releases_what_a_refused_token_held(cloud):
     """Schedule and queue go on, and scheduled runs ask again."""
-    held = b'{"pause_reason":"x","held_at":"2026-11-22T00:00:00Z","held_by":"unauthorized"}'
+    held = b'{"canary":7,"held_at":"2026-11-22T00:00:00Z","held_by":"unauthorized"}'
     cloud.gcp.objects[CONTROL] = held
     cloud.gcp.resources[JOB]["state"] = "PAUSED"
     cloud.deploy("--resume")
     control = decode_control(cloud.gcp.objects[CONTROL])
-    assert (control.held_at, control.pause_reason) == (None, "x")
+    assert (control.held_at, control.canary) == (None, 7)
     assert cloud.gcp.resources[JOB]["state"] == "ENABLED"
 
 

@@ -376,7 +376,7 @@ def test_many_runs_come_the_newest_first(tmp_path):
     store = FolderStore(tmp_path)
     for hour in range(30):
         leave_run_object(store, a_run(hours=hour), f"{hour:02}")
-    runs = read_runs(store, latest=20, timeout=5)
+    runs = read_runs(store, latest=20)
     assert [run.started_at for run in runs] == [
         a_run(hours=hour).started_at for hour in range(29, 9, -1)
     ]

@@ -113,7 +113,7 @@ def test_E15_a_store_grows(name: str, site: FaultySite, store_of: Any) -> None:
         num: record for num, record in before.items() if num != FAILED
     }
     assert coverage_of(store.list_blocks(timeout=9)).settled == 90
-    assert len(read_runs(store, latest=9, timeout=9)) == 2
+    assert len(read_runs(store, latest=9)) == 2
 
 
 def test_E15_raw_bodies_go_on(site: FaultySite, store_of: Any) -> None:

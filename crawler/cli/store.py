@@ -26,12 +26,12 @@ from crawler.cli.options import (
 )
 from crawler.errors import CrawlerError
 from crawler.frontier.verdict import failure_sentence
-from crawler.page.status_page import status_page
+from crawler.page.status_page import page_of
 from crawler.request.crawl_request import songs
 from crawler.settings.reading import repeat_options
 from crawler.settings.settings import Settings
 from crawler.store.contract import Store
-from crawler.store.control import order_stop, read_runs
+from crawler.store.control import order_stop
 from crawler.store.coverage import Coverage, coverage_of
 from crawler.store.opening import LIST_SECONDS, open_store, read_identity
 
@@ -115,23 +115,14 @@ def status(args: argparse.Namespace) -> int:
     """
     settings = settings_of(args, for_site=False)
     store = open_store(settings.store)
-    now = datetime.now(UTC)
     blocks = list(store.list_blocks(timeout=LIST_SECONDS))
     if args.html:
-        page = status_page(
-            blocks,
-            read_runs(store),
-            now=now,
-            location=settings.store,
-            rate=settings.rate,
-            last_song=settings.last_song,
-        )
         try:
-            Path(args.html).write_text(page, encoding="utf-8")
+            Path(args.html).write_text(page_of(store, blocks, settings), encoding="utf-8")
         except OSError as error:
             why = error.strerror or error
             raise CrawlerError(f"{args.html} cannot be written: {why}") from error
-    held = coverage_of(blocks, now=now)
+    held = coverage_of(blocks)
     if args.json:
         print_json(held)
         return 0

@@ -26,6 +26,7 @@ from crawler.page.charts import (
     progress,
     stretches,
 )
+from crawler.settings.settings import Settings
 from crawler.store.block import BLOCK_SIZE, BlockInfo
 from crawler.store.contract import Content, Store
 from crawler.store.control import RUN_SECONDS, RunObject, read_runs
@@ -179,6 +180,18 @@ def status_page(
         data=_data(held, line, shown, points, end) | {"noun": f"{noun}s".capitalize()},
     )
     return text.encode(errors="replace").decode()  # a folder's name may hold half a character
+
+
+def page_of(store: Store, blocks: Iterable[BlockInfo], settings: Settings) -> str:
+    """Write the page of a store as it stands, and as its deployment is set; see `status_page`."""
+    return status_page(
+        blocks,
+        read_runs(store),
+        now=datetime.now(UTC),
+        location=settings.store,
+        rate=settings.rate,
+        last_song=settings.last_song,
+    )
 
 
 def _number_line(

@@ -1,11 +1,12 @@
 """What goes on beside a crawl: `control.json` obeyed, old blocks written, progress, log, status."""
 
+import contextlib
 import contextvars
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -240,6 +241,14 @@ def _thread(name: str, target: Callable[..., None], *args: object) -> threading.
     return threading.Thread(target=run, args=(target, *args), name=name, daemon=True)
 
 
+@contextlib.contextmanager
+def _trouble_logged() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        logger.warning("control.json cannot be used at present: %s", error)
+
+
 class ControlWatcher:
     """A thread beside a run: obeys stop orders, keeps the pauses of others, publishes its own."""
 
@@ -336,21 +345,9 @@ class ControlWatcher:
                 self.obey()
                 look_at = self._clock() + self._every_seconds
 
+    @_trouble_logged()
     def pass_on(self) -> None:
         """Publish what this run has learnt; trouble of the store is only logged."""
-        self._guarded(self._pass_on)
-
-    def obey(self) -> None:
-        """Read what stands, and keep to it; trouble of the store is only logged."""
-        self._guarded(self._obey)
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except StoreError as error:
-            logger.warning("control.json cannot be used at present: %s", error)
-
-    def _pass_on(self) -> None:
         if self._found is not None:
             self.keep_canary(control.publish_canary(self._store, self._found))
             self._found = None
@@ -364,7 +361,9 @@ class ControlWatcher:
             if self._unpublished == ends_at:  # none that is longer came meanwhile
                 self._unpublished = 0.0
 
-    def _obey(self) -> None:
+    @_trouble_logged()
+    def obey(self) -> None:
+        """Read what stands, and keep to it; trouble of the store is only logged."""
         order = control.read_control(self._store, timeout=CONTROL_SECONDS)
         if order.stop_id is not None and order.stop_id != self._seen_stop_id:
             self._frontier.stop("stop_order")

@@ -42,7 +42,6 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         stop_ordered_by: Who gave it, for people.
         pause_until: No request may start before this time; it may have passed long since.
         paused_at: When that pause was ordered; None where an older version ordered it.
-        pause_reason: Why, for people.
         held_at: Since when scheduled runs ask for nothing; None where they may.
         held_by: Why: a word of `crawler.answer.STOPS`.
         canary: A song that is there: the first that any run on this store found.
@@ -53,7 +52,6 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     stop_ordered_by: str = ""
     pause_until: datetime | None = None
     paused_at: datetime | None = None
-    pause_reason: str = ""
     held_at: datetime | None = None
     held_by: str = ""
     canary: int | None = None
@@ -157,7 +155,6 @@ def order_pause(
     until: datetime,
     *,
     now: datetime,
-    reason: str = "",
     timeout: float = WRITE_SECONDS,
 ) -> Control:
     """Hold back every run on this store until then; a longer pause that stands is never shortened.
@@ -169,7 +166,7 @@ def order_pause(
     def add_pause(control: Control) -> Control:
         if until - now <= pause_left(control, now=now):
             return control
-        return replace(control, pause_until=until, paused_at=now, pause_reason=reason)
+        return replace(control, pause_until=until, paused_at=now)
 
     return _change(store, add_pause, timeout)
 
@@ -269,21 +266,19 @@ def read_runs(
     store: Store,
     *,
     latest: int = KEPT_RUNS,
-    timeout: float = RUN_SECONDS,
     known: dict[str, RunObject | None] | None = None,
 ) -> list[RunObject]:
     """Read the latest runs, the newest first; unreadable ones are left out, with a log line.
 
     Args:
-        timeout: Seconds for each object.
         known: Runs by name that were read before (None: unreadable), and are not read again, since
             nobody changes them; gets what is read now.
     """
     known = {} if known is None else known
-    names = store.list_names(RUNS, timeout=timeout)[-latest:]
+    names = store.list_names(RUNS, timeout=RUN_SECONDS)[-latest:]
     new = [name for name in names if name not in known]
     with ThreadPoolExecutor(READERS) as pool:
-        read = pool.map(lambda name: _read_run(store, name, timeout), new)
+        read = pool.map(lambda name: _read_run(store, name, RUN_SECONDS), new)
         known.update(zip(new, read, strict=True))
     return [run for name in reversed(names) if (run := known[name]) is not None]
 

@@ -204,9 +204,6 @@ def _reasons(blocks: list[BlockInfo]) -> dict[str, int]:
     return {kind: count for kind, count in counts.most_common() if count > 0}
 
 
-MAX_UNPROVEN = 100
-"""So many stretches without proof are named."""
-
 _BLOCKS_AT_ONCE = 1000  # so many are listed at a time: memory does not grow with the range
 
 
@@ -216,7 +213,7 @@ class VerifyReport(msgspec.Struct):
     Attributes:
         blocks: Blocks read.
         unproven: Stretches `[start, stop)` of missing numbers in a row without proof, ascending,
-            at most `MAX_UNPROVEN`: from before there were proofs, so asking again is worth while.
+            at most `MAX_GAPS`: from before there were proofs, so asking again is worth while.
         problem: The first thing that is wrong, in words; None where each number of the range has
             exactly one record, in its place, and every block's counts are true.
     """
@@ -255,7 +252,7 @@ def verify(store: Store, start: int, stop: int, *, timeout: float) -> VerifyRepo
     except BlockFormatError as error:
         report.problem = str(error)
     _drop_short_stretch(report)
-    del report.unproven[MAX_UNPROVEN:]
+    del report.unproven[MAX_GAPS:]
     return report
 
 
@@ -288,7 +285,7 @@ def _add_stretches(report: VerifyReport, records: Sequence[Record]) -> None:
     for start, stop in unproven_stretches(records):
         if report.unproven and report.unproven[-1][1] == start:
             report.unproven[-1] = report.unproven[-1][0], stop
-        elif len(report.unproven) <= MAX_UNPROVEN:
+        elif len(report.unproven) <= MAX_GAPS:
             _drop_short_stretch(report)
             report.unproven.append((start, stop))
 
