@@ -5,6 +5,7 @@ By hand, because a web framework would be slower than the crawler that the site 
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import struct
@@ -14,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from email.utils import formatdate
 from http.client import responses
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import msgspec
 
@@ -23,145 +24,92 @@ from crawler.demo.behaviour import Site, SiteBehaviour, SiteReply, SiteRequest, 
 _MAX_HEAD_BYTES = 65_536
 
 
-class Server:
-    """What the connections of one site share."""
-
-    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
-        self.site, self.loop = site, loop
-        self.transports: set[asyncio.Transport] = set()
-        self._date, self._second = b"", 0
-
-    def date(self) -> bytes:
-        """Write the time as HTTP does: once a second, since it takes longer than the rest."""
-        second = int(time.time())
-        if second != self._second:
-            self._date, self._second = formatdate(second, usegmt=True).encode(), second
-        return self._date
-
-
-class Connection(asyncio.Protocol):
+class Connection:
     """One client's connection: requests may be pipelined, and are answered one after the other."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._site = server.site
-        self._loop = server.loop
-        self._transport: asyncio.Transport
-        self._buffer = bytearray()
-        self._waiting: asyncio.TimerHandle | None = None
-        self._writable = True
-        self._over = False
+    def __init__(
+        self, site: Site, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._site, self._reader, self._writer = site, reader, writer
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take up a connection."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._server.transports.add(self._transport)
+    async def serve(self) -> None:
+        """Answer until the client is gone, or the connection is to end; counts it meanwhile."""
         self._site.counts.connected()
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while await self._answer_one():
+                    pass
+        finally:
+            self._site.counts.disconnected()
+            self._writer.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's own name
-        """Forget it, with the answer that was still to come."""
-        self._over = True
-        self._server.transports.discard(self._transport)
-        self._site.counts.disconnected()
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._site.counts.answered("hung_up")
-
-    def data_received(self, data: bytes) -> None:
-        """Answer what has come, and take no more while a client has sent far ahead."""
-        self._buffer += data
-        self._advance()
-        if len(self._buffer) > _MAX_HEAD_BYTES and not self._over:
-            self._transport.pause_reading()
-
-    def pause_writing(self) -> None:
-        """The client does not read: nothing more is answered until it does."""
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        """The client reads again."""
-        self._writable = True
-        self._advance()
-
-    def _advance(self) -> None:
-        """Answer what is whole in the buffer, up to an answer that has to wait."""
-        while self._waiting is None and self._writable and not self._over:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                if len(self._buffer) > _MAX_HEAD_BYTES:
-                    self._refuse(431, "SiteRequest header fields too large")
-                return
-            request = parse_request(bytes(self._buffer[:end]))
-            del self._buffer[: end + 4]
-            if request is None:
-                self._refuse(400, "Not a request this site can read")
-                return
-            self._begin(request)
-
-    def _begin(self, request: SiteRequest) -> None:
+    async def _answer_one(self) -> bool:
+        """Answer the next request; False where no other one may follow."""
+        try:
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return await self._refuse(431, "Request header fields too large")
+        request = parse_request(head[:-4])
+        if request is None:
+            return await self._refuse(400, "Not a request this site can read")
         path, _, query = request.target.partition(b"?")
         if path == b"/_stats":
             counts = self._site.counts.snapshot(arrivals=query == b"arrivals=1")
-            self._send(request, SiteReply(200, msgspec.json.encode(counts)))
-            return
-        reply = self._site.reply(request, self._loop.time())
-        latency = self._site.behaviour.latency_seconds
-        if latency:
-            self._waiting = self._loop.call_later(latency, self._end_waiting, request, reply)
-        else:
-            self._answer(request, reply)
+            reply = SiteReply(200, msgspec.json.encode(counts))
+            return await self._send(reply, keep_alive=request.keep_alive)
+        return await self._answer(request)
 
-    def _end_waiting(self, request: SiteRequest, reply: SiteReply) -> None:
-        self._waiting = None
-        self._answer(request, reply)
-        if not self._over and len(self._buffer) > _MAX_HEAD_BYTES:
-            self._transport.resume_reading()
-        self._advance()
-
-    def _answer(self, request: SiteRequest, reply: SiteReply) -> None:
+    async def _answer(self, request: SiteRequest) -> bool:
+        reply = self._site.reply(request, asyncio.get_running_loop().time())
+        if latency := self._site.behaviour.latency_seconds:
+            await asyncio.sleep(latency)
+        if self._reader.at_eof():
+            self._site.counts.answered("hung_up")
+            return False
         self._site.counts.answered(reply.fault or str(reply.status))
         if reply.fault == "reset":
-            self._reset()
-        elif self._site.behaviour.gzip and b"gzip" in request.headers.get(b"accept-encoding", b""):
-            self._send(request, _gzipped(reply))
-        else:
-            self._send(request, reply)
+            return self._reset()
+        if self._site.behaviour.gzip and b"gzip" in request.headers.get(b"accept-encoding", b""):
+            reply = _gzipped(reply)
+        return await self._send(reply, keep_alive=request.keep_alive)
 
-    def _send(self, request: SiteRequest, reply: SiteReply) -> None:
+    async def _refuse(self, status: int, message: str) -> bool:
+        return await self._send(error_reply(status, message), keep_alive=False)
+
+    async def _send(self, reply: SiteReply, *, keep_alive: bool) -> bool:
         body = reply.body[: len(reply.body) // 2] if reply.fault else reply.body
-        self._transport.write(self._head(reply, keep_alive=request.keep_alive) + body)
-        if reply.fault or not request.keep_alive:
-            self._over = True
-            self._transport.close()
+        self._writer.write(_head(reply, keep_alive=keep_alive) + body)
+        await self._writer.drain()  # a client that does not read gets no more answers
+        return keep_alive and not reply.fault
 
-    def _refuse(self, status: int, message: str) -> None:
-        reply = error_reply(status, message)
-        self._over = True
-        self._transport.write(self._head(reply, keep_alive=False) + reply.body)
-        self._transport.close()
-
-    def _reset(self) -> None:
+    def _reset(self) -> bool:
         """Leave without a word: a closed socket that lingers for 0 s sends a reset."""
-        self._over = True
-        raw: socket.socket = self._transport.get_extra_info("socket")
+        raw: socket.socket = self._writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        self._writer.transport.abort()
+        return False
 
-    def _head(self, reply: SiteReply, *, keep_alive: bool) -> bytes:
-        """Write an answer's head, with the empty line after it."""
-        connection = b"keep-alive" if keep_alive else b"close"
-        return (
-            b"HTTP/1.1 %d %s\r\nServer: demo-site\r\nDate: %s\r\nContent-Type: application/json; "
-            b"charset=utf-8\r\nContent-Length: %d\r\n%sConnection: %s\r\n\r\n"
-            % (
-                reply.status,
-                responses.get(reply.status, "Unnamed").encode(),
-                self._server.date(),
-                len(reply.body),
-                reply.extra,
-                connection,
-            )
+
+def _head(reply: SiteReply, *, keep_alive: bool) -> bytes:
+    """Write an answer's head, with the empty line after it."""
+    connection = b"keep-alive" if keep_alive else b"close"
+    return (
+        b"HTTP/1.1 %d %s\r\nServer: demo-site\r\nDate: %s\r\nContent-Type: application/json; "
+        b"charset=utf-8\r\nContent-Length: %d\r\n%sConnection: %s\r\n\r\n"
+        % (
+            reply.status,
+            responses.get(reply.status, "Unnamed").encode(),
+            _date(int(time.time())),
+            len(reply.body),
+            reply.extra,
+            connection,
         )
+    )
+
+
+@functools.lru_cache(maxsize=1)  # writing it takes longer than the rest
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def parse_request(head: bytes) -> SiteRequest | None:
@@ -283,9 +231,16 @@ async def serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], N
 
 
 async def _answer_until(stopped: asyncio.Event, site: Site, listener: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    shared = Server(site, loop)
-    server = await loop.create_server(lambda: Connection(shared), sock=listener, backlog=1024)
+    loop, writers = asyncio.get_running_loop(), set[asyncio.StreamWriter]()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        await Connection(site, reader, writer).serve()
+        writers.discard(writer)
+
+    server = await asyncio.start_server(
+        connected, sock=listener, backlog=1024, limit=_MAX_HEAD_BYTES
+    )
     try:
         await stopped.wait()
     finally:
@@ -294,8 +249,8 @@ async def _answer_until(stopped: asyncio.Event, site: Site, listener: socket.soc
             loop.remove_reader(listener)
         await _let_the_loop_turn()
         server.close()
-        for transport in list(shared.transports):
-            transport.abort()
+        for writer in writers:
+            writer.transport.abort()
         await _let_the_loop_turn()  # sockets are closed a turn later
 
 
