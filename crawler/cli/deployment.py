@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -36,6 +37,9 @@ EXIT_NOT_THERE = 4
 DEPLOY = Path("deploy")
 """Where the files of metrics, alerts and dashboard lie."""
 
+Step: TypeAlias = Callable[[argparse.Namespace], int | None]
+"""Carries out a step; returns an exit code that is not 0, or nothing."""
+
 
 def add_commands(
     commands: Commands,
@@ -51,9 +55,7 @@ def add_commands(
     parser.set_defaults(open_cloud=open_cloud)
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
 
-    def add(
-        name: str, run: Callable[[argparse.Namespace], int], *positional: str
-    ) -> argparse.ArgumentParser:
+    def add(name: str, run: Step, *positional: str) -> argparse.ArgumentParser:
         step = steps.add_parser(name, help=str(run.__doc__).splitlines()[0])
         for argument in positional:
             step.add_argument(argument)
@@ -94,16 +96,16 @@ def add_commands(
     add("unwatch", unwatch, "project", "service")
 
 
-def _run(step: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+def _run(step: Step, args: argparse.Namespace) -> int:
     """Run a step; a wrong setting ends with its paragraph of the runbook, as all else does."""
     try:
-        return step(args)
+        return step(args) or 0
     except SettingsError as error:
         message = f"{error}{see('A setting is wrong')}"
         raise SettingsError(error.code, error.field, message) from None
 
 
-def print_settings(args: argparse.Namespace) -> int:
+def print_settings(args: argparse.Namespace) -> None:
     """Print assignments for a shell on stdout, and for people on stderr what they mean."""
     now = datetime.now(UTC)
     deployment = read_deployment(os.environ, args.file)
@@ -111,7 +113,6 @@ def print_settings(args: argparse.Namespace) -> int:
     if args.purpose == "deploy":
         told = told_lines(deployment, now, monitoring.count_conditions(DEPLOY))
         print("\n".join(told), file=sys.stderr)
-    return 0
 
 
 def shell_lines(deployment: Deployment, now: datetime) -> Iterator[str]:
@@ -197,10 +198,9 @@ def _cost_lines(deployment: Deployment, conditions: int) -> Iterator[str]:
         yield f"    {cost.dollars:8.2f}  {cost.what}"
 
 
-def print_example(_args: argparse.Namespace) -> int:
+def print_example(_args: argparse.Namespace) -> None:
     """Print every setting with its default, as `deploy.env.example` has it."""
     print("\n".join(example_lines()))
-    return 0
 
 
 def example_lines() -> Iterator[str]:
@@ -222,7 +222,7 @@ def example_lines() -> Iterator[str]:
         yield f"{name}="
 
 
-def stage_upload(args: argparse.Namespace) -> int:
+def stage_upload(args: argparse.Namespace) -> None:
     """Copy what is uploaded; load a function of the user's own as it will be loaded there."""
     names = [line for line in sys.stdin.read().splitlines() if line]
     if "main.py" not in names:
@@ -239,32 +239,29 @@ def stage_upload(args: argparse.Namespace) -> int:
     if args.function:
         environment = dict(pair.split("=", 1) for pair in args.environment.split(";"))
         upload.check_own_function(out, environment)
-    return 0
 
 
-def print_fingerprint(args: argparse.Namespace) -> int:
+def print_fingerprint(args: argparse.Namespace) -> None:
     """Print a digest of what is uploaded and of the settings given."""
     print(upload.fingerprint(Path(args.folder), *args.more))
-    return 0
 
 
-def run_gcloud(args: argparse.Namespace) -> int:
+def run_gcloud(args: argparse.Namespace) -> int | None:
     """Run a gcloud command; what is not there is exit code 4 where that is no error."""
     arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     output = args.open_cloud("").gcloud(*arguments, may_lack=args.if_there)
     if output is None:
         return EXIT_NOT_THERE
     sys.stdout.write(output)
-    return 0
+    return None
 
 
-def check_place(args: argparse.Namespace) -> int:
+def check_place(args: argparse.Namespace) -> None:
     """Check that all services that are needed are in the region."""
     service.check_region(args.open_cloud(args.project), args.region, with_queue=bool(args.queue))
-    return 0
 
 
-def keep_token(args: argparse.Namespace) -> int:
+def keep_token(args: argparse.Namespace) -> None:
     """Read a token and print it, or keep the one on stdin and print its version.
 
     `read` reads it in any case, `take` only where the secret has no version; `keep` adds what is on
@@ -280,42 +277,37 @@ def keep_token(args: argparse.Namespace) -> int:
             message = f"{args.secret} holds no version that is enabled: run the same command again"
             raise DeploymentError(message, "Google does not come round")
         print(version)
-        return 0
+        return
     cloud.waits = False
     if args.what == "read" or service.newest_version(cloud, args.secret) is None:
         sys.stdout.write(service.read_token(file))
-    return 0
 
 
-def check_identity(args: argparse.Namespace) -> int:
+def check_identity(args: argparse.Namespace) -> None:
     """Mint a token for the trial, before anything is built that could not be tried."""
     service.identity_token(args.open_cloud(""), args.audience, args.invoker, args.deployer)
-    return 0
 
 
-def read_service(_args: argparse.Namespace) -> int:
+def read_service(_args: argparse.Namespace) -> None:
     """Print assignments for a shell of what stands."""
     text = sys.stdin.read().strip()
     stands = service.EXAMPLE_SERVICE if text == "example" else msgspec.json.decode(text or "{}")
     print("\n".join(service.service_lines(stands)))
-    return 0
 
 
-def read_revision(args: argparse.Namespace) -> int:
+def read_revision(args: argparse.Namespace) -> None:
     """Print which version of the token a revision wants."""
     text = sys.stdin.read().strip()
     is_example = text == "example"
     print("1" if is_example else service.pinned_token(msgspec.json.decode(text), args.variable))
-    return 0
 
 
-def check_version(args: argparse.Namespace) -> int:
+def check_version(args: argparse.Namespace) -> None:
     """Check that a version of the token is enabled, so that a revision that wants it can start."""
     service.check_enabled(args.open_cloud(args.project), args.secret, args.version)
-    return 0
 
 
-def run_trial(args: argparse.Namespace) -> int:
+def run_trial(args: argparse.Namespace) -> None:
     """Ask a new version for a few songs; it may have the traffic when this ends well."""
     cloud = args.open_cloud("")
     service.try_version(
@@ -326,23 +318,20 @@ def run_trial(args: argparse.Namespace) -> int:
         seconds=args.seconds,
         is_kept=args.kept,
     )
-    return 0
 
 
-def rewrite_control(args: argparse.Namespace) -> int:
+def rewrite_control(args: argparse.Namespace) -> None:
     """Stop running crawls; or lift the stop, the hold, or both."""
     service.order(args.open_cloud(""), args.store, args.order, by=f"{caller()}, deploy.sh")
-    return 0
 
 
-def show_object(args: argparse.Namespace) -> int:
+def show_object(args: argparse.Namespace) -> None:
     """Print an object of a bucket, or that it is not there."""
     data, _ = service.read_object(args.open_cloud(""), args.url)
     print(data.decode() or f"{args.url} is not there")
-    return 0
 
 
-def watch(args: argparse.Namespace) -> int:
+def watch(args: argparse.Namespace) -> None:
     """Make what is watched: metrics early, alerts last."""
     monitoring.make(
         args.open_cloud(args.project),
@@ -352,10 +341,8 @@ def watch(args: argparse.Namespace) -> int:
         period_seconds=args.period,
         email=args.email or None,
     )
-    return 0
 
 
-def unwatch(args: argparse.Namespace) -> int:
+def unwatch(args: argparse.Namespace) -> None:
     """Take down alerts, dashboard, metrics and the channel."""
     monitoring.remove(args.open_cloud(args.project), args.service)
-    return 0
