@@ -388,12 +388,6 @@ def moment(time: datetime) -> str:
 
 
 _WORDS = {
-    "counted": counted,
-    "numbers": numbers,
-    "some": some,
-    "crawl": crawl_command,
-    "share": share,
-    "duration": duration,
-    "moment": moment,
+    word.__name__: word for word in (counted, numbers, some, crawl_command, share, duration, moment)
 }
 """What the template says things in."""

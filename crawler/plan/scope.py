@@ -83,7 +83,7 @@ class TailSupply:
         self.supplied += len(numbers)
         self._outstanding += len(numbers)
         end = self._end()
-        self.exhausted = self.next_num >= end and (self._outstanding == 0 or self._is_final(end))
+        self.exhausted = self.next_num >= end and (self._outstanding == 0 or end == self._final)
         return numbers
 
     def _go_on(self, wanted: int) -> list[int]:
@@ -111,9 +111,6 @@ class TailSupply:
             filled = self._fill.supplied if self._fill is not None else 0
             ends.append(self.next_num + max(0, self._limit - filled - self.supplied))
         return min(ends, default=None)
-
-    def _is_final(self, end: int) -> bool:
-        return self._final is not None and end >= self._final
 
     def _has_entered(self, num: int) -> bool:
         """Announce a block that is entered, with the numbers to ask; False while it is being read."""

@@ -259,8 +259,6 @@ class Setting(NamedTuple):
     """What it is for: one line."""
     wanted: str
     """What is allowed, as one phrase that completes "must be"."""
-    choices: tuple[str, ...]
-    """The words that are allowed, where there are few."""
 
 
 def environment_of(values: dict[str, Any]) -> dict[str, str]:
@@ -285,7 +283,6 @@ def _setting(field: msgspec.inspect.Field, hint: Any) -> Setting:
     if isinstance(kind, msgspec.inspect.UnionType):
         kind = next(t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType))
     word, bounds, name = _type_word(kind), _bounds(kind), field.name
-    choices = kind.values if isinstance(kind, msgspec.inspect.LiteralType) else ()
     return Setting(
         field=name,
         variable="GENIUS_TOKEN" if name == "token" else f"CRAWLER_{name.upper()}",
@@ -300,7 +297,6 @@ def _setting(field: msgspec.inspect.Field, hint: Any) -> Setting:
         bounds=bounds,
         meaning=meaning,
         wanted=about["wanted"] or (f"{word}, {bounds}" if bounds else word),
-        choices=tuple(str(value) for value in choices),
     )
 
 
