@@ -364,7 +364,7 @@ def test_a_run_leaves_an_object_and_the_status(where: dict[str, Any]) -> None:
     """What the status page shows lies beside the blocks."""
     answer = crawl(1, 101, **where)
     store = FolderStore(where["store"])
-    (run,) = read_runs(store, latest=10)
+    (run,) = read_runs(store, latest=10, timeout=5)
     assert run.answer == answer
     status = store.read("status.json", timeout=5)
     assert status is not None

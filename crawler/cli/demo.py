@@ -251,7 +251,8 @@ def function(environ: Mapping[str, str], *, logs_to_stderr: bool) -> Iterator[st
     main = find_main()
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         for attempt in range(1, _ATTEMPTS + 1):
-            port = _free_port()
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                port = server.getsockname()[1]
             framework = _framework(main, port, environ, None if logs_to_stderr else log)
             process = stack.enter_context(framework)
             url = f"http://127.0.0.1:{port}"
@@ -330,11 +331,6 @@ def _comes_up(url: str, process: subprocess.Popen[str]) -> bool:
                 return True
         time.sleep(0.05)
     return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def demo_environment(site: str, token: str, **settings: object) -> dict[str, str]:

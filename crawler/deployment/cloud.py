@@ -155,11 +155,11 @@ class Cloud:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        run: "Run | None" = None,
+        run: Run = run_gcloud,
     ) -> None:
         self.project = project
         self._environ, self._clock, self._sleep = dict(environ), clock, sleep
-        self._run = run or run_gcloud
+        self._run = run
         self.waits = True  # False: only for what says nothing about the call
         self.session = requests.Session()
 

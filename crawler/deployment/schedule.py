@@ -31,15 +31,13 @@ class Schedule(msgspec.Struct, frozen=True):
     """When a scheduler calls the function.
 
     Attributes:
-        interval_seconds: From one call to the next; a key of `CRONS`.
-        cron: The same as cron says it.
+        cron: From one call to the next; a value of `CRONS`.
         songs_per_run: Numbers one run can ask for, >= 1.
         songs_per_day: Numbers all runs of a day can ask for, the daily cap included.
         completes_at: When all songs were asked, at the earliest; None where their number is not
             known.
     """
 
-    interval_seconds: int
     cron: str
     songs_per_run: int
     songs_per_day: int
@@ -84,7 +82,7 @@ def _at_interval(
         days = min(days, _CENTURY_DAYS)  # there are dates that no calendar here holds
         completes_at = now + timedelta(days=days, seconds=rest // per_run * seconds)
         completes_at += busy * ((rest % per_run + 1) / per_run)
-    return Schedule(seconds, CRONS[seconds], per_run, per_day, completes_at)
+    return Schedule(CRONS[seconds], per_run, per_day, completes_at)
 
 
 def _days(schedule: Schedule, now: datetime) -> int:

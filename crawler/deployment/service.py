@@ -215,10 +215,6 @@ def _failed(answer: str, is_kept: bool) -> DeploymentError:
 
 # The token's secret, and `control.json`.
 
-ORDERS = ("stop", "go", "release", "resume")
-"""What `control.json` can be told: end running crawls; lift that; free what a refused token held;
-both of these."""
-
 
 def read_token(file: Path | None) -> str:
     """Read a token from a file or standard input, without the line end that an editor leaves.
@@ -321,7 +317,8 @@ def order(cloud: Cloud, store: str, word: str, *, by: str, now: datetime | None 
 
     Args:
         store: `gs://bucket/prefix`.
-        word: One of ORDERS.
+        word: `stop` ends running crawls, `go` lifts that, `release` frees what a refused token held,
+            `resume` does both of these.
     """
     stop_id, now = secrets.token_hex(8), now or datetime.now(UTC)
     changes: dict[str, Callable[[Control], Control]] = {

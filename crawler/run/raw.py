@@ -51,6 +51,9 @@ class RawPage(msgspec.Struct, omit_defaults=True, gc=False):
         return self.body_base64 or b"" if self.body is None else self.body.encode()
 
 
+_decoder = msgspec.json.Decoder(RawPage)
+
+
 def raw_page(song_num: int, fetched_at: datetime, body: bytes) -> RawPage:
     """Make the line of one body."""
     try:
@@ -88,8 +91,7 @@ def decode_pages(data: bytes, name: str) -> dict[int, RawPage]:
     inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         text = inflate.decompress(data, _MAX_TEXT_BYTES)
-        lines = text.removesuffix(b"\n").split(b"\n")
-        pages = [msgspec.json.decode(line, type=RawPage) for line in lines]
+        pages = _decoder.decode_lines(text)
     except (zlib.error, msgspec.MsgspecError, ValueError) as error:
         raise _broken(name, str(error)) from error
     if not inflate.eof or any(raw_name(page.song_num) != name for page in pages):

@@ -19,6 +19,7 @@ import msgspec
 
 from crawler.errors import BlockFormatError
 from crawler.record import (
+    Moment,
     Record,
     decode_record,
     decode_records,
@@ -49,7 +50,6 @@ _UNPROVEN_STRETCHES = 10
 _NUMS_PER_REASON = 5
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
-_Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class BlockInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -87,12 +87,12 @@ class BlockInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_num: _Count
     last_num: _Count
     last_found: _Count | None = None
-    oldest_fetched_at: _Time | None = None
-    newest_fetched_at: _Time | None = None
-    next_try_at: _Time | None = None
+    oldest_fetched_at: Moment | None = None
+    newest_fetched_at: Moment | None = None
+    next_try_at: Moment | None = None
     reasons: dict[str, _Count] = {}
     failed_nums: dict[str, list[_Count]] = {}
-    proof: dict[str, _Time] = {}
+    proof: dict[str, Moment] = {}
     unproven: list[tuple[_Count, _Count]] | None = None
 
     @property

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from crawler.answer import Answer
 from crawler.errors import BlockFormatError, StoreError
+from crawler.record import Moment
 from crawler.store.contract import Content, Store, update
 
 logger = logging.getLogger("crawler")
@@ -48,11 +49,11 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     stop_id: str | None = None
-    stop_ordered_at: datetime | None = None
+    stop_ordered_at: Moment | None = None
     stop_ordered_by: str = ""
-    pause_until: datetime | None = None
-    paused_at: datetime | None = None
-    held_at: datetime | None = None
+    pause_until: Moment | None = None
+    paused_at: Moment | None = None
+    held_at: Moment | None = None
     held_by: str = ""
     canary: int | None = None
 
@@ -82,14 +83,9 @@ def decode_control(data: bytes) -> Control:
         ValueError: They are not what this module writes.
     """
     try:
-        control = msgspec.json.decode(data, type=Control)
+        return msgspec.json.decode(data, type=Control)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    moments = (control.stop_ordered_at, control.pause_until, control.paused_at, control.held_at)
-    for moment in moments:
-        if moment is not None and moment.tzinfo is None:
-            raise ValueError("a time has no zone")
-    return control
 
 
 def order_stop(store: Store, *, now: datetime, by: str, timeout: float = WRITE_SECONDS) -> Control:
@@ -266,19 +262,21 @@ def read_runs(
     store: Store,
     *,
     latest: int = KEPT_RUNS,
+    timeout: float = RUN_SECONDS,
     known: dict[str, RunObject | None] | None = None,
 ) -> list[RunObject]:
     """Read the latest runs, the newest first; unreadable ones are left out, with a log line.
 
     Args:
+        timeout: Seconds for each object.
         known: Runs by name that were read before (None: unreadable), and are not read again, since
             nobody changes them; gets what is read now.
     """
     known = {} if known is None else known
-    names = store.list_names(RUNS, timeout=RUN_SECONDS)[-latest:]
+    names = store.list_names(RUNS, timeout=timeout)[-latest:]
     new = [name for name in names if name not in known]
     with ThreadPoolExecutor(READERS) as pool:
-        read = pool.map(lambda name: _read_run(store, name, RUN_SECONDS), new)
+        read = pool.map(lambda name: _read_run(store, name, timeout), new)
         known.update(zip(new, read, strict=True))
     return [run for name in reversed(names) if (run := known[name]) is not None]
 
