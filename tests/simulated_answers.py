@@ -225,20 +225,50 @@ def spell_of_ten_and_more(plan: Plan) -> None:
 
 
 def spell_in_a_cache(plan: Plan) -> None:
-    """C9: while the site denies everything, a cache in front of it serves what it has, with `Age`."""
+    """C9: while the site denies everything, a cache in front of it serves what it has, with `Age`.
+
+    That is what was asked before, and songs that somebody else has asked for.
+    """
     begin = plan.moment()
     end = begin + plan.chance.choice([1.0, 5.0, 12.0, 60.0])
-    cached, plan.is_harsh = dict[int, float](), True
+    known, plan.is_harsh = plan.chance.choice([0.0, 0.1, 0.5]), True
+    cached = {num: begin - 60.0 for num in sorted(plan.songs) if plan.chance.random() < known}
 
     def answer(request: Request) -> Served | None:
         num = request.num
         if begin <= request.at < end:
-            if request.is_canary and num in cached and num not in plan.gone:
+            if num in cached and num not in plan.gone:
                 return Served(200, headers={"age": str(int(request.at - cached[num]))})
             if num in plan.songs:
                 return Served(404, is_lie=True)
         if num in plan.songs - plan.gone:
             cached.setdefault(num, request.at)
+        return None
+
+    plan.site_faults.append(answer)
+
+
+def behind_a_cache(plan: Plan) -> None:
+    """C9: a cache that heeds no `no-cache` keeps each answer; there are gaps, but none at the end."""
+    seconds, known = plan.chance.choice([5.0, 60.0, 3600.0]), plan.chance.choice([0.0, 0.2])
+    keeps_missing = seconds < 3600.0 and plan.chance.random() < 0.5
+    plan.stop, plan.mode, plan.rate = plan.start + 400, "range", plan.chance.choice([5, 20, 100])
+    plan.songs = {num for num in range(plan.start, plan.stop) if plan.chance.random() > 0.09}
+    for first in plan.chance.sample(
+        range(plan.start, plan.stop - 120), plan.chance.choice([1, 2, 3])
+    ):
+        plan.songs -= set(range(first, first + plan.chance.choice([12, 25, 60])))
+    kept = dict[int, tuple[float, bool]]()
+
+    def answer(request: Request) -> Served | None:
+        num, at = request.num, request.at
+        is_there = num in plan.songs - plan.gone
+        if num not in kept and plan.chance.random() < known:  # somebody else asked for it
+            kept[num] = at - plan.chance.uniform(0.0, seconds), is_there
+        kept_at, was_there = kept.get(num, (-1e9, False))
+        if at - kept_at < seconds and (was_there or keeps_missing):
+            return Served(200 if was_there else 404, headers={"age": str(int(at - kept_at))})
+        kept[num] = at, is_there
         return None
 
     plan.site_faults.append(answer)
@@ -325,6 +355,7 @@ ANSWERS: list[Generator] = [
     challenge_for_a_while,
     spell_of_ten_and_more,
     spell_in_a_cache,
+    behind_a_cache,
     deleted_songs,
     html_for_a_while,
     twelve_seconds_of_404s,

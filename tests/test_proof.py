@@ -1,7 +1,7 @@
 """When "missing" is believed: the eleven points of the rule, by crawls in simulated time."""
 
 import random
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 
@@ -749,6 +749,109 @@ def test_C9_point_4_a_site_that_says_age_0_of_all_it_sends_is_believed():
     missing = {num for num, what in crawl.outcomes.items() if what == "missing"}
     assert missing == set(range(50, 150))
     assert len(crawl.sent) <= 300 + 60
+
+
+def behind_a_cache(gaps, *, seconds=3600.0, known=()):
+    """Make a site behind a cache that keeps each song for so long and heeds no `no-cache`."""
+    kept = dict.fromkeys(known, 900.0)
+
+    def answer(attempt, now):
+        num = attempt.song_num
+        if any(num in gap for gap in gaps):
+            return Reply(attempt, status=404)
+        kept_at = kept.get(num, -1e9)
+        if now - kept_at < seconds:
+            return Reply(attempt, True, {}, 200, headers={"age": str(int(now - kept_at))})
+        kept[num] = now
+        return found(attempt)
+
+    return answer
+
+
+@pytest.mark.parametrize("known", [(), range(0, 2000, 5)])
+def test_C9_point_4_behind_a_cache_that_heeds_no_cache_gaps_are_proved_by_other_numbers(known):
+    """By those that were not asked yet, since what was asked before comes from the cache."""
+    gaps = [range(100, 160), range(500, 530), range(900, 1100), range(1400, 1412)]
+    answer = behind_a_cache(gaps, known=known)
+    crawl = Crawl(range(2000), rate=20, answer=answer, known=KnownSongs(spread=range(2000))).run()
+    assert crawl.frontier.stopped_by == "done"
+    assert right(crawl, {num for gap in gaps for num in gap})
+    assert len(crawl.sent) <= 2000 + 250
+
+
+def test_C9_point_4_a_gap_at_the_end_behind_a_cache_is_told_as_such():
+    """Where no number is left that could prove it; some minutes are waited for the cache."""
+    crawl = Crawl(
+        range(300),
+        answer=behind_a_cache([range(200, 300)]),
+        known=KnownSongs(spread=range(300)),
+    ).run()
+    assert crawl.frontier.stopped_by == "circuit"
+    assert "come from a cache" in crawl.frontier.stop_detail
+    assert right(crawl)
+    assert len(crawl.outcomes) == 200
+    assert 300 <= crawl.clock.now - 1000 <= 600
+
+
+def test_C9_point_4_it_is_proved_once_the_cache_lets_go():
+    """A cache that keeps a song for a minute costs minutes."""
+    crawl = Crawl(
+        range(300),
+        answer=behind_a_cache([range(200, 300)], seconds=60.0),
+        known=KnownSongs(spread=range(300)),
+    ).run()
+    assert crawl.frontier.stopped_by == "done"
+    assert right(crawl, range(200, 300))
+
+
+def test_C9_point_2_a_song_from_a_cache_releases_nothing_where_others_come_fresh():
+    """Every fifth song is still in a cache while the site denies all others, so no ten stand in a row."""
+
+    def answer(attempt, now):
+        if attempt.song_num % 5 == 0 and not attempt.is_canary:
+            return Reply(attempt, True, {}, 200, headers={"age": str(int(now - 900))})
+        return Reply(attempt, status=404) if 1003 <= now < 1008 else found(attempt)
+
+    crawl = Crawl(range(2000), connections=1, answer=answer).run()
+    assert crawl.outcomes == dict.fromkeys(range(2000), "found")
+
+
+def test_C9_point_2_where_all_songs_come_from_a_cache_they_count():
+    """Else a catalogue that a cache knows whole could never be crawled."""
+    missing = range(7, 2000, 11)
+
+    def answer(attempt, _now):
+        if attempt.song_num in missing:
+            return Reply(attempt, status=404)
+        return Reply(attempt, True, {}, 200, headers={"age": "4000"})
+
+    crawl = Crawl(range(2000), answer=answer).run()
+    assert crawl.frontier.stopped_by == "done"
+    assert right(crawl, missing)
+    assert len(crawl.sent) == 2000
+
+
+def test_C9_numbers_that_were_not_asked_yet_lie_all_over_the_rest():
+    """Eight each time, others each time, beyond what is held; fewer near the end of the range."""
+    canaries = Canaries(KnownSongs(spread=range(0, 3000, 3)), None)
+    first, second = canaries.unasked(1500), canaries.unasked(1500)
+    for nums in (first, second):
+        assert len(set(nums)) == 8
+        assert all(1500 < num < 3000 and num % 3 == 0 for num in nums)
+        ends = [1500, *sorted(nums), 3000]
+        assert max(b - a for a, b in pairwise(ends)) < 600
+    assert not set(first) & set(second)
+    assert set(canaries.unasked(2993)) <= {2994, 2997}
+    assert canaries.unasked(2997) == []
+    assert Canaries(KnownSongs(), None).unasked(0) == []
+
+
+def test_C9_behind_a_cache_songs_of_this_run_are_the_last_canaries():
+    """They were asked a moment ago; others may have left the cache."""
+    canaries = Canaries(KnownSongs(nearest=lambda _num: [900], published=[7000]), 5)
+    canaries.recent.append(18)
+    canaries.is_cached = True
+    assert canaries.near(18) == [900, 7000, 5, 18]
 
 
 def test_C9_point_4_the_first_song_found_is_published():

@@ -119,6 +119,20 @@ def test_C9_a_spell_of_404s_costs_no_song(caller):
 
 
 @pytest.mark.parametrize("caller", CALLERS)
+def test_C9_nor_does_one_with_a_cache_before_the_site(caller):
+    """A cache goes on serving every seventh song, and says so; the site denies all."""
+
+    def answer(num: int, _nth: int, now: float) -> Answer:
+        if num % 7 == 0:
+            return 200, {"Age": str(600 + int(now))}
+        return (404 if 1.0 <= now < 3.0 else 200), {}
+
+    with serving(answer) as site:
+        crawled = crawl(caller, site, range(1000))
+    assert nums_of(crawled, "found") == set(range(1000))
+
+
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("right", [0, 100])
 def test_C9_a_site_that_denies_everything_is_believed_nothing(caller, right):
     """From its first request on, or after a hundred: no number becomes missing."""

@@ -4,9 +4,12 @@ Which ones are asked, and when missing numbers are so many that one is needed.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from itertools import count
+from typing import NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -16,6 +19,9 @@ from crawler.frontier.work import Job, PendingNumber
 RECENT_CANARIES = 8
 SPREAD = 20
 """Without a known song so many numbers, spread over the range, are asked first."""
+
+UNASKED = 8
+"""Where a cache answers for the songs that are known, so many numbers further on are asked."""
 
 IN_A_ROW = 10
 """So many missing ones in a row need a canary; fewer are released by the next found one."""
@@ -50,8 +56,42 @@ catalogue are missing); eight hold the cost of a gap of 5,000 numbers below 1 re
 MOST_GAPS, LONG_GAP = 4, 5
 """Of so many of the longest gaps, of more than so many numbers, both ends are asked again."""
 
+_GOLDEN = 0.618034  # multiples of it, without their whole part, lie ever between each other
+
 OnReply = Callable[[PendingNumber, Reply, float], None]
 """Called with what came of a canary, and when, monotonic seconds."""
+
+
+class Held(NamedTuple):
+    """One answer that says "missing": when it came in, and the how manieth of the job it was.
+
+    `arrived_at` is monotonic seconds, `moment` the time of day.
+    """
+
+    attempt: PendingNumber
+    reply: Reply
+    arrived_at: float
+    moment: datetime
+    answer_num: int
+
+
+class Asker(Protocol):
+    """What a proof needs of the frontier."""
+
+    def ask(self, song_num: int, job: Job, on_reply: OnReply) -> None:
+        """Ask a number soon, and throw away what is found."""
+
+    def release(self, held: list[Held], canary: int | None) -> None:
+        """Record numbers as missing; `canary` was found after them, None where none was needed."""
+
+    def ask_again(self, held: list[Held]) -> None:
+        """Give numbers back to the frontier."""
+
+    def end(self, stopped_by: str, detail: str) -> None:
+        """End the run."""
+
+    def is_back(self, moment: float) -> bool:
+        """Whether all that was sent before a moment, monotonic seconds, has come back."""
 
 
 class KnownSongs(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +114,8 @@ class Canaries:
     Attributes:
         recent: The last songs found in this run, the latest last.
         deleted: Canaries that are there no more.
+        is_cached: Whether a cache has answered for one, though it was asked not to: what this run
+            has asked once proves nothing any more.
     """
 
     def __init__(self, known: KnownSongs, source_canary: int | None) -> None:
@@ -81,12 +123,14 @@ class Canaries:
         self.recent = deque[int](maxlen=RECENT_CANARIES)
         self.deleted, self._denied = set[int](), set[int]()
         self._known, self._source = known, source_canary
+        self.is_cached, self._unasked_turn = False, 0
 
     def near(self, near: int) -> list[int]:
         """Return songs known to be there, the best first; last those that were denied last time."""
         recent = sorted(self.recent, key=lambda num: abs(num - near))
         rest = (self._known.nearest(near), self._known.published, (self._source,))
-        known = dict.fromkeys(num for nums in (recent, *rest) for num in nums if num is not None)
+        groups = (*rest, recent) if self.is_cached else (recent, *rest)
+        known = dict.fromkeys(num for nums in groups for num in nums if num is not None)
         there = [num for num in known if num not in self.deleted]
         return sorted(there, key=self._denied.__contains__)
 
@@ -106,6 +150,14 @@ class Canaries:
             return []
         count = min(SPREAD, len(span))
         return [span[(2 * each + 1) * len(span) // (2 * count)] for each in range(count)]
+
+    def unasked(self, beyond: int) -> list[int]:
+        """Return numbers all over what comes after one, others each time; fewer near the end."""
+        span = self._known.spread or range(0)
+        rest = span[bisect_right(span, beyond) :]
+        turns = range(self._unasked_turn, self._unasked_turn + min(UNASKED, len(rest)))
+        self._unasked_turn = turns.stop
+        return list(dict.fromkeys(rest[int(turn * _GOLDEN % 1.0 * len(rest))] for turn in turns))
 
 
 class MissingWatch:
@@ -190,6 +242,36 @@ class MissingWatch:
     def wait_until(self, in_a_row: int) -> None:
         """Nothing can be proved: need no canary before so many in a row."""
         self._look_at_streak = in_a_row
+
+
+class Look:
+    """One look whether the site lies: canaries are asked, then held numbers once more.
+
+    Attributes:
+        group: So many of the held numbers, the first ones, it is about.
+        since, near: When the first of them came in, monotonic seconds, and its number.
+        is_last: Whether nothing else is left to ask.
+        stage: Who is asked: a "canary", two more for their "opinion", numbers all over the range
+            ("spread"), held numbers "again", and once more a canary to "confirm" it.
+        fresh_at: Until when the best canary was surely there.
+        tried, missing, failed: Canaries that were asked, and what came of those of this stage.
+        spread: Numbers all over the range that were asked.
+        bad: Held numbers that failed when they were asked again.
+        canary: The first song that was found, None where none was.
+        outstanding: Answers that are awaited.
+    """
+
+    def __init__(self, group: int, *, since: float, near: int, is_last: bool) -> None:
+        """Begin with a canary."""
+        self.group, self.since, self.near, self.is_last = group, since, near, is_last
+        self.stage, self.fresh_at, self.outstanding = "canary", 0.0, 0
+        self.tried, self.missing, self.failed, self.bad = (set[int]() for _ in range(4))
+        self.spread, self.canary, self.has_found = list[int](), cast("int | None", None), False
+
+    @property
+    def is_spread_denied(self) -> bool:
+        """Whether numbers all over the range were asked, enough of them, and all are missing."""
+        return len(self.spread) >= UNASKED and self.missing.issuperset(self.spread)
 
 
 class CanaryQueue:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
-from crawler.frontier.canaries import CanaryQueue, KnownSongs
-from crawler.frontier.proof import MOST_HELD, Held, Proof
+from crawler.frontier.canaries import CanaryQueue, Held, KnownSongs
+from crawler.frontier.proof import MOST_HELD, Proof
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.site_health import SiteHealth
 from crawler.frontier.verdict import Reply, Verdict, judge
@@ -293,7 +293,9 @@ class Host:
             if reply.found and not attempt.is_canary:
                 good, last_good = good + 1, attempt
                 ledger.found(attempt, reply, moment)
-                songs.append(attempt)
+                proof = self._proofs.get(attempt.job) if reply.headers else None
+                if proof is None or proof.is_evidence(reply):
+                    songs.append(attempt)
                 continue
             self._note_songs(now)
             self._is_trusting = False

@@ -6,16 +6,20 @@ canary is asked, a song known to be there, and then some of the held numbers onc
 in full: docs/missing.md.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol, cast
+from typing import cast
 
 from crawler.frontier.canaries import (
     IN_A_ROW,
+    SPREAD,
+    Asker,
     Canaries,
+    Held,
     KnownSongs,
+    Look,
     MissingWatch,
-    OnReply,
     reaches_back,
     some_of,
     stored_at,
@@ -35,56 +39,6 @@ MOST_FAILED_LOOKS = 12
 
 PROBES = 60
 """A site that lies is probed once a second, and so often."""
-
-
-class Held(NamedTuple):
-    """One answer that says "missing": when it came in, and the how manieth of the job it was.
-
-    `arrived_at` is monotonic seconds, `moment` the time of day.
-    """
-
-    attempt: PendingNumber
-    reply: Reply
-    arrived_at: float
-    moment: datetime
-    answer_num: int
-
-
-class Asker(Protocol):
-    """What a proof needs of the frontier."""
-
-    def ask(self, song_num: int, job: Job, on_reply: OnReply) -> None:
-        """Ask a number soon, and throw away what is found."""
-
-    def release(self, held: list[Held], canary: int | None) -> None:
-        """Record numbers as missing; `canary` was found after them, None where none was needed."""
-
-    def ask_again(self, held: list[Held]) -> None:
-        """Give numbers back to the frontier."""
-
-    def end(self, stopped_by: str, detail: str) -> None:
-        """End the run."""
-
-    def is_back(self, moment: float) -> bool:
-        """Whether all that was sent before a moment, monotonic seconds, has come back."""
-
-
-class _Look:
-    """One look whether the site lies: canaries are asked, then held numbers once more."""
-
-    def __init__(self, group: int, first: Held, *, is_last: bool) -> None:
-        """Look at the first `group` held numbers; `is_last` where nothing else is left to ask."""
-        self.group, self.is_last = group, is_last
-        self.fresh_at = 0.0  # until when the best canary was surely there
-        self.since, self.near = first.arrived_at, first.attempt.song_num
-        self.stage = "canary"
-        self.tried: set[int] = set()
-        self.missing: set[int] = set()
-        self.outstanding = 0
-        self.canary: int | None = None
-        self.failed: set[int] = set()
-        self.bad: set[int] = set()
-        self.has_found = False
 
 
 class Proof:
@@ -109,12 +63,13 @@ class Proof:
         self.canaries = Canaries(known, getattr(job.source, "canary", None))
         self.is_lying = False
         self._asker, self._job, self._on_first_found = asker, job, on_first_found
-        self._held, self._current = list[Held](), cast("_Look | None", None)
+        self._held, self._current = list[Held](), cast("Look | None", None)
         self._watch, self._not_before = MissingWatch(), 0.0
         self._probes = self._failed_looks = 0
         self._next_probe_at = self._lying_since = 0.0
         self._unknown = 0  # missing ones that are not held
         self._has_spread = self._is_crowded = False  # too many at once are among the held
+        self._songs = self._cached_songs = 0  # that were told, and those of them from a cache
         self._song: tuple[float, float] | None = None  # found among them: when sent and arrived
         self._sent_at = 0.0  # of the song that was asked for last
 
@@ -128,6 +83,16 @@ class Proof:
         """Whether nothing is held: songs need not be told at once."""
         return self.room == MOST_HELD and bool(self.canaries.recent)
 
+    def is_evidence(self, reply: Reply) -> bool:
+        """Whether a song says that the site is well: where others come fresh, a cached one does not."""
+        kept_at = stored_at(reply)
+        if kept_at == math.inf:
+            return True
+        if self._held and self._songs > self._cached_songs:
+            return kept_at >= self._held[0].arrived_at
+        self._cached_songs += 1
+        return True
+
     def note_songs(self, songs: Sequence[PendingNumber], now: float) -> None:
         """Count songs, in the order of arrival, > 0.
 
@@ -137,6 +102,7 @@ class Proof:
         if not recent:
             self._on_first_found(songs[0].song_num)
         self._unknown = 0
+        self._songs += len(songs)
         # Where nothing is held all can be counted at once, as on a busy wire.
         for group in [[song] for song in songs] if self._held else [songs]:
             recent.extend([song.song_num for song in group])
@@ -238,11 +204,16 @@ class Proof:
             return
         self._song = None
         self._watch.begin_look()
-        self._current = look = _Look(len(self._held), self._held[0], is_last=is_last)
+        self._current = look = Look(
+            len(self._held),
+            since=self._held[0].arrived_at,
+            near=self._held[0].attempt.song_num,
+            is_last=is_last,
+        )
         if not self._ask_canaries(look, 1):
             self._ask_spread(look, now)
 
-    def _ask_canaries(self, look: _Look, wanted: int) -> bool:
+    def _ask_canaries(self, look: Look, wanted: int) -> bool:
         """Ask so many canaries that were not asked in this look; return whether there was one."""
         blocks = {num // 1000 for num in look.tried}
         known = self.canaries.near(look.near)
@@ -254,22 +225,31 @@ class Proof:
         self._ask(look, chosen)
         return bool(chosen)
 
-    def _ask_spread(self, look: _Look, now: float) -> None:
-        """Ask numbers all over the range, once, where no song is known that proves anything."""
-        numbers = [] if self._has_spread else self.canaries.spread()
-        self._has_spread, look.stage = True, "spread"
+    def _ask_spread(self, look: Look, now: float) -> None:
+        """Ask numbers all over the range, where no song is known that proves anything.
+
+        Once; then, where that is for a cache's sake, numbers that were not asked yet.
+        """
+        if self.canaries.is_cached:
+            numbers = self.canaries.unasked(self._held[-1].attempt.song_num)
+            self._watch.canaries_asked += len(numbers)
+        else:
+            numbers = [] if self._has_spread else self.canaries.spread()
+            self._has_spread = True
+        look.stage = "spread"
+        look.spread += numbers
         if numbers:
             self._ask(look, numbers)
         else:
-            self._find_no_song(look, now)
+            self._find_no_song(look, now, may_ask=False)
 
-    def _ask(self, look: _Look, numbers: Iterable[int]) -> None:
+    def _ask(self, look: Look, numbers: Iterable[int]) -> None:
         for num in numbers:
             look.tried.add(num)
             look.outstanding += 1
             self._asker.ask(num, self._job, lambda *answer: self._note(look, *answer))
 
-    def _note(self, look: _Look, attempt: PendingNumber, reply: Reply, now: float) -> None:
+    def _note(self, look: Look, attempt: PendingNumber, reply: Reply, now: float) -> None:
         """Learn what came of a canary, or of a held number that was asked again."""
         look.outstanding -= 1
         is_stale = reaches_back(reply, look.since)
@@ -281,6 +261,7 @@ class Proof:
                 look.canary = attempt.song_num if look.canary is None else look.canary
             if look.stage != "again":
                 self.canaries.note(attempt.song_num, is_found=True)
+                self.canaries.is_cached |= is_stale is True
         elif judge(reply).action == "missing" and not is_stale:
             look.missing.add(attempt.song_num)
             if look.stage != "again":
@@ -290,7 +271,7 @@ class Proof:
         if look.outstanding == 0 and self._current is look:
             self._go_on(look, now)
 
-    def _go_on(self, look: _Look, now: float) -> None:
+    def _go_on(self, look: Look, now: float) -> None:
         """Draw the conclusion when all numbers of one stage are answered."""
         if look.stage in ("again", "confirm"):
             self._conclude(look, now)
@@ -308,21 +289,23 @@ class Proof:
         else:  # a cache answers: look for songs that it does not know
             self._ask_spread(look, now)
 
-    def _conclude(self, look: _Look, now: float) -> None:
+    def _conclude(self, look: Look, now: float) -> None:
         """Believe what is still missing, once the canary is found after that, too."""
         if look.stage == "again" and look.has_found:
             self._ask_all_again()
         elif look.stage == "again" and look.missing and look.canary is not None:
             look.stage, look.bad = "confirm", set(look.failed)  # another spell may have begun
             look.failed.clear()
-            self._ask(look, [look.canary])
+            last = self._held[-1].attempt.song_num
+            others = self.canaries.unasked(last) if self.canaries.is_cached else []
+            self._ask(look, [look.canary, *others])
         elif look.stage == "confirm" and look.has_found:
             self._release_but(look)
             self._end_look()
         else:
             self._look_again_later(look, now)
 
-    def _ask_held_again(self, look: _Look) -> None:
+    def _ask_held_again(self, look: Look) -> None:
         """Ask some of the held numbers once more, since a spell may have come and gone."""
         look.stage, look.has_found = "again", False
         look.missing.clear()
@@ -343,23 +326,28 @@ class Proof:
         self._watch.be_wary()
         self._asker.ask_again(held)
 
-    def _look_again_later(self, look: _Look, now: float) -> None:
+    def _look_again_later(self, look: Look, now: float) -> None:
         """Hold on, and ask another canary next: one that fails is the circuit breaker's affair."""
         self._current, self._not_before = None, now + min(2.0**self._failed_looks, 60.0)
         self._failed_looks += 1
-        if look.is_last and self._failed_looks > MOST_FAILED_LOOKS:
-            nums = ", ".join(map(str, sorted(look.failed)))
-            self._asker.end("circuit", f"songs that were there fail when asked again: {nums}")
+        if (look.is_last or self.room == 0) and self._failed_looks > MOST_FAILED_LOOKS:
+            nums = ", ".join(map(str, sorted(look.failed or look.tried)))
+            trouble = "fail when asked again" if look.failed else "come from a cache"
+            self._asker.end("circuit", f"songs that were there {trouble}: {nums}")
 
-    def _find_no_song(self, look: _Look, now: float) -> None:
+    def _find_no_song(self, look: Look, now: float, *, may_ask: bool = True) -> None:
         """Go on holding while there is room; without any song nothing can be believed."""
+        if self.canaries.is_cached:
+            is_denied = look.is_spread_denied or not self.canaries.spread()
+            if is_denied and may_ask and len(look.spread) < SPREAD:
+                self._ask_spread(look, now)
+            else:
+                (self._begin_probing if is_denied else self._look_again_later)(look, now)
+            return
         look.missing.clear()
         look.stage = "canary"
         if self._ask_canaries(look, 1):
             return  # a song was found meanwhile
-        if self.canaries.near(look.near):
-            self._begin_probing(look, now)
-            return
         self._current = None
         self._watch.wait_until(MOST_HELD)
         if look.is_last or len(self._held) >= MOST_HELD:
@@ -371,7 +359,7 @@ class Proof:
 
     # A site that lies.
 
-    def _begin_probing(self, look: _Look, now: float) -> None:
+    def _begin_probing(self, look: Look, now: float) -> None:
         self.is_lying, self._lying_since = True, look.since
         self._probes, self._next_probe_at = 0, now + self._probe_seconds
         self._ask_all_again()
@@ -390,7 +378,7 @@ class Proof:
             num = attempt.song_num
             self._asker.end("circuit", f"the site denies songs that are there, such as {num}")
 
-    def _release_but(self, look: _Look) -> None:
+    def _release_but(self, look: Look) -> None:
         """Release what was looked at; what failed when it was asked again is asked as any other."""
         group = self._held[: look.group]
         failed = [held for held in group if held.attempt.song_num in look.bad]

@@ -163,8 +163,8 @@ class PlainLines:
     def make_head(self, lines: list[bytes]) -> bool:
         """Whether these are one head that is plainly right: whole, of status 200, nothing in it told.
 
-        Then `final_head` finds the same lines, `check_head` nothing wrong, and they name neither
-        encodings nor cookies nor, by the usual names, limits. A head that is not plain may be right.
+        Then `final_head` finds the same lines, `check_head` nothing wrong, and they name no encodings,
+        cookies, caches and, by the usual names, limits. A head that is not plain may be right.
         """
         if not (self._known.issuperset(lines) or self._learn(lines)):
             return False
@@ -188,7 +188,7 @@ def _is_plain(line: bytes) -> bool:
     if not is_one_line or len(line) > _LONGEST_KNOWN_BYTES:
         return False
     written = line.lower()
-    return not any(word in written for word in _TELLING)
+    return not (written.startswith(b"age:") or any(word in written for word in _TELLING))
 
 
 def note_failure(
@@ -325,8 +325,8 @@ def read_page(attempt: PendingNumber, source: Source, answer: WireAnswer) -> Rep
 def headers_for_policy(attempt: PendingNumber, answer: WireAnswer) -> dict[str, str] | None:
     """Return the headers of an answer where policy may need them.
 
-    It does of all that is no plain page, of a canary, and where a limit is announced: by the usual
-    names, or by those that the source declares.
+    It does of all that is no plain page, of a canary, of what a cache has kept, and where a limit
+    is announced: by the usual names, or by those that the source declares.
     """
     if answer.status == 200 and answer.error is None and not attempt.is_canary:
         names = getattr(attempt.job.source, "rate_headers", None)
@@ -334,6 +334,7 @@ def headers_for_policy(attempt: PendingNumber, answer: WireAnswer) -> dict[str, 
         if not (
             b"ratelimit" in text
             or b"rate-limit" in text
+            or b"\nage:" in text
             or (names and any(name.lower().encode() in text for name in names.values()))
         ):
             return None
