@@ -61,17 +61,17 @@ NARROW: dict[str, Any] = {
 """A wire on which two long pages fill the room."""
 
 
-def crawl_with(function, numbers, max_attempts=1):
+def crawl_with(function, numbers, max_attempts=1, attempt_seconds=2.0):
     """Crawl with a step 1 function of one's own, over eight connections with little room."""
     records = {}
     frontier = Frontier(
-        Policy(attempt_seconds=2, max_attempts=max_attempts),
+        Policy(attempt_seconds=attempt_seconds, max_attempts=max_attempts),
         rate_limiter=RateLimiter(0),
         on_record=lambda record: records.update({record.song_num: record}),
     )
     job = make_job(function, numbers, [], is_recorded=True)
     frontier.add_job(job)
-    wire = Wire(8, **NARROW)
+    wire = Wire(8, **NARROW | {"attempt_seconds": attempt_seconds})
     asyncio.run(gather_lanes(lanes_for([job], wire), frontier, wire))
     return records
 
@@ -83,7 +83,7 @@ def test_a_function_that_asks_for_several_long_pages_gets_them(long_site):
         pages = [session.get(f"{long_site}/{place}").text for place in range(3)]
         song_urls.append((song_num, sum(map(len, pages))))
 
-    records = crawl_with(function, range(20))
+    records = crawl_with(function, range(20), attempt_seconds=20.0)
     assert {record.info for record in records.values()} == {300_000}
 
 

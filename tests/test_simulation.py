@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from crawler import step1
-from crawler.frontier import host, proof, site_health, verdict
+from crawler.frontier import canaries, host, proof, site_health, verdict
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import PendingNumber
@@ -53,7 +53,7 @@ def test_a_seed_always_gives_the_same_crawl():
 def _believe(
     self: proof.Proof, attempt: PendingNumber, reply: Reply, moment: Any, now: float
 ) -> None:
-    self._asker.release([proof.Held(attempt, reply, now, moment, 0)], None)
+    self._asker.release([canaries.Held(attempt, reply, now, moment, 0)], None)
 
 
 def _retry_as_before(reply: Reply) -> verdict.Verdict:
