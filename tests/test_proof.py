@@ -846,6 +846,18 @@ def test_C9_numbers_that_were_not_asked_yet_lie_all_over_the_rest():
     assert Canaries(KnownSongs(), None).unasked(0) == []
 
 
+def test_C9_point_6_while_two_others_are_asked_nothing_else_goes_out():
+    """The first canary was denied, so the site may well be lying."""
+    desk = Desk(900, 1900, 2900)
+    desk.hold(range(10), 5.0)
+    assert desk.proof.room == MOST_HELD - 10
+    desk.answer(6.0, 404)
+    assert len(desk.waiting) == 2
+    assert desk.proof.room == 0
+    desk.answer(7.0, 200, 404)
+    assert desk.proof.room == MOST_HELD - 10
+
+
 def test_C9_behind_a_cache_songs_of_this_run_are_the_last_canaries():
     """They were asked a moment ago; others may have left the cache."""
     canaries = Canaries(KnownSongs(nearest=lambda _num: [900], published=[7000]), 5)

@@ -76,7 +76,8 @@ class Proof:
     @property
     def room(self) -> int:
         """How many more answers can be held; 0 where nothing but canaries may go out."""
-        return 0 if self.is_lying else max(0, MOST_HELD - len(self._held))
+        is_doubtful = self._current is not None and self._current.stage == "opinion"
+        return 0 if self.is_lying or is_doubtful else max(0, MOST_HELD - len(self._held))
 
     @property
     def is_idle(self) -> bool:
