@@ -206,6 +206,8 @@ def parse_block_info(text: bytes | str, name: str) -> BlockInfo:
         )
     if not info.first <= info.first_num <= info.last_num < info.first + BLOCK_SIZE:
         raise broken_block(name, "its counts contradict each other")
+    if parse_block_name(name) not in {None, info.first}:
+        raise broken_block(name, "its counts are another block's")
     return info
 
 
@@ -305,8 +307,7 @@ def decode_block(data: bytes, name: str) -> dict[int, Record]:
     first = parse_block_name(name)
     if first is None:
         raise broken_block(name, "its name is not a block's")
-    if read_block_info(data[:HEAD_BYTES], name).first != first:
-        raise broken_block(name, "its header is about another block")
+    read_block_info(data[:HEAD_BYTES], name)
     text = _unpack(data, name)
     if text and not text.endswith(b"\n"):
         raise broken_block(name, "its last line is cut")

@@ -14,7 +14,6 @@ from crawler.store.block import (
     BlockInfo,
     Token,
     block_first,
-    broken_block,
     format_block_info,
     overlaps,
     parse_block_info,
@@ -118,8 +117,6 @@ class BucketStore:
                 info = self._read_head(name, blob.size, deadline)
             if info is None:
                 continue  # deleted since the listing
-            if info.first != first:
-                raise broken_block(name, "its counts are another block's")
             info.token = Token(str(blob.generation))
             yield info
 

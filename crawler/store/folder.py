@@ -108,7 +108,7 @@ class FolderStore:
             if overlaps(first, start, stop):
                 deadline.left(doing)
                 with _explained(doing):
-                    info = self._read_info(first, f"songs/{name}")
+                    info = self._read_info(f"songs/{name}")
                 if info is not None:
                     yield info
 
@@ -161,7 +161,7 @@ class FolderStore:
             raise broken_block(name, f"it is no file but {_KINDS.get(kind, 'something else')}")
         return open(path, "rb", buffering=0)  # noqa: PTH123 - as above; the caller closes it
 
-    def _read_info(self, first: int, name: str) -> BlockInfo | None:
+    def _read_info(self, name: str) -> BlockInfo | None:
         try:
             with self._open(name) as file:
                 head = file.read(HEAD_BYTES)
@@ -169,8 +169,6 @@ class FolderStore:
         except FileNotFoundError:
             return None  # deleted since the listing
         info = read_block_info(head, name)
-        if info.first != first:
-            raise broken_block(name, "its header is about another block")
         info.token = token
         return info
 
