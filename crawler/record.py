@@ -125,9 +125,8 @@ def merge_records(one: Record, other: Record) -> Record:
     best, rest = (one, other) if _order(one) >= _order(other) else (other, one)
     if best.outcome != "found":
         return best
-    denied = _latest(
-        best.gone_since, rest.fetched_at if rest.outcome == "missing" else rest.gone_since
-    )
+    denials = best.gone_since, rest.fetched_at if rest.outcome == "missing" else rest.gone_since
+    denied = max((moment for moment in denials if moment is not None), default=None)
     if denied is not None and denied <= best.fetched_at:
         denied = None
     if denied == best.gone_since:
@@ -137,7 +136,3 @@ def merge_records(one: Record, other: Record) -> Record:
 
 def _order(record: Record) -> tuple[int, datetime, bytes]:
     return _WORST_FIRST.index(record.outcome), record.fetched_at, encode_record(record)
-
-
-def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
-    return max((moment for moment in (one, other) if moment is not None), default=None)

@@ -17,7 +17,7 @@ import requests
 
 from crawler.deployment.cloud import MEDIA, TRANSIENT, Cloud, CloudError, DeploymentError
 from crawler.deployment.gcloud import Refusal, tell
-from crawler.errors import SettingsError
+from crawler.errors import BlockFormatError, SettingsError
 from crawler.settings.reading import read_settings
 from crawler.store.control import Control, decode_control, with_stop, without_hold, without_stop
 
@@ -331,7 +331,7 @@ def order(cloud: Cloud, store: str, word: str, *, by: str, now: datetime | None 
     while True:
         data, generation = read_object(cloud, url)
         control = Control()
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(BlockFormatError):
             control = decode_control(data)
         changed = changes[word](control)
         if changed == control:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 
@@ -223,16 +223,6 @@ def to_pandas(
     return table.to_pandas(types_mapper=nullable.get)
 
 
-class Sink(Protocol):
-    """Takes records and writes them to the file it was opened for."""
-
-    def write(self, records: list[Record]) -> None:
-        """Write the records of a block."""
-
-    def close(self) -> dict[str, int]:
-        """Write what is left; say what did not fit, by column."""
-
-
 class _ArrowSink:
     """Gathers batches to row groups for one of pyarrow's writers."""
 
@@ -261,7 +251,7 @@ class _ArrowSink:
 
 def parquet_sink(
     path: Path, columns: Sequence[Column], metadata: dict[bytes, bytes] | None = None
-) -> Sink:
+) -> _ArrowSink:
     """Open a Parquet file, with metadata of its own."""
     batches = Batches(columns)
     parquet, schema = import_extra("pyarrow.parquet"), batches.schema.with_metadata(metadata)
@@ -270,7 +260,7 @@ def parquet_sink(
     return _ArrowSink(writer, batches)
 
 
-def _csv_sink(path: Path, columns: Sequence[Column]) -> Sink:
+def _csv_sink(path: Path, columns: Sequence[Column]) -> _ArrowSink:
     """Quote every text, so that an empty one and an absent one stay two things."""
     batches = Batches(columns, is_flat=True)
     return _ArrowSink(import_extra("pyarrow.csv").CSVWriter(path, batches.schema), batches)
@@ -300,6 +290,9 @@ def _line(row: dict[str, Any]) -> bytes:
     except UnicodeEncodeError:
         return json.dumps(msgspec.to_builtins(row), separators=(",", ":")).encode() + b"\n"
 
+
+Sink: TypeAlias = _ArrowSink | _LinesSink
+"""Writes the records of a block with `write`; `close` returns what did not fit, by column."""
 
 OpenSink: TypeAlias = Callable[[Path, Sequence[Column]], Sink]
 """Opens a file for records of these columns."""

@@ -65,27 +65,22 @@ def read_control(store: Store, *, timeout: float) -> Control:
         BlockFormatError: The object cannot be read.
     """
     stored = store.read(NAME, timeout=timeout)
-    if stored is None:
-        return Control()
-    try:
-        return decode_control(stored.data)
-    except ValueError as error:
-        raise BlockFormatError(
-            f"{NAME} in {store.location} cannot be read ({error}): delete it, or order a stop, "
-            f"which replaces it"
-        ) from error
+    return Control() if stored is None else decode_control(stored.data, store.location)
 
 
-def decode_control(data: bytes) -> Control:
+def decode_control(data: bytes, location: str = "the store") -> Control:
     """Read the object's bytes.
 
     Raises:
-        ValueError: They are not what this module writes.
+        BlockFormatError: They are not what this module writes.
     """
     try:
         return msgspec.json.decode(data, type=Control)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        raise BlockFormatError(
+            f"{NAME} in {location} cannot be read ({error}): delete it, or order a stop, "
+            f"which replaces it"
+        ) from error
 
 
 def order_stop(store: Store, *, now: datetime, by: str, timeout: float = WRITE_SECONDS) -> Control:
@@ -188,7 +183,7 @@ def _change(
 
     def rewrite(data: bytes | None) -> Content | None:
         known: Control | None = None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(BlockFormatError):
             known = Control() if data is None else decode_control(data)
         changed[:] = [change(known or Control())]
         is_as_it_was = changed[0] == known
