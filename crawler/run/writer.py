@@ -49,25 +49,18 @@ class Save(Protocol):
         """Save; `is_new` where no block is believed to be there."""
 
 
-class _Parcel(msgspec.Struct, eq=False):
-    """Records of one block on their way to the store."""
-
-    first: int
-    records: dict[int, Record]
-    is_new: bool
-    is_begun: bool = False
-    is_settled: bool = False
-
-
-class OpenBlock(msgspec.Struct):
+class _Block(msgspec.Struct, eq=False):
     """A block on its way: how many records are expected, and those that have come."""
 
+    first: int
     expected: int
     is_new: bool
-    failed_runs: dict[int, int]
+    failed_runs: dict[int, int] = {}
     newest: dict[int, datetime] = {}
     records: dict[int, Record] = {}
     opened_at: float = 0.0
+    is_begun: bool = False
+    is_settled: bool = False
 
 
 class Writer:
@@ -111,11 +104,11 @@ class Writer:
         self._max_pending_blocks = max_pending_blocks
         self._clock, self._sleep = clock, sleep or self._pause
         self._proofs: dict[int, int] = {}
-        self._awaited: dict[int, OpenBlock] = {}
-        self._open: dict[int, OpenBlock] = {}
+        self._awaited: dict[int, _Block] = {}
+        self._open: dict[int, _Block] = {}
         self._lock = threading.Lock()  # of the blocks that are filled; the rest are on their way
         self._pool = pool or ThreadPoolExecutor(threads, "store")
-        self._pending: list[_Parcel] = []
+        self._pending: list[_Block] = []
         self._changed = threading.Condition()
         self._closing, self._ended = threading.Event(), threading.Event()
 
@@ -126,20 +119,14 @@ class Writer:
 
     def expect(self, block: PlannedBlock) -> None:
         """Note how many numbers of a block will get a record."""
-        count = len(block.numbers)
+        first = block.first
         with self._lock:
-            known = self._open.get(block.first) or self._awaited.get(block.first)
-            if known is not None:
-                known.expected += count
-                known.failed_runs = known.failed_runs | block.failed_runs
-                known.newest = known.newest | block.newest
-            else:
-                self._awaited[block.first] = OpenBlock(
-                    expected=count,
-                    is_new=block.is_new,
-                    failed_runs=block.failed_runs,
-                    newest=block.newest,
-                )
+            known = self._open.get(first) or self._awaited.get(first)
+            if known is None:
+                known = self._awaited[first] = _Block(first, 0, block.is_new)
+            known.expected += len(block.numbers)
+            known.failed_runs = known.failed_runs | block.failed_runs
+            known.newest = known.newest | block.newest
 
     def add(self, record: Record) -> None:
         """Take one record; its block is handed to the store when it is whole."""
@@ -157,8 +144,7 @@ class Writer:
                 record.fetched_at = max(record.fetched_at, block.newest[num] + _MICROSECOND)
             block.records[num] = record
             if len(block.records) == block.expected:
-                del self._open[first]
-                self._hand_on(first, block.records, is_new=block.is_new)
+                self._hand_on(block)
 
     def has_room(self) -> bool:
         """Whether the store keeps up: fewer than `max_pending_blocks` wait for it."""
@@ -179,9 +165,9 @@ class Writer:
         self._wait_for_none(timeout)
         self._ended.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._give_up(lambda parcel: not parcel.is_begun)
+        self._give_up(lambda block: not block.is_begun)
         self._wait_for_none(_LAST_SECONDS)
-        self._give_up(lambda _parcel: True)
+        self._give_up(lambda _block: True)
 
     def _hurry(self, timeout: float) -> None:
         """Leave `timeout` seconds for all that is and will be handed on."""
@@ -190,64 +176,62 @@ class Writer:
 
     # Filling blocks.
 
-    def _begin(self, first: int) -> OpenBlock:
-        block = self._awaited.pop(first, None) or OpenBlock(0, is_new=False, failed_runs={})
+    def _begin(self, first: int) -> _Block:
+        block = self._awaited.pop(first, None) or _Block(first, 0, is_new=False)
         block.opened_at = self._clock()
         self._open[first] = block
         if len(self._open) > MAX_OPEN_BLOCKS:
-            oldest = next(iter(self._open))
-            self._write_partly(oldest, self._open[oldest])
+            self._write_partly(next(iter(self._open.values())))
         return block
 
     def _write_before(self, moment: float) -> None:
         with self._lock:
-            for first, block in list(self._open.items()):
+            for block in list(self._open.values()):
                 if block.opened_at <= moment:
-                    self._write_partly(first, block)
+                    self._write_partly(block)
 
-    def _write_partly(self, first: int, block: OpenBlock) -> None:
+    def _write_partly(self, block: _Block) -> None:
         """Hand on what a block has; its stragglers are merged into it when they come."""
-        del self._open[first]
-        left = block.expected - len(block.records)
+        first, left = block.first, block.expected - len(block.records)
         if left > 0:
-            self._awaited[first] = OpenBlock(left, False, block.failed_runs, block.newest)
-        self._hand_on(first, block.records, is_new=block.is_new)
+            self._awaited[first] = _Block(first, left, False, block.failed_runs, block.newest)
+        self._hand_on(block)
 
     # Bringing them to the store.
 
-    def _hand_on(self, first: int, records: dict[int, Record], *, is_new: bool) -> None:
+    def _hand_on(self, block: _Block) -> None:
         """Save a block soon; never waits. Called under `_lock`."""
+        del self._open[block.first]
         if self._ended.is_set():
-            self._lose(first, records, "the run has ended")
+            self._lose(block, "the run has ended")
             return
-        parcel = _Parcel(first, records, is_new)
-        self._pending.append(parcel)
+        self._pending.append(block)
         run = contextvars.copy_context().run  # a line logged there belongs to the request's trace
-        self._pool.submit(run, self._bring, parcel)
+        self._pool.submit(run, self._bring, block)
 
     def _wait_for_none(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._pending, seconds)
 
-    def _give_up(self, which: Callable[[_Parcel], bool]) -> None:
-        for parcel in list(self._pending):
-            if which(parcel):
-                self._settle(parcel, None, "it was not stored in time")
+    def _give_up(self, which: Callable[[_Block], bool]) -> None:
+        for block in list(self._pending):
+            if which(block):
+                self._settle(block, None, "it was not stored in time")
 
-    def _bring(self, parcel: _Parcel) -> None:
+    def _bring(self, block: _Block) -> None:
         info, trouble = None, "unexpected, see the log"
-        parcel.is_begun = True
+        block.is_begun = True
         try:
-            info = self._save_in_time(parcel)
+            info = self._save_in_time(block)
         except StoreError as error:
             trouble = str(error)
         except BaseException:  # nobody looks at the future, so it is told here
-            logger.exception("saving block %s broke", parcel.first)
+            logger.exception("saving block %s broke", block.first)
             raise
         finally:
-            self._settle(parcel, info, trouble)
+            self._settle(block, info, trouble)
 
-    def _save_in_time(self, parcel: _Parcel) -> BlockInfo:
+    def _save_in_time(self, block: _Block) -> BlockInfo:
         """Save one block, trying again while the store is out of reach.
 
         Raises:
@@ -258,14 +242,12 @@ class Writer:
             left = self._time_left(began)
             timeout = max(_FIRST_PAUSE, min(SAVE_SECONDS, left))
             try:
-                return self._save(
-                    parcel.first, parcel.records, is_new=parcel.is_new, timeout=timeout
-                )
+                return self._save(block.first, block.records, is_new=block.is_new, timeout=timeout)
             except StoreUnavailableError as error:
                 pause = _FIRST_PAUSE if self._closing.is_set() else pause
                 if pause >= self._time_left(began) or self._ended.is_set():
                     raise
-                logger.warning("block %s is not stored yet: %s", parcel.first, error)
+                logger.warning("block %s is not stored yet: %s", block.first, error)
             self._sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -279,29 +261,29 @@ class Writer:
         else:
             self._closing.wait(seconds)
 
-    def _settle(self, parcel: _Parcel, info: BlockInfo | None, trouble: str) -> None:
+    def _settle(self, block: _Block, info: BlockInfo | None, trouble: str) -> None:
         """Book what became of a block, once."""
         with self._changed:
-            if parcel.is_settled:
+            if block.is_settled:
                 return
-            parcel.is_settled = True
+            block.is_settled = True
         try:
             if info is not None:
                 with self._changed:
                     self.blocks_written += 1
                 self._on_stored(info)
             else:
-                self._lose(parcel.first, parcel.records, trouble)
+                self._lose(block, trouble)
                 self._on_trouble(trouble)
         finally:
             with self._changed:
-                self._pending.remove(parcel)
+                self._pending.remove(block)
                 self._changed.notify_all()
 
-    def _lose(self, first: int, records: dict[int, Record], why: str) -> None:
+    def _lose(self, block: _Block, why: str) -> None:
         with self._changed:
-            self.lost.update(record.outcome for record in records.values())
-        logger.error("block %s could not be stored: %s", first, why)
+            self.lost.update(record.outcome for record in block.records.values())
+        logger.error("block %s could not be stored: %s", block.first, why)
 
 
 def next_try(failed_runs: int, now: datetime) -> datetime:
