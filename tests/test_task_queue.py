@@ -65,7 +65,7 @@ def queue_for(server: QueueServer, url: str = "http://127.0.0.1:9/", **settings:
 def enqueue(queue: TaskQueue, names: list[str], **options: Any) -> tuple[int, int, int]:
     """Create tasks by name; give created, already there, left."""
     tasks = [Task(name, {"start": 1}) for name in names]
-    return queue.enqueue(tasks, clock=time.monotonic, sleep=time.sleep, **options)
+    return queue.enqueue(tasks, **options)
 
 
 def test_a_task_is_delivered_as_it_was_described(server: QueueServer) -> None:

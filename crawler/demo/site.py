@@ -136,8 +136,7 @@ def parse_request(head: bytes) -> SiteRequest | None:
 
 
 def _gzipped(reply: SiteReply) -> SiteReply:
-    packer = zlib.compressobj(1, wbits=31)
-    body = packer.compress(reply.body) + packer.flush()
+    body = zlib.compress(reply.body, 1, wbits=31)
     return reply._replace(body=body, extra=reply.extra + b"Content-Encoding: gzip\r\n")
 
 

@@ -9,7 +9,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -204,8 +204,6 @@ def fan_out(
     queue: TaskQueue,
     *,
     now: datetime,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> OrderAnswer:
     """Enqueue what is not settled of a range; give it the same order again to go on.
 
@@ -220,7 +218,7 @@ def fan_out(
         QueueError: The queue takes no task; what was enqueued stays, and the order's number, with
             which to go on, is in the message.
     """
-    begun, start, stop = clock(), request.start or 0, request.stop or 0
+    begun, start, stop = time.monotonic(), request.start or 0, request.stop or 0
     if stop - start > MAX_SHARDS * settings.shard_songs:
         message = f"the range makes more than {MAX_SHARDS} shards: raise CRAWLER_SHARD_SONGS"
         raise RequestError(400, "range_too_long", "stop", message)
@@ -244,10 +242,7 @@ def fan_out(
     budget = settings.time_budget_seconds
     try:
         done = queue.enqueue(
-            tasks,
-            has_time=lambda: budget is None or clock() - begun < budget,
-            clock=clock,
-            sleep=sleep,
+            tasks, has_time=lambda: budget is None or time.monotonic() - begun < budget
         )
     except QueueError as error:  # a new order would make tasks beside those that are there
         raise QueueError(f"{error}; to go on, repeat it with order {order}") from error

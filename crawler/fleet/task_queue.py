@@ -1,6 +1,7 @@
 """The task queue: creates named HTTP tasks through the genuine client, at a bounded rate."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,8 +72,6 @@ class TaskQueue:
         *,
         has_time: Callable[[], bool] = lambda: True,
         rate: float = CREATES_PER_SECOND,
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
     ) -> Enqueued:
         """Create tasks, several at a time, in about the order given.
 
@@ -89,7 +88,7 @@ class TaskQueue:
             client, created = self._make(), []
             with suppress(IndexError):  # another lane took the last one
                 while waiting:
-                    _wait_for_turn(rate_limiter, clock, sleep)
+                    _wait_for_turn(rate_limiter)
                     if not has_time():
                         break
                     created.append(self._create(client, waiting.popleft()))
@@ -156,14 +155,12 @@ class TaskQueue:
         return described
 
 
-def _wait_for_turn(
-    rate_limiter: RateLimiter, clock: Callable[[], float], sleep: Callable[[float], None]
-) -> None:
+def _wait_for_turn(rate_limiter: RateLimiter) -> None:
     while True:
-        granted, wait = rate_limiter.grant(1, clock())
+        granted, wait = rate_limiter.grant(1, time.monotonic())
         if granted:
             return
-        sleep(wait)
+        time.sleep(wait)
 
 
 def _client_maker(emulator: str | None) -> Callable[[], Any]:

@@ -359,11 +359,10 @@ def _check_numbers(ordered: list[Record], first: int) -> None:
 
 def _pack(text: bytes, field: bytes) -> bytes:
     """Frame a gzip member by hand, since neither `gzip` nor `zlib` writes an extra field."""
-    deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL)
     size = len(field)
     return b"".join((
         _HEADER, (size + 4).to_bytes(2, "little"), _FIELD_ID, size.to_bytes(2, "little"), field,
-        deflate.compress(text), deflate.flush(),
+        zlib.compress(text, _LEVEL, -zlib.MAX_WBITS),
         zlib.crc32(text).to_bytes(4, "little"), (len(text) % 2**32).to_bytes(4, "little"),
     ))  # fmt: skip
 
