@@ -1,7 +1,7 @@
 """Coverage: what a store holds along the number line, from its listing alone."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import chain, islice, zip_longest
 
@@ -251,8 +251,7 @@ def verify(store: Store, start: int, stop: int, *, timeout: float) -> VerifyRepo
                 break
     except BlockFormatError as error:
         report.problem = str(error)
-    _drop_short_stretch(report)
-    del report.unproven[MAX_GAPS:]
+    report.unproven = [each for each in report.unproven if _is_long(each)][:MAX_GAPS]
     return report
 
 
@@ -277,24 +276,14 @@ def _verify_block(
             return
         outcome = records[num].outcome
         setattr(report, outcome, getattr(report, outcome) + 1)
-    _add_stretches(report, [records[num] for num in range(low, high)])
+    here = unproven_stretches([records[num] for num in range(low, high)])
+    known = _joined([*report.unproven, *here])
+    # A short one that reaches the end may go on in the next block.
+    report.unproven = [each for each in known if _is_long(each) or each[1] == high][: MAX_GAPS + 1]
 
 
-def _add_stretches(report: VerifyReport, records: Sequence[Record]) -> None:
-    """Add the stretches of a block; one that reaches its end may go on in the next one."""
-    for start, stop in unproven_stretches(records):
-        if report.unproven and report.unproven[-1][1] == start:
-            report.unproven[-1] = report.unproven[-1][0], stop
-        elif len(report.unproven) <= MAX_GAPS:
-            _drop_short_stretch(report)
-            report.unproven.append((start, stop))
-
-
-def _drop_short_stretch(report: VerifyReport) -> None:
-    if report.unproven:
-        start, stop = report.unproven[-1]
-        if stop - start < UNPROVEN_IN_A_ROW:
-            report.unproven.pop()
+def _is_long(stretch: tuple[int, int]) -> bool:
+    return stretch[1] - stretch[0] >= UNPROVEN_IN_A_ROW
 
 
 def _lies(listed: BlockInfo, records: dict[int, Record], name: str) -> Iterator[str]:
