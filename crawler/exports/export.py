@@ -16,11 +16,11 @@ import msgspec
 from crawler.errors import Missing, PageError, SettingsError, StoreMismatchError
 from crawler.exports.formats import (
     OpenSink,
-    Sink,
     column_finder,
     import_extra,
     parquet_sink,
     sink_for,
+    store_columns,
 )
 from crawler.record import Record
 from crawler.run.raw import RawPage, raw_name, read_pages, save_pages
@@ -37,9 +37,6 @@ from crawler.store.opening import (
     open_store,
     read_blocks,
 )
-
-FIRST_LOOK = 10_000
-"""So many records are looked at for the types of their columns before the first is written."""
 
 _ORIGIN = b"song-crawler"
 _PART_NUMBERS = 100 * BLOCK_SIZE
@@ -103,8 +100,8 @@ def export(
             raise SettingsError("range_unfit", "OUT", message)
         return _export_parts(open_store(store), out, on_records)
     open_sink, store = sink_for(out), open_store(store)
-    finder = column_finder(store)
-    count, misfits = _write(store, start, stop, out, finder, open_sink, on_records)
+    columns = store_columns(store, start, stop)
+    count, misfits = _write(store, start, stop, out, columns, open_sink, on_records)
     return ExportReport(count, out.stat().st_size, misfits)
 
 
@@ -113,63 +110,22 @@ def _write(
     start: int,
     stop: int | None,
     out: Path,
-    finder: ColumnFinder,
+    columns: Sequence[Column],
     open_sink: OpenSink,
     on_records: Callable[[int], None] | None,
 ) -> tuple[int, dict[str, int]]:
-    """Write records with the columns that a finder has found, or finds on the way.
-
-    The columns of the first records do for most stores, which are then read once. Where a later
-    block holds others, the rest is looked at, and all is written again with what was found.
-    """
-    told = 0
-
-    def tell(count: int) -> None:
-        nonlocal told
-        if on_records is not None and count > told:
-            on_records(count - told)
-        told = max(told, count)
-
+    """Write the records of `[start, stop)`; return how many, and what did not fit, by column."""
+    count = 0
     with _whole_file(out) as unfinished:
-        while True:
-            blocks = read_blocks(store, start, stop)
-            written = _write_blocks(blocks, finder, partial(open_sink, unfinished), tell)
-            if written is not None:
-                return written
-            for records in blocks:
-                finder.see(records)
-            finder.needs_data = False
-
-
-def _write_blocks(
-    blocks: Iterator[list[Record]],
-    finder: ColumnFinder,
-    open_sink: Callable[[Sequence[Column]], Sink],
-    tell: Callable[[int], None],
-) -> tuple[int, dict[str, int]] | None:
-    """Write blocks; None where one does not fit the columns of those before it."""
-    first: list[Record] = []
-    for records in blocks:
-        first += records
-        finder.see(records)
-        if len(first) >= FIRST_LOOK or not finder.needs_data:
-            break
-    columns, count = finder.columns(), len(first)
-    sink = open_sink(columns)
-    try:
-        sink.write(first)
-        del first  # it may be all that memory holds
-        tell(count)
-        for records in blocks:
-            if finder.needs_data:
-                finder.see(records)
-                if finder.columns() != columns:
-                    return None
-            sink.write(records)
-            count += len(records)
-            tell(count)
-    finally:
-        misfits = sink.close()
+        sink = open_sink(unfinished, columns)
+        try:
+            for records in read_blocks(store, start, stop):
+                sink.write(records)
+                count += len(records)
+                if on_records is not None:
+                    on_records(len(records))
+        finally:
+            misfits = sink.close()
     return count, misfits
 
 
@@ -192,19 +148,19 @@ def _export_parts(
         first: _look_at_part(store, first, _hash(tokens), known[first], finder)
         for first, tokens in blocks.items()
     }
-    finder.needs_data = False
-    columns = _hash(finder.columns())
+    columns = finder.columns()
+    columns_hash = _hash(columns)
     folder.mkdir(parents=True, exist_ok=True)
     report, misfits = ExportReport(0, 0), Counter[str]()
     for first, path in parts.items():
-        origin = msgspec.structs.replace(origins[first], columns=columns)
+        origin = msgspec.structs.replace(origins[first], columns=columns_hash)
         if known[first] == origin:
             report.parts_kept += 1
         else:
             text = json.dumps(msgspec.to_builtins(origin))  # numbers and names of any kind
             sink = partial(parquet_sink, metadata={_ORIGIN: text.encode()})
             stop = first + _PART_NUMBERS
-            misfits.update(_write(store, first, stop, path, finder, sink, on_records)[1])
+            misfits.update(_write(store, first, stop, path, columns, sink, on_records)[1])
             report.parts_written += 1
         report.records += import_extra("pyarrow.parquet").read_metadata(path).num_rows
         report.bytes += path.stat().st_size
