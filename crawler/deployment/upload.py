@@ -95,9 +95,12 @@ def check_own_function(
 
 _LOAD = """
 import os
-from crawler.run.functions import check_own_function
+from crawler.run.functions import refuse_step_1, target_of
 from crawler.settings.reading import read_settings
-check_own_function(read_settings(os.environ, for_site=False))
+settings = read_settings(os.environ, for_site=False)
+target = target_of(settings)
+if settings.keep_raw:
+    refuse_step_1(target)
 """
 
 

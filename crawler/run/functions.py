@@ -101,17 +101,6 @@ def target_of(settings: Settings) -> Any:
     return load_function(settings.function)
 
 
-def check_own_function(settings: Settings) -> None:
-    """Load a deployment's own function as a run would, and refuse what a run would refuse.
-
-    Raises:
-        SettingsError: It cannot be loaded, or is no source, where the settings take one.
-    """
-    target = target_of(settings)
-    if settings.keep_raw:
-        refuse_step_1(target)
-
-
 def refuse_step_1(target: Any) -> None:
     """Refuse to keep the bodies of what is no source: a step 1 function reads its pages itself.
 
