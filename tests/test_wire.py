@@ -586,11 +586,12 @@ class Policy1:
         (b"X-RateLimit-Remaining: 3", False, ("x-ratelimit-remaining", "3")),
         (b"Rate-Limit: 9", False, ("rate-limit", "9")),
         (b"Age: 5", True, ("age", "5")),
-        (b"Age: 5", False, None),
+        (b"Age: 5", False, ("age", "5")),
+        (b"Server: x", False, None),
     ],
 )
 def test_policy_gets_the_headers_that_it_needs(kind, head, is_canary, told):
-    """Of a right page only where a limit is announced, and of a canary; it goes past caches."""
+    """Of a right page only with a limit, from a cache, and of a canary; that goes past caches."""
     with Headed(head) as site:
         source = open_source("genius", TOKEN, base_url=site.url)
         own = type("Own", (), dict.fromkeys(("name", "schema"), "x"))()
