@@ -148,6 +148,43 @@ Operations are "list", "read", "write" and, where the object is there, "replace"
 "cut" (what is read is not whole), or how many seconds it takes, as text.
 """
 
+
+class Cache:
+    """A cache between everybody and the site, which heeds no `Cache-Control: no-cache`.
+
+    Between two rounds it forgets. A lie it does not keep: that is not noticed (docs/missing.md).
+    """
+
+    def __init__(self, plan: "Plan", seconds: float, *, keeps_missing: bool) -> None:
+        """Keep songs for so long, and what is missing where it says so."""
+        self._plan, self._seconds, self._keeps_missing = plan, seconds, keeps_missing
+        self._kept: dict[int, tuple[float, int | None]] = {}
+        self._round = 1
+
+    def know(self, share: float) -> None:
+        """Know songs for which somebody else has asked."""
+        chance = self._plan.chance
+        for num in sorted(self._plan.songs):
+            if chance.random() < share:
+                self._kept[num] = -chance.uniform(0.0, self._seconds), 200
+
+    def find(self, request: Request) -> Served | None:
+        """Return what it keeps for a number, None where that is nothing."""
+        if request.round != self._round:
+            self._round, self._kept = request.round, {}
+        at, status = self._kept.get(request.num, (-1e9, 0))
+        if request.at - at >= self._seconds:
+            return None
+        return Served(status, headers={"age": str(int(request.at - at))})
+
+    def keep(self, request: Request, served: Served) -> None:
+        """Note what the site has answered."""
+        kept = (200, 404) if self._keeps_missing and not served.is_lie else (200,)
+        if served.error is None and served.status in kept:
+            age = int((served.headers or {}).get("age", 0))  # of another cache behind it
+            self._kept[request.num] = request.at - age, served.status
+
+
 Check = Callable[["Site", "list[SimulatedRun]"], None]
 """Looks at runs, where one generator alone had a hand in the world."""
 
@@ -166,6 +203,7 @@ class Plan:
         latency: The network's, seconds at most.
         site_faults: Asked in order; the first that answers counts.
         site_headers: What answers carry beside what the faults say.
+        cache: Stands before the site, None where there is none.
         store_faults: Likewise for the store.
         kills: When the runs of the first round are killed, seconds from 0 on.
         runs: How many runs are under way at once in the first round.
@@ -196,6 +234,7 @@ class Plan:
     latency: float = 0.1
     site_faults: list[SiteFault] = field(default_factory=list)
     site_headers: list[Callable[[Request], dict[str, str]]] = field(default_factory=list)
+    cache: Cache | None = None
     store_faults: list[StoreFault] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
     runs: int = 1
@@ -475,8 +514,8 @@ class Session:
     def json(self) -> Any:
         """Return the song, or what the site says instead."""
         served = self._served
-        if served.error in PAGE_ERRORS:
-            return json.loads("<html>")
+        if served.error in PAGE_ERRORS or served.status == 204:
+            return json.loads("" if served.status == 204 else "<html>")
         return {"n": self._num} if served.status == 200 else {"error": served.status}
 
     def end(self) -> None:
@@ -506,8 +545,7 @@ class Site:
         at = self._world.now + there - START
         request = Request(num, at, self._asked[num], attempt.is_canary, run, plan.round)
         self._asked[num] += 1
-        served = next((s for fault in plan.site_faults if (s := fault(request))), None)
-        served = served or self._well(num)
+        served = self._served(request)
         headers: dict[str, str] = {}
         for headers_of in plan.site_headers:
             headers |= headers_of(request)
@@ -541,6 +579,16 @@ class Site:
             self.served.add(num)
         self.log.append(Answered(at, num, run, attempt.is_canary, _kind(served, is_song=is_song)))
 
+    def _served(self, request: Request) -> Served:
+        cache, faults = self._world.plan.cache, self._world.plan.site_faults
+        if cache is not None and (kept := cache.find(request)) is not None:
+            return kept
+        served = next((s for fault in faults if (s := fault(request))), None)
+        served = served or self._well(request.num)
+        if cache is not None:
+            cache.keep(request, served)
+        return served
+
     def _well(self, num: int) -> Served:
         """Answer as the site does while it is well."""
         plan = self._world.plan
@@ -557,10 +605,18 @@ class Site:
     def excused(self) -> set[int]:
         """Return the songs that were denied in spells of fewer than ten answers, as the site gave them.
 
-        What a run is told comes in another order; that excuses nothing.
+        What a run is told comes in another order; that excuses nothing. And those that were denied
+        to a run which met songs in a cache and no fresh one yet: a catalogue that a cache knows whole
+        looks like that.
         """
         excused, spells = set[int](), dict[int, list[Answered]]()
+        fresh = set[int]()
+        cached = {each.run for each in self.log if each.kind == "cached"}
         for answered in sorted(self.log):
+            if answered.kind == "song":
+                fresh.add(answered.run)
+            elif answered.kind == "lie" and answered.run in cached - fresh:
+                excused.add(answered.num)
             if answered.kind not in ("song", "lie", "none"):
                 continue
             spell = spells.setdefault(answered.run, [])
@@ -594,6 +650,7 @@ class SimulatedRun:
         starts: When each request was sent.
         pauses: The how manieth start came next when a pause was read, when, and its end.
         most_flying: Most requests under way at once.
+        canaries: How many of the requests were canaries.
         is_over: Whether it has ended, or was killed.
     """
 
@@ -605,7 +662,7 @@ class SimulatedRun:
         self.pauses: list[tuple[int, float, float]] = []
         self.is_over = self.is_killed = self.is_dead = self._is_publishing = False
         self._arrived: list[tuple[Reply, Served]] = []
-        self._flying = self.most_flying = 0
+        self._flying = self.most_flying = self.canaries = 0
         self._wakes_at = world.now
         offset = timedelta(seconds=plan.clocks[number % len(plan.clocks)])
         self._wall = lambda: world.time_of_day() + offset
@@ -731,6 +788,7 @@ class SimulatedRun:
     def _send(self, attempt: PendingNumber) -> None:
         self.starts.append(self._world.now)
         self._flying += 1
+        self.canaries += attempt.is_canary
         self.most_flying = max(self.most_flying, self._flying)
         reply, seconds, served = self._site.ask(attempt, self._number)
         if seconds > 15.0:

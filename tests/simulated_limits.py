@@ -7,6 +7,7 @@ from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 
+from crawler.frontier.canaries import SPREAD
 from crawler.run.monitor import SAME_PAUSE_SECONDS
 from tests.simulate import (
     HORIZON,
@@ -451,8 +452,10 @@ def mistaken_function(plan: Plan) -> None:
 
     def check(site: Site, runs: list[SimulatedRun]) -> None:
         for run in runs:
-            calls = len(run.starts) - site.count("none")
+            missing = sum(each.kind == "none" and not each.is_canary for each in site.log)
+            calls = len(run.starts) - run.canaries - missing
             assert calls <= 10, f"{calls} calls of a step 1 that is wrong"
+            assert run.canaries <= SPREAD, f"{run.canaries} canaries for a step 1 that is wrong"
             stop = run.frontier.stopped_by
             assert stop == "circuit" or len(run.starts) < 5, f"the run ended {stop}"
 

@@ -261,6 +261,8 @@ class Host:
         self, attempt: PendingNumber, reply: Reply, moment: datetime, now: float
     ) -> None:
         verdict = judge(reply)
+        if reply.fault is not None:
+            self.health.note_fault(attempt, reply.fault)
         if verdict.action in ("retry", "failed", "challenged"):
             self._ledger.failed_attempt(attempt, reply, verdict.kind or "protocol")
         if verdict.is_overload or verdict.action == "challenged":
