@@ -95,6 +95,7 @@ FAULT_ROWS = {
     "F5b": "a step 1 function that swallows errors makes nothing missing",
     "F5c": "a step 1 function that appends whatever came stores nothing but songs",
     "F5d": "a mistake of step 1 itself ends the run at once, with the place and what to write",
+    "F5e": "items that are no numbers, appended under any key, work in steps 2 and 3",
     "F6": "it works wherever it is called, and leaves nothing behind",
     "F7": "a queue may deliver twice, late and out of order",
     # Where it runs.
@@ -111,6 +112,12 @@ FAULT_ROWS = {
     "G4": "lines of the log cannot be forged",
 }
 """Every row by its number."""
+
+FOR_BOTH_CALLERS = ["B7", "B8", "C6", "C7b", "C8b", "C9", "C10", "D3b", "D7b", "E11b", "H3", "H4"]
+"""Lying sites: shown over real sockets for a source and for a step 1 function."""
+
+FOR_BOTH_STORES = ["E10b", "E13", "E14", "E15"]
+"""Odd stores: shown for a folder and for a bucket."""
 
 _NUMBERS = re.compile(r"(?<![A-Za-z0-9])([A-H]\d+[b-f]?)(?:_to_([A-H]\d+))?(?![A-Za-z0-9])")
 
@@ -132,3 +139,22 @@ def rows_without_test(tests: Iterable[str]) -> list[str]:
     """Name the rows that no test carries, in order."""
     shown: set[str] = set().union(*map(rows_named, tests))
     return [row for row in FAULT_ROWS if row not in shown]
+
+
+def rows_shown_halfway(tests: Iterable[str]) -> list[str]:
+    """Name the rows that are shown for one caller or one store only, with what lacks."""
+    places = dict.fromkeys(FOR_BOTH_CALLERS, ("source", "function"))
+    places |= dict.fromkeys(FOR_BOTH_STORES, ("folder", "bucket"))
+    shown = {(row, test) for test in tests for row in rows_named(test)}
+    return [
+        f"{row} for a {place}"
+        for row, both in places.items()
+        for place in both
+        if not any(named == row and place in _words_of(test) for named, test in shown)
+    ]
+
+
+def _words_of(test: str) -> list[str]:
+    """Split the names of a test's file and case into words."""
+    file, _, name = test.partition("::")
+    return re.split(r"[\W_]+", file + " " + name.partition("[")[2])

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault_rows import FAULT_ROWS, rows_named, rows_without_test
+from tests.fault_rows import (
+    FAULT_ROWS,
+    FOR_BOTH_CALLERS,
+    FOR_BOTH_STORES,
+    rows_named,
+    rows_shown_halfway,
+    rows_without_test,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,6 +25,7 @@ def test_every_row_has_a_test():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert rows_without_test(done.stdout.splitlines()) == []
+    assert rows_shown_halfway(done.stdout.splitlines()) == []
 
 
 @pytest.mark.parametrize(
@@ -40,3 +48,13 @@ def test_a_row_without_a_test_is_named():
     """A list that could not fail would show nothing."""
     named = [f"test.py::test_{row}_it" for row in FAULT_ROWS if row not in ("E3", "F7")]
     assert rows_without_test(named) == ["E3", "F7"]
+
+
+def test_a_row_that_is_shown_for_one_caller_or_store_alone_is_named():
+    """By the words of the case, or of the file of a store's own."""
+    tests = [f"tests/test_a.py::test_{row}_it[source-1]" for row in FOR_BOTH_CALLERS]
+    tests += [f"tests/test_a.py::test_{row}_it[function]" for row in FOR_BOTH_CALLERS[1:]]
+    tests += [f"tests/test_bucket.py::test_{row}_it" for row in FOR_BOTH_STORES]
+    tests += [f"tests/test_a.py::test_{row}_it[at-folder]" for row in FOR_BOTH_STORES]
+    assert rows_shown_halfway(tests) == ["B7 for a function"]
+    assert rows_shown_halfway(tests[:-1]) == ["B7 for a function", "E15 for a folder"]

@@ -243,7 +243,7 @@ def test_F5_what_is_appended_is_the_info(entries, info):
     assert len(crawl.results) == len(entries)
 
 
-def test_F5_any_objects_may_be_appended_where_nothing_is_stored():
+def test_F5e_any_objects_may_be_appended_where_nothing_is_stored():
     """Without a store the tuples go to the caller's list as they are."""
     made = object()
     results = execute_async_event_loop([SONG], function=appends((..., made)), rate=0)
@@ -251,7 +251,7 @@ def test_F5_any_objects_may_be_appended_where_nothing_is_stored():
 
 
 @pytest.mark.parametrize("item", ["a string", ("a", "tuple"), 3.5, None, frozenset({1})])
-def test_F5_items_may_be_anything(item):
+def test_F5e_items_may_be_anything(item):
     """A function of one's own takes what its list holds."""
     results = execute_async_event_loop([item], function=appends((..., 1)), rate=0)
     assert results == [(item, 1)]
