@@ -175,6 +175,7 @@ async def gather_lanes(makers: list[Callable[[], Lane]], frontier: Frontier, wir
     Raises:
         Exception: What a lane raised, such as an error of the `append` of somebody's results.
     """
+    frontier.connections = wire.connections
     slots = [_LaneSlot(make) for make in makers]
     executor = LaneExecutor()
     watch = asyncio.ensure_future(_watch(slots, frontier))

@@ -9,6 +9,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
+from urllib.parse import urlsplit
 
 import requests
 
@@ -19,7 +20,7 @@ from crawler.frontier.work import IterableSupply, Job, Results, Supply
 from crawler.lanes import gather_lanes, lanes_for
 from crawler.loops import run_anywhere
 from crawler.source.declared import DeclaredSource
-from crawler.source.source import Source, user_agent
+from crawler.source.source import Source, traits_of, user_agent
 from crawler.wire.wire import Wire
 
 _NO_ITEMS: tuple[Any, ...] = ()
@@ -75,7 +76,9 @@ async def get_data_asynchronous(
     """Step 2: run lanes in an executor, gather them, and append tuples as pages arrive.
 
     Lanes take numbers from one frontier, so there is no task per number, and the pace, the
-    retries and the pauses are the same for all of them.
+    retries and the pauses are the same for all of them. Sources of several hosts have these each
+    for their own, and one host in trouble costs the others nothing; a step 1 function chooses its
+    addresses itself, and keeps the pace of the first host.
 
     Args:
         song_nums: Numbers, or any other items the function takes; any iterable.
@@ -84,7 +87,8 @@ async def get_data_asynchronous(
         function: Step 1, or a source.
         jobs: More work for the same gather: `(function, items, results)` each.
         connections: Requests under way at once.
-        rate: Attempts per second over everything, retries included; 0 for no limit.
+        rate: Attempts per second at each host, retries included; 0 for no limit. A source that
+            names a lower one is asked at that.
         contact: Whom the site may ask: an address or URL, told in `User-Agent`; required for any
             site but one on this machine. By default `CRAWLER_CONTACT` of the environment.
         ca_file: A file of certificate authorities to trust instead of the usual ones; by default
@@ -94,14 +98,18 @@ async def get_data_asynchronous(
     Raises:
         SettingsError: The first request to another machine would name nobody.
         StoppedError: The run ended early, for instance because the token was refused; what was
-            collected is in `song_urls`. Not raised when a `frontier` was given: it knows.
+            collected is in `song_urls`. Not raised when a `frontier` was given: it knows. Of
+            several hosts the others' numbers are settled first.
     """
-    own_frontier = frontier is None
-    frontier = frontier or Frontier(rate_limiter=RateLimiter(rate))
     pairs: list[tuple[Step1 | Source, Iterable[Any] | Supply, Results]] = list(jobs)
     if song_urls is not None and not (pairs and song_nums is _NO_ITEMS):
         pairs.insert(0, (function, song_nums, song_urls))
-    made = [make_job(*pair, is_recorded=frontier.is_recording) for pair in pairs]
+    own_frontier = frontier is None
+    is_recorded = frontier is not None and frontier.is_recording
+    made = [make_job(*pair, is_recorded=is_recorded) for pair in pairs]
+    for job in made if len(made) > 1 else ():  # one alone needs no name
+        job.host = _host_of(job.source)
+    frontier = frontier or Frontier(rate_limiter=_limiter(rate, made))
     for job in made:
         frontier.add_job(job)
     contact = contact or _named("contact")
@@ -204,6 +212,22 @@ def make_job(
     if not callable(function):
         raise TypeError(f"step 1 must be a function or a source, not {function!r}")
     return Job(function, supply, results, None, is_recorded)
+
+
+def _limiter(rate: float, jobs: Sequence[Job]) -> RateLimiter:
+    """Return the pace of the first host: no faster than its sources say, which binds no other."""
+    first = next((job.host for job in jobs if job.host), "")
+    said = [traits_of(job.source).rate for job in jobs if job.host == first]
+    shared, least = RateLimiter(rate), min(filter(None, said), default=0.0)
+    return RateLimiter(least, shared=shared) if least else shared
+
+
+def _host_of(source: Source | None) -> str:
+    """Return host and port of a source's pages; empty of a function, or where number 0 has none."""
+    try:
+        return "" if source is None else urlsplit(source.url(0)).netloc.rpartition("@")[2].lower()
+    except Exception:  # noqa: BLE001 - a source is anybody's code
+        return ""
 
 
 def _report(frontier: Frontier) -> None:

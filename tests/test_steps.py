@@ -8,11 +8,14 @@ import pytest
 import requests
 
 from crawler import execute_async_event_loop, get_data_asynchronous, request_song_info
+from crawler.demo.site import DemoSite
 from crawler.errors import Missing, PageError, StoppedError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
+from crawler.frontier.work import Policy
 from crawler.source.declared import open_source
-from tests.crawls import CALLERS, asked_by, nothing_left_behind
+from tests.crawls import CALLERS, TOKEN, asked_by, nothing_left_behind
+from tests.faulty_site import swallowing_port
 from tests.records import expected_info
 
 NUMBERS = range(1, 41)
@@ -255,3 +258,93 @@ def test_the_tutorial_s_third_argument_is_how_many_run_at_once():
     asyncio.run(get_data_asynchronous(range(60), found, 3, function=step1, rate=0))
     assert len(found) == 120
     assert 1 < most <= 3
+
+
+# --- Several hosts in one gather -----------------------------------------------------------------
+
+
+class OnThreads(list):
+    """A list of anybody's own: its numbers are asked for by lanes in threads."""
+
+
+SONGS = [num for num in range(1, 161) if expected_info(num)]
+
+
+def gather(bad, good, lists, *, max_pause_seconds=3600.0, is_cut=False):
+    """Ask two sources for the songs; give each list, the records in their order, and the frontier.
+
+    With `is_cut` a stop order comes when all of the good one's are found.
+    """
+    outcomes, results = [], (lists(), lists())
+    policy = Policy(attempt_seconds=5.0, grace_seconds=0.1, max_pause_seconds=max_pause_seconds)
+
+    def book(record):
+        outcomes.append(record.outcome)
+        if is_cut and outcomes.count("found") == len(SONGS):
+            threading.Timer(0, frontier.stop, ["stop_order"]).start()  # this is under its lock
+
+    end = time.monotonic() + 30
+    frontier = Frontier(policy, rate_limiter=RateLimiter(0), on_record=book, deadline=end)
+    jobs = [(bad, SONGS, results[0]), (good, SONGS, results[1])]
+    execute_async_event_loop(jobs=jobs, frontier=frontier, connections=8)
+    return *results, outcomes, frontier
+
+
+@pytest.mark.parametrize("lists", [list, OnThreads])
+def test_a_host_that_never_answers_takes_no_connection_of_another_s(source, lists):
+    """All of the other's numbers are settled before the first of its own times out."""
+    with swallowing_port() as port:
+        dead = open_source("genius", TOKEN, base_url=f"http://127.0.0.1:{port}")
+        none, songs, outcomes, frontier = gather(dead, source, lists, is_cut=True)
+    assert sorted(songs) == [(num, expected_info(num)) for num in SONGS]
+    assert (none, outcomes) == ([], ["found"] * len(SONGS))
+    assert (frontier.tally.kinds, frontier.stopped_by) == ({}, "stop_order")
+
+
+@pytest.mark.parametrize("lists", [list, OnThreads])
+def test_a_host_that_asks_for_a_long_pause_holds_back_itself_alone(source, lists, faulty_site):
+    """None of its other pages is asked for; the run ends for it once the other's are settled."""
+    pausing = open_source("genius", TOKEN, base_url=faulty_site.url("429:1000"))
+    none, songs, outcomes, frontier = gather(pausing, source, lists, max_pause_seconds=100.0)
+    assert sorted(songs) == [(num, expected_info(num)) for num in SONGS]
+    assert (none, outcomes) == ([], ["found"] * len(SONGS))
+    assert frontier.stopped_by == "paused"
+    assert len(faulty_site.requests) <= 8
+
+
+@pytest.mark.parametrize("lists", [list, OnThreads])
+def test_a_host_that_refuses_the_token_ends_its_own_part(source, lists):
+    """The other's numbers are collected before the error is raised, which names the host."""
+    with DemoSite() as other:
+        wrong = open_source("genius", "wrong", base_url=other.base_url)
+        none, songs = lists(), lists()
+        with pytest.raises(StoppedError) as caught:
+            execute_async_event_loop(
+                jobs=[(wrong, NUMBERS, none), (source, SONGS, songs)], rate=0, connections=8
+            )
+    assert sorted(songs) == [(num, expected_info(num)) for num in SONGS]
+    assert none == []
+    assert caught.value.stopped_by == "unauthorized"
+    assert str(caught.value) == f"{other.base_url[7:]}: the site answered 401"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_source_that_names_a_rate_is_asked_at_that(source, is_first):
+    """Whatever the rate of the rest; and it binds no other host."""
+    arrived = []
+
+    class Named(list):
+        def append(self, item):
+            arrived.append(self)
+            super().append(item)
+
+    with DemoSite() as other:
+        slow = open_source("genius", other.token, base_url=other.base_url)
+        slow.rate = 20.0
+        titles, songs = Named(), Named()
+        jobs = [(slow, SONGS[:30], titles), (source, SONGS[:30], songs)]
+        began = time.monotonic()
+        execute_async_event_loop(jobs=jobs if is_first else jobs[::-1], rate=0)
+    assert time.monotonic() - began > 1.4
+    assert len(titles) == len(songs) == 30
+    assert arrived[-1] is titles

@@ -550,7 +550,7 @@ class Policy1:
     """A frontier of one attempt, that keeps the reply."""
 
     def __init__(self, job, *, is_canary):
-        self.policy, self.stopped_by = Policy(), None
+        self.policy, self.stopped_by, self.is_one_host = Policy(), None, True
         self.replies, self.asked_url = [], None
         self._attempts = [PendingNumber(SONG, job, sent_at=time.monotonic(), is_canary=is_canary)]
 

@@ -1,19 +1,27 @@
 """The frontier hands out the next attempt that is due; all policy of a crawl is behind it, once."""
 
+import logging
 import math
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
+from typing import Any
 
 from crawler.errors import StoreError
 from crawler.frontier.canaries import KnownSongs
-from crawler.frontier.host import SUPPLY_SECONDS, Host
+from crawler.frontier.host import IDLE_SECONDS, SUPPLY_SECONDS, Host
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Job, Ledger, PendingNumber, Policy
 from crawler.record import Record
+from crawler.source.source import traits_of
+
+logger = logging.getLogger("crawler")
 
 
 class Frontier:
@@ -21,6 +29,9 @@ class Frontier:
 
     Lanes call `take` (or `next_attempt`, which waits) and `hand_back`; any thread may call
     `stop`. Nothing sleeps while it holds the lock. Numbers are handed out in order.
+
+    Each host that the jobs of a run ask has a pace, pauses, health and proofs of its own, and takes
+    turns with the others. One in trouble ends its own part alone; the run ends with the last part.
 
     One of the lanes that wait watches the clock, the others wait behind it: so 64 lanes at 100
     attempts a second wake one thread an attempt, not 64.
@@ -31,6 +42,7 @@ class Frontier:
         stop_detail: The same in words, may be empty.
         tally: Counts so far.
         is_recording: Whether somebody gets a record of each number.
+        connections: Requests under way at most; several hosts have an equal share each.
     """
 
     def __init__(
@@ -54,15 +66,15 @@ class Frontier:
 
         Args:
             policy: Its limits.
-            rate_limiter: The pace, shared by all runs against the host; by default one of its own,
-                100 a second.
+            rate_limiter: The pace, shared by all runs against the first host; by default one of its
+                own, 100 a second. Each further host gets one of the same rate.
             deadline: End of the time budget, monotonic seconds; None for no end.
-            known: Songs that are known to be there, for the proof of missing ones.
+            known: Songs of the first host that are known to be there, for the proof of missing ones.
             on_record: Gets each number's record once, under the lock. Without it nothing is stored,
                 and what the site says is missing needs no proof.
             on_proof: Called before the records of missing numbers that a canary proved, under the
                 lock: the numbers, the canary, and when it was found.
-            on_first_found: Called with the first song found, under the lock.
+            on_first_found: Called with the first host's first song found, under the lock.
             on_pause: Told the seconds of each pause the site asked for, under the lock.
             on_pace: Told requests a second and the site's own words when what it announces lowers
                 our pace, under the lock.
@@ -75,27 +87,29 @@ class Frontier:
         self.stopped_by: str | None = None
         self.stop_detail = ""
         self.asked_url: str | None = None  # the first that a step 1 function asked for
+        self.connections = sys.maxsize
         ledger = Ledger(on_record)
         self.tally, self.is_recording = ledger.tally, ledger.is_recording
         self._clock, self._closed_at = clock, math.inf
         self._deadline = math.inf if deadline is None else deadline
         self._has_room = has_room
-        self._host = Host(
-            rate_limiter or RateLimiter(100.0),
-            self.policy,
-            ledger,
-            stop=self._stop,
+        self._make_host = partial(
+            Host,
+            policy=self.policy,
+            ledger=ledger,
             deadline=self._deadline,
-            known=known or KnownSongs(),
             on_proof=on_proof,
-            on_first_found=on_first_found,
             on_pause=on_pause,
             on_pace=on_pace,
             clock=clock,
             wall=wall,
             uniform=uniform,
         )
-        self._host_of = dict[Job, Host]()
+        self._hosts, self._host_of = list[Host](), dict[Job, Host]()
+        self._named = dict[str, Host]()
+        self._working, self._ended = list[Host](), list[tuple[str, str]]()
+        self._limiter = rate_limiter or RateLimiter(100.0)
+        self._add_host(self._limiter, known=known, on_first_found=on_first_found)
         self._lock = threading.Lock()
         self._due, self._turn = threading.Condition(self._lock), threading.Condition(self._lock)
         self._is_led = self._is_finished = False
@@ -105,28 +119,43 @@ class Frontier:
     @property
     def in_flight(self) -> int:
         """Attempts handed out and not yet handed back."""
-        return self._host.in_flight
+        return sum(host.in_flight for host in self._hosts)
+
+    @property
+    def is_one_host(self) -> bool:
+        """Whether all jobs ask one host, as far as is known."""
+        return len(self._hosts) == 1
 
     @property
     def resume_at(self) -> float:
-        """When the shared pause ends, monotonic seconds; in the past where there is none."""
-        return self._host.limiter.pause.until
+        """When the longest pause of a host ends, monotonic seconds; in the past where there is none."""
+        return max(host.limiter.resume_at for host in self._working or self._hosts)
 
     @property
     def announced_rate(self) -> float:
-        """Attempts per second that the site's quota leaves us, 0 where that is not below our rate."""
-        return self._host.limiter.announced
+        """Attempts per second that a host's quota leaves us, 0 where that is not below our rate.
+
+        The lowest one, where there are several.
+        """
+        return self._slowest.limiter.announced
 
     @property
     def announcement(self) -> str:
-        """What the site announced last, such as "60 a minute"; empty where it announced nothing."""
-        return self._host.health.announcement
+        """What that host announced last, such as "60 a minute"; empty where it announced nothing."""
+        return self._slowest.health.announcement
+
+    @property
+    def _slowest(self) -> Host:
+        return min(self._hosts, key=lambda host: host.limiter.announced or math.inf)
 
     def add_job(self, job: Job) -> None:
-        """Add one function over one list; jobs take turns."""
+        """Add one function over one list; jobs take turns.
+
+        One whose host nobody knows goes to the first one: it may well be the same.
+        """
         with self._lock:
-            self._host_of[job] = self._host
-            self._host.add_job(job)
+            host = self._host_of[job] = self._host_for(job)
+            host.add_job(job)
 
     def stop(self, reason: str, detail: str = "") -> None:
         """End the run: hand out no more, and judge what is still under way; the first reason stays.
@@ -139,10 +168,10 @@ class Frontier:
             self._stop(reason, detail)
 
     def hold(self, seconds: float) -> None:
-        """Begin a shared pause that was learnt elsewhere."""
+        """Begin a pause of the first host that was learnt elsewhere."""
         with self._lock:
             now = self._clock()
-            self._host.limiter.hold(now + seconds, now)
+            self._limiter.hold(now + seconds, now)
 
     def finish(self) -> None:
         """End the run: what a stuck lane still hands back changes nothing any more."""
@@ -195,21 +224,27 @@ class Frontier:
     def hand_back(self, replies: list[Reply]) -> None:
         """Judge what came of attempts; each attempt is to be handed back exactly once."""
         with self._lock:
-            if not self._is_finished:
-                self._host.settle(replies)
-                self._due.notify()
+            if self._is_finished:
+                return
+            if len(self._hosts) == 1:
+                self._hosts[0].settle(replies)
+            else:  # in the order of arrival
+                for host, own in groupby(replies, lambda reply: self._host_of[reply.attempt.job]):
+                    host.settle(list(own))
+            self._due.notify()
 
     def put_back(self, attempts: list[PendingNumber]) -> None:
         """Take back attempts whose request was never sent; they cost nothing and come again."""
         with self._lock:
-            self._host.put_back(attempts)
+            for attempt in reversed(attempts):  # each comes before all others
+                self._host_of[attempt.job].put_back([attempt])
             self._due.notify()
 
     def abandon(self, attempt: PendingNumber) -> None:
         """Fail a number whose lane is stuck in code that cannot be interrupted."""
         with self._lock:
             if attempt.is_out and not self._is_finished:
-                self._host.give_up(attempt)
+                self._host_of[attempt.job].give_up(attempt)
                 self._due.notify()
 
     def charge(self, attempt: PendingNumber, requests: int, *, repeated: bool = True) -> None:
@@ -238,12 +273,33 @@ class Frontier:
             return [], None
         if self._has_room is not None and not self._has_room():
             return [], SUPPLY_SECONDS
+        attempts, wait = list[PendingNumber](), 0.0
         try:
-            attempts, wait = self._host.take(wanted, now)
+            if len(self._working) == 1:
+                attempts, wait = self._working[0].take(wanted, now)
+            else:
+                wait = self._take_in_turn(attempts, wanted, now)
         except StoreError as error:  # a supply reads from the store what is settled
             self._stop("store", str(error))
-            return [], None
         return attempts, wait if attempts or self._closed_at == math.inf else None
+
+    def _take_in_turn(self, attempts: list[PendingNumber], wanted: int, now: float) -> float:
+        """Take from all hosts, another one first each time; return when there may be more.
+
+        What one does not want is left to those after it. None has more than its share of the
+        connections under way: else one that answers late, or never, would come to have them all.
+        """
+        turn, wait = self._working, IDLE_SECONDS
+        self._working = [*turn[1:], turn[0]]
+        most = max(1, self.connections // len(turn))
+        for place, host in enumerate(turn):
+            share = -(-(wanted - len(attempts)) // (len(turn) - place))
+            free = min(share, most - host.in_flight)
+            if free > 0:
+                own, own_wait = host.take(free, now)
+                attempts += own
+                wait = min(wait, own_wait)
+        return wait
 
     def _wait(self, seconds: float) -> None:
         """Lead for so long, or follow until it is this lane's turn; then look again.
@@ -265,3 +321,46 @@ class Frontier:
             self._closed_at = self._clock()
             self._due.notify_all()
             self._turn.notify_all()
+
+    # Hosts.
+
+    def _host_for(self, job: Job) -> Host:
+        """Return the host that a job asks; the first job that names one names the first host."""
+        named, name = self._named, job.host
+        if not named and name:
+            named[name] = self._hosts[0]
+        elif name not in named and name:
+            most = traits_of(job.source).rate
+            named[name] = self._add_host(self._limiter.for_another_host(most))
+        return named.get(name, self._hosts[0])
+
+    def _add_host(self, limiter: RateLimiter, **options: Any) -> Host:
+        def stop(reason: str, detail: str) -> None:
+            self._end_part(host, reason, detail)
+
+        host = self._make_host(limiter, stop=stop, **options)
+        self._hosts.append(host)
+        self._working.append(host)
+        return host
+
+    def _end_part(self, host: Host, reason: str, detail: str) -> None:
+        """Ask one host no more. The run ends with the last one, for the first reason but `done`."""
+        if host not in self._working:
+            return
+        if reason == "daily_cap":  # of all together
+            self._stop(reason, detail)
+            return
+        self._working = [each for each in self._working if each is not host]
+        if reason != "done":
+            if len(self._hosts) > 1:
+                name = next(name for name, named in self._named.items() if named is host)
+                detail = f"{name}: {detail}" if detail else name
+            self._ended.append((reason, detail))
+        if not self._working:
+            self._stop(*(self._ended or [(reason, detail)])[0])
+        elif reason != "done":
+            logger.warning(
+                "nothing more is asked of %s",
+                detail,
+                extra={"event": "host_ended", "fields": {"stopped_by": reason}},
+            )

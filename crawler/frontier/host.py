@@ -43,16 +43,16 @@ class Host:
         *,
         stop: Callable[[str, str], None],
         deadline: float,
-        known: KnownSongs,
         on_proof: Callable[[list[int], int, datetime], None] | None,
-        on_first_found: Callable[[int], None] | None,
         on_pause: Callable[[float], None] | None,
         on_pace: Callable[[float, str], None] | None,
         clock: Callable[[], float],
         wall: Callable[[], datetime],
         uniform: Callable[[float, float], float],
+        known: KnownSongs | None = None,
+        on_first_found: Callable[[int], None] | None = None,
     ) -> None:
-        """Prepare; `stop` ends the run, with its reason and a detail. See `Frontier` for the rest."""
+        """Prepare; `stop` ends its part of the run, with a reason and a detail. See `Frontier` for the rest."""
         self.limiter = limiter
         self._backlog = Backlog(policy, uniform)
         self.health = SiteHealth(
@@ -66,7 +66,7 @@ class Host:
         )
         self._policy, self.end = policy, stop
         self._ledger, self._tally = ledger, ledger.tally
-        self._known, self._proofs = known, dict[Job, Proof]()
+        self._known, self._proofs = known or KnownSongs(), dict[Job, Proof]()
         self._on_proof, self._on_first_found = on_proof, on_first_found or (lambda _num: None)
         self._canaries, self._watches_step1 = CanaryQueue(), False
         self._out = set[PendingNumber]()

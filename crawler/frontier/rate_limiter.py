@@ -111,6 +111,14 @@ class RateLimiter:
             return granted, wait
         return granted, max(wait, own_wait)
 
+    def for_another_host(self, most: float | None = None) -> "RateLimiter":
+        """Return a limiter of the same rate, or of a lower one: at most `most` requests a second.
+
+        What lowers this one's rate below that of the shared one is of its host alone.
+        """
+        rate = (self._shared or self).rate
+        return RateLimiter(min(filter(None, (rate, most)), default=0.0), share=self._share)
+
     def _grant(self, wanted: int, now: float) -> tuple[int, float]:
         with self._lock:
             if now < self.pause.until:

@@ -121,6 +121,7 @@ class Job(msgspec.Struct, eq=False):
         source: The source behind a built-in step 1; None for a function of the user's own.
         is_recorded: Whether info will be stored, so that it must be something JSON can hold.
         at_hand: Items that were taken from the supply and are not due yet.
+        host: Where its pages lie, host and port; empty where nobody knows before it asks.
         pause: That of its host: none of its requests is sent meanwhile.
     """
 
@@ -130,6 +131,7 @@ class Job(msgspec.Struct, eq=False):
     source: Any = None
     is_recorded: bool = False
     at_hand: list[Any] = []
+    host: str = ""
     pause: Pause = msgspec.field(default_factory=Pause)
 
     def take(self, wanted: int) -> list[Any]:

@@ -56,8 +56,12 @@ class Transfers:
         attempt_seconds: float,
         ca_file: str,
         body_budget_bytes: int,
+        is_one_site: bool = True,
     ) -> None:
-        """Prepare; for the arguments see `crawler.wire.wire.Wire`."""
+        """Prepare; without `is_one_site` no page waits until another's first connection stands.
+
+        For the other arguments see `crawler.wire.wire.Wire`.
+        """
         self._budget_bytes = body_budget_bytes
         self._options = _options(attempt_seconds, ca_file)
         if connections * MAX_BODY_BYTES > body_budget_bytes:
@@ -69,7 +73,7 @@ class Transfers:
         self._silent_since: dict[Transfer, tuple[Any, float]] = {}
         # Until the first connection to a site stands nobody knows whether requests can share it
         # (HTTP/2), so one is begun. Not PIPEWAIT: it knows no deadline while a name is resolved.
-        self._met: set[str] = set()
+        self._met: set[str] = set() if is_one_site else {""}
         self._meeting: set[str] = set()
         self._pins: dict[str, str] = {}
         self._unread_pins: list[str] = []
@@ -242,13 +246,11 @@ class Transfers:
             if transfer.sockets > 1:
                 self._pin(transfer.url, address)
             attempt = transfer.attempt
-            if (
-                attempt is not None
-            ):  # the clock is read only where its pause was not over a moment ago
+            if attempt is None:
+                is_held = transfer.request is not None and not transfer.request.may_send()
+            else:  # the clock is read only where its pause was not over a moment ago
                 until = attempt.job.pause.until
                 is_held = until > self._driven_at and until > time.monotonic()
-            else:
-                is_held = transfer.request is not None and not transfer.request.may_send()
             if is_held:
                 return _ABORT
             transfer.sent += 1

@@ -160,6 +160,7 @@ class Wire:
                 attempt_seconds=self.attempt_seconds,
                 ca_file=self._ca_file,
                 body_budget_bytes=self._body_budget_bytes,
+                is_one_site=self._frontier is None or self._frontier.is_one_host,
             )
             self._bell = socket.socketpair()
             for end in self._bell:
