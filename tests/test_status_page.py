@@ -22,6 +22,7 @@ from crawler.page.status_page import (
     status_page,
     write_status,
 )
+from crawler.run.store_index import StoreIndex
 from crawler.store.contract import Store, Stored
 from crawler.store.control import RunObject, leave_run_object, read_runs
 from crawler.store.folder import FolderStore
@@ -386,7 +387,7 @@ def test_trouble_is_only_logged(tmp_path, caplog):
     """A status that cannot be written ends no crawl."""
     (tmp_path / "status.json").mkdir()  # a folder lies where the file should
     with caplog.at_level(logging.WARNING, "crawler"):
-        write_status(FolderStore(tmp_path), {0: a_block(0)}, now=NOW, known_runs={})
+        StoreIndex(FolderStore(tmp_path), "s", None, None).write_status()
     assert "the status could not be written" in caplog.text
 
 

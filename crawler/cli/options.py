@@ -305,6 +305,4 @@ def checked_range(start: str, stop: str) -> tuple[int, int]:
         RequestError: It is none.
     """
     request = checked_request({"start": start, "stop": stop})
-    assert request.start is not None
-    assert request.stop is not None
-    return request.start, request.stop
+    return request.start or 0, request.stop or 0

@@ -3,7 +3,6 @@
 import base64
 import functools
 import hashlib
-import logging
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 import msgspec
 
 from crawler.answer import GENIUS, noun_of, numbered
-from crawler.errors import StoreError
 from crawler.frontier.verdict import failure_sentence
 from crawler.page.charts import (
     STATES,
@@ -307,9 +305,6 @@ def map_strip(blocks: Iterable[BlockInfo]) -> str:
     return drawn
 
 
-logger = logging.getLogger("crawler")
-
-
 def write_status(
     store: Store,
     listing: Mapping[int, BlockInfo],
@@ -317,20 +312,20 @@ def write_status(
     now: datetime,
     known_runs: dict[str, RunObject | None],
 ) -> None:
-    """Write both from what the run knows of the blocks; trouble is only logged.
+    """Write `status.json` and `status.html` from what the run knows of the blocks.
 
     Args:
         listing: All its blocks, by first number; none is read.
         known_runs: Runs by name that were read before, as `read_runs` keeps them.
+
+    Raises:
+        StoreError: One of them cannot be written.
     """
     blocks = [listing[first] for first in sorted(listing)]
-    try:
-        _write(store, "status.json", msgspec.json.encode(coverage_of(blocks)), "application/json")
-        runs = read_runs(store, known=known_runs)
-        page = status_page(blocks, runs, now=now, location=store.location)
-        _write(store, "status.html", page.encode(), "text/html; charset=utf-8")
-    except StoreError as error:
-        logger.warning("the status could not be written: %s", error)
+    _write(store, "status.json", msgspec.json.encode(coverage_of(blocks)), "application/json")
+    runs = read_runs(store, known=known_runs)
+    page = status_page(blocks, runs, now=now, location=store.location)
+    _write(store, "status.html", page.encode(), "text/html; charset=utf-8")
 
 
 def _write(store: Store, name: str, data: bytes, content_type: str) -> None:

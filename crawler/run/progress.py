@@ -63,11 +63,8 @@ def progress_bar(
     if not (notebook or stream.isatty()):
         yield None
         return
-    bar = _Bar(label, stream, notebook=notebook)
-    try:
+    with contextlib.closing(_Bar(label, stream, notebook=notebook)) as bar:
         yield bar.show
-    finally:
-        bar.close()
 
 
 def in_notebook() -> bool:

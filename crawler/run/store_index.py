@@ -134,13 +134,12 @@ class StoreIndex:
 
         Of what lies outside its range a run knows nothing, so a broken block may come to light here.
         """
-        if not self._is_whole:
-            try:
-                blocks = list(self.store.list_blocks(timeout=self.timeout))
-            except StoreError as error:
-                logger.warning("the status could not be written: %s", error)
-                return
-            for info in blocks:
-                self.listing.setdefault(info.first, info)  # the plan looks into this very dict
-            self._is_whole = True
-        write_status(self.store, self.listing, now=datetime.now(UTC), known_runs=self._known_runs)
+        now = datetime.now(UTC)
+        try:
+            if not self._is_whole:
+                for info in list(self.store.list_blocks(timeout=self.timeout)):
+                    self.listing.setdefault(info.first, info)  # the plan looks into this very dict
+                self._is_whole = True
+            write_status(self.store, self.listing, now=now, known_runs=self._known_runs)
+        except StoreError as error:
+            logger.warning("the status could not be written: %s", error)

@@ -54,15 +54,6 @@ class Column(NamedTuple):
     key: str | None = None
 
 
-_FIRST = (Column("song_num", "integer"), Column("outcome", "text"), Column("status", "integer"))
-_LAST = (
-    Column("error", "text"),
-    Column("attempts", "integer"),
-    Column("fetched_at", "time"),
-    Column("gone_since", "time"),
-)
-
-
 _LINE: dict[str, tuple[ColumnType, str]] = {
     "song_num": ("integer", "Number of the page"),
     "outcome": ("text", "found, missing or failed"),
@@ -80,6 +71,14 @@ _LINE: dict[str, tuple[ColumnType, str]] = {
 """What a line of a block holds."""
 
 _ALWAYS = ("song_num", "outcome", "attempts", "fetched_at")
+
+
+def _columns(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, _LINE[name][0]) for name in names)
+
+
+_FIRST = _columns("song_num", "outcome", "status")
+_LAST = _columns("error", "attempts", "fetched_at", "gone_since")
 
 
 def columns_of(types: Mapping[str, ColumnType] | None) -> list[Column]:

@@ -7,6 +7,7 @@ from itertools import chain, islice, zip_longest
 
 import msgspec
 
+from crawler.answer import numbered
 from crawler.errors import BlockFormatError
 from crawler.record import Record, is_from_future
 from crawler.store.block import (
@@ -264,7 +265,9 @@ def _verify_block(
     left = deadline.left(f"verifying {store.location}")
     stored = store.read(name, timeout=left) if listed is not None else None
     if listed is None or stored is None:
-        report.problem = f"no block {name}: {_have_no_record(low, high)}"
+        lacking = numbered(low, high, "number").replace(",", "")
+        has = "has" if high == low + 1 else "have"
+        report.problem = f"no block {name}: {lacking} {has} no record"
         return
     records = decode_block(stored.data, name)
     report.blocks += 1
@@ -294,9 +297,3 @@ def _lies(listed: BlockInfo, records: dict[int, Record], name: str) -> Iterator[
         is_lacking = field in LATER_FIELDS and not says
         if says != is_so and not is_lacking and field not in {"format", "token"}:
             yield f"the listing says of {name} that {field} is {says}, its records say {is_so}"
-
-
-def _have_no_record(low: int, high: int) -> str:
-    if high == low + 1:
-        return f"number {low} has no record"
-    return f"numbers {low} to {high - 1} have no record"
