@@ -1,6 +1,7 @@
 """One list of fields leads everywhere: columns and their types, declared or found in the data."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter, itemgetter
@@ -115,16 +116,9 @@ def column_name(key: str, taken: set[str]) -> str:
     return made
 
 
-class _NoInfo(dict[str, Any]):
-    """What a record without an info has under every name: nothing."""
-
-    def __missing__(self, name: str) -> None:
-        return None
-
-
 def take_columns(columns: Sequence[Column], records: Sequence[Record]) -> list[list[Any]]:
     """Return each column's values, one for each record; None where a record has none."""
-    nothing = _NoInfo()
+    nothing = defaultdict[str, Any](lambda: None)
     infos = [record.info if isinstance(record.info, dict) else nothing for record in records]
     return [
         list(map(attrgetter(column.name), records))

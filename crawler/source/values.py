@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from msgspec import UNSET, UnsetType
+
 from crawler.errors import PageError
 from crawler.source.source import FieldType
 
@@ -15,12 +17,7 @@ MAX_DEPTH = 64
 """A value nested deeper than this is not kept, so that every reader can read it back."""
 
 
-class _Absent:
-    def __repr__(self) -> str:
-        return "absent"
-
-
-ABSENT = _Absent()
+ABSENT = UNSET
 """What stands at a path that leads nowhere; null is None."""
 
 
@@ -59,7 +56,7 @@ def walk(value: Any, path: Path) -> Any:
             return ABSENT
         if isinstance(value, list):
             entries = [walk(entry, path[place:]) for entry in value]
-            return [None if isinstance(each, _Absent | Amid) else each for each in entries]
+            return [None if isinstance(each, UnsetType | Amid) else each for each in entries]
         if not isinstance(value, dict):
             return Amid(value)
         value = value.get(name, ABSENT)
