@@ -25,6 +25,7 @@ from crawler.run.writer import Writer
 from crawler.store.control import order_pause, order_stop, publish_canary, read_control
 from crawler.store.folder import FolderStore
 from tests.clock import utc_now, wait_until
+from tests.kernels import run_notebook
 
 
 @pytest.fixture
@@ -230,10 +231,9 @@ def test_where_nobody_looks_nothing_is_written():
 def cells_of(*codes):
     """Run cells in one real kernel; gives what each shows, as text, and the bars that are widgets."""
     import nbformat
-    from nbclient import NotebookClient
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
-    NotebookClient(notebook, kernel_name="python3", timeout=60, coalesce_streams=True).execute()
+    run_notebook(notebook, seconds=60)
     widgets = json.dumps(notebook.metadata.get("widgets", ""))
     return [json.dumps(cell.outputs) + widgets for cell in notebook.cells]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.kernels import run_notebook
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "crawl.ipynb"
 SECONDS = 90
@@ -23,8 +25,6 @@ def kept() -> Any:
 
 def run(kept: Any) -> Any:
     """Run it in a kernel of its own, which knows the package, in an empty folder."""
-    from nbclient import NotebookClient
-
     notebook = copy.deepcopy(kept)
     for cell in notebook.cells:
         cell.pop("outputs", None)
@@ -33,14 +33,7 @@ def run(kept: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.delenv("MPLBACKEND", raising=False)
-        client = NotebookClient(
-            notebook,
-            timeout=SECONDS,
-            kernel_name="python3",
-            coalesce_streams=True,
-            resources={"metadata": {"path": folder}},
-        )
-        client.execute()
+        run_notebook(notebook, seconds=SECONDS, folder=folder)
     return notebook
 
 
