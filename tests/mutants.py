@@ -38,9 +38,10 @@ MODULES = {
     "block": (["crawler/store/block.py"], ["block"]),
     "verdict": (["crawler/frontier/verdict.py"], ["verdict"]),
     "rate_limiter": (["crawler/frontier/rate_limiter.py"], ["rate_limiter"]),
-    "site_health": (
-        ["crawler/frontier/site_health.py", "crawler/frontier/circuit_breaker.py"],
-        ["site_health"],
+    "site_health": (["crawler/frontier/site_health.py"], ["site_health", "circuit_breaker"]),
+    "circuit_breaker": (
+        ["crawler/frontier/circuit_breaker.py"],
+        ["circuit_breaker", "site_health"],
     ),
     "proof": (["crawler/frontier/proof.py", "crawler/frontier/canaries.py"], ["proof"]),
     "fill": (["crawler/plan/fill.py", "crawler/plan/planned.py"], ["fill"]),
@@ -129,6 +130,25 @@ EQUAL: dict[str, dict[str, list[str]]] = {
         "longer than no window is none": [
             "self._window = max(self._window, announced.reset_seconds or -1.0)",
         ],
+        "set anew at the first mistake": [
+            f'self._fault_place, self._faulty = ("", {line}), list[PendingNumber]()'
+            for line in (1, -1)
+        ],
+        "whether there were more good answers is asked, not how many": [
+            "return self.note_good( 2, now, now)",
+        ],
+    },
+    "circuit_breaker": {
+        "set anew when it opens": [
+            "self.probes = 1",
+            "self.probes = -1",
+            "self._opened_at = self._next_probe_at = 1.0",
+            "self._opened_at = self._next_probe_at = -1.0",
+        ],
+        "where good answers are not counted there is no quota": [
+            "def next_pause(self, sent_at: float, now: float, good: int = 1) -> float:",
+            "def next_pause(self, sent_at: float, now: float, good: int = -1) -> float:",
+        ],
         "far longer than the longest pause": [
             f"return min(self._first * 2.0 ** min(self.count - 1, {most}), self._most)"
             for most in (31, 29)
@@ -136,13 +156,6 @@ EQUAL: dict[str, dict[str, list[str]]] = {
         "set anew at the first refusal, or at the good answer after it": [
             "self._too_short = self._long_enough = -1.0  # of the windows so far, seconds",
             "self._is_quota = self._is_between = True",
-        ],
-        "set anew at the first mistake": [
-            f'self._fault_place, self._faulty = ("", {line}), list[PendingNumber]()'
-            for line in (1, -1)
-        ],
-        "whether there were more good answers is asked, not how many": [
-            "return self.note_good( 2, now, now)",
         ],
     },
     "proof": {

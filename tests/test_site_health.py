@@ -3,7 +3,6 @@
 import pytest
 
 from crawler.frontier.canaries import KnownSongs
-from crawler.frontier.circuit_breaker import CircuitBreaker, SharedBackoff
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.site_health import SiteHealth
 from crawler.frontier.verdict import Reply, judge
@@ -181,82 +180,6 @@ def test_D7b_what_a_429_announces_is_waited_for():
     assert ward.pauses[4:] == [7.0]
 
 
-def pauses_of(quota: int, seconds: float, pace: float) -> list[list[float]]:
-    """List the pauses in each of six windows of a site that refuses what is beyond its quota."""
-    backoff, now, good, windows = SharedBackoff(1.0, 60.0), 100.0, 0, []
-    while len(windows) < 6:
-        ends_at, pauses = now + seconds, []
-        for nth in range(quota):
-            backoff.reset(now + nth / pace)
-        good, now = good + quota, now + quota / pace
-        while now < ends_at:
-            pauses.append(round(backoff.next_pause(now, now, good), 3))
-            now += pauses[-1]
-        windows.append(pauses)
-    return windows
-
-
-@pytest.mark.parametrize(
-    ("quota", "seconds", "pace", "pauses"),
-    [
-        (100, 60, 10, [[1, 2, 4, 8, 16, 32], [37, 16], [45, 8], [49, 4], [51], [50]]),
-        (50, 10, 50, [[1, 2, 4, 8], [10], [8, 2], [9], [9], [9]]),
-        (5, 10, 5, [[1, 2, 4, 8]] * 6),  # so few may be anything
-    ],
-)
-def test_D3b_the_window_of_a_silent_quota_is_learnt(quota, seconds, pace, pauses):
-    """Half of what is not known of it is waited for, then the rest; soon one pause is enough."""
-    assert pauses_of(quota, seconds, pace) == pauses
-
-
-def learnt(usual: int, seconds: float = 10.0) -> SharedBackoff:
-    """Refuse at 100 s after so many good answers, and answer well again so many seconds later."""
-    backoff = SharedBackoff(1.0, 60.0)
-    assert backoff.next_pause(100.0, 100.0, usual) == 1.0
-    backoff.reset(100.0 + seconds)
-    return backoff
-
-
-@pytest.mark.parametrize(
-    ("usual", "good", "pause"),
-    [(20, 15, 1), (20, 16, 8), (20, 29, 8), (20, 30, 1), (10, 10, 8), (9, 9, 1)],
-)
-def test_D3b_about_as_many_good_answers_again_show_a_quota(usual, good, pause):
-    """Ten or more, more than three quarters and less than one and a half of those before."""
-    assert learnt(usual).next_pause(112.0, 112.0, usual + good) == pause
-
-
-def test_D5_what_was_sent_until_a_pause_began_neither_lengthens_nor_ends_it():
-    """It was under way when the site refused, to the very moment."""
-    backoff = SharedBackoff(1.0, 60.0)
-    assert backoff.next_pause(4.0, 5.0) == 1.0
-    assert (backoff.next_pause(5.0, 5.5), backoff.count) == (0.0, 1)
-    backoff.reset(5.0)
-    assert (backoff.is_probing, backoff.count) == (True, 1)
-    backoff.reset(5.1)
-    assert (backoff.is_probing, backoff.count) == (False, 0)
-
-
-def test_D3b_fewer_good_answers_count_with_those_that_follow():
-    """As where a window slides: its beginning stays where it was."""
-    backoff = learnt(20)
-    assert backoff.next_pause(112.0, 112.0, 35) == 1.0
-    backoff.reset(114.0)
-    assert backoff.next_pause(116.0, 116.0, 40) == 4.0
-
-
-def test_D3b_a_window_that_lasts_longer_than_ever_is_tried_ever_more_seldom():
-    """The pauses double the spell of refusals; none is below the first, none above the longest."""
-    backoff, now, pauses = learnt(20), 121.0, []
-    for _ in range(5):
-        pauses.append(backoff.next_pause(now, now, 40))
-        now += pauses[-1]
-    assert pauses == [1, 1, 2, 4, 8]
-    assert learnt(20).next_pause(110.5, 110.5, 40) == 9.5
-    assert learnt(20).next_pause(119.5, 119.5, 40) == 1.0
-    assert learnt(20, 500.0).next_pause(610.0, 610.0, 40) == 60.0
-
-
 def test_D7b_a_number_that_alone_is_put_off_fails_at_the_fifth():
     """The first counts, then those between which others were answered well; the pace stays."""
     ward, attempt = Ward(rate=100.0), None
@@ -412,19 +335,6 @@ def test_D6_a_probe_that_is_well_closes_the_circuit():
     for num in range(99):
         ward.fail(ward.number(num), 7.0)
     assert ward.turns == [0, 0]  # at the hundredth, and when the first probe was due
-
-
-def test_D5_ten_probes_within_ten_minutes_are_enough():
-    """Where pauses keep them apart."""
-    for probes, seconds, is_spent in [(10, 600.0, True), (9, 600.0, False), (10, 599.9, False)]:
-        breaker = CircuitBreaker()
-        breaker.open(5.0)
-        for _ in range(probes):
-            breaker.start_probe(6.0)
-        assert breaker.is_spent(0, 5.0 + seconds) is is_spent
-        assert not breaker.is_spent(1, 5.0 + seconds)
-        assert breaker.seconds_open(5.0 + seconds) == pytest.approx(seconds)
-    assert CircuitBreaker().seconds_open(99.0) == 0.0
 
 
 def test_E11b_bad_pages_have_one_further_attempt_each():
@@ -745,17 +655,6 @@ def test_B2_B3_a_wrong_name_or_certificate_ends_the_run_early(kind, connections)
     assert crawl.frontier.stopped_by == "circuit"
     assert kind in crawl.frontier.stop_detail
     assert len(crawl.starts) <= 10 + connections
-
-
-def test_a_name_that_fails_in_mid_run_is_an_outage_like_any_other():
-    """After good answers ten failures of the resolver prove nothing."""
-    breaker = CircuitBreaker()
-    breaker.note_good()
-    for num in range(50):
-        breaker.note_failure(
-            PendingNumber(num, job_over([])), is_setup=True, is_unsent=False, is_overload=False
-        )
-    assert not breaker.is_hopeless
 
 
 @pytest.mark.parametrize("first", [0, 100])

@@ -43,7 +43,7 @@ class CircuitBreaker:
         probes: Since it opened.
     """
 
-    def __init__(self, probe_seconds: float = 1.0) -> None:
+    def __init__(self, probe_seconds: float) -> None:
         """Begin closed; while it is open, one probe goes out in `probe_seconds`."""
         self._probe_seconds = probe_seconds
         self.failures = 0
@@ -99,7 +99,6 @@ class CircuitBreaker:
         if self._requests:
             self._row.clear()
             self.failures = self._requests = self._asked_at = 0
-            self._setup_failures = self._unsent_failures = 0
         self.is_open = self.is_asking = self._is_stretch = False
         self.has_succeeded = True
 
