@@ -188,6 +188,12 @@ EQUAL: dict[str, dict[str, list[str]]] = {
             "READ_AHEAD = 7  # blocks, so that reading one from a bucket delays nobody",
             'self._pool = ThreadPoolExecutor( 5, "plan")',
             'self._pool = ThreadPoolExecutor( 3, "plan")',
+            "NUMBERS_AHEAD = 17",
+            "NUMBERS_AHEAD = 15",
+        ],
+        "what lies beyond a range is no number of it": [
+            "strata = range((numbers[0] - start) // step, (numbers[-1] + start) // step + 1)",
+            "strata = range((numbers[0] - start) // step, (numbers[-1] - start) // step + 2)",
         ],
         "set anew before it is looked at": [
             "self._current_first = 1",

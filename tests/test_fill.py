@@ -2,6 +2,7 @@
 
 import copy
 import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event
 
@@ -395,6 +396,19 @@ def test_runs_that_part_at_once_go_different_ways() -> None:
     assert firsts == {25_000, 50_000, 75_000}
 
 
+def test_stretches_that_touch_are_one() -> None:
+    """Whether a block was put back in front of them, or they were parted before."""
+    order = order_of(10)
+    order.put_back(order.next() or 0)
+    order.part([], share=0.0)
+    assert taken(order) == [2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 0, 1000]
+    order = order_of(10)
+    order.part([0, 1000, 8000], share=0.5)
+    assert order.next() == 5000
+    order.part([], share=0.0)
+    assert taken(order) == [1000, 2000, 3000, 4000, 6000, 7000, 8000, 9000, 0]
+
+
 def test_a_single_block_is_left_to_whoever_comes() -> None:
     """Where one block is left there is no middle."""
     order = order_of(2)
@@ -461,6 +475,44 @@ def test_a_run_that_meets_another_goes_on_in_the_middle_of_what_is_open():
     assert (beside.relisted, beside.chances) == (1, [(0.0, 1.0)])
 
 
+def test_while_the_store_is_listed_anew_nothing_is_supplied_and_nobody_waits():
+    """Who takes comes again; the listing goes on beside."""
+    met, gate, listed = set[int](), Event(), list[bool]()
+    options = {"met": met, "relist": lambda: listed.append(gate.wait(20))}
+    supply = Shelf().fill(0, 10_000, options=options)
+    supply.take(10)
+    met.add(0)
+    assert (supply.take(10), listed, supply.exhausted) == ([], [], False)
+    gate.set()
+    assert len(drain(supply)) == 9_990
+
+
+class AtOnce(Executor):
+    """A pool without threads: what is handed in is done at once."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        """Do it."""
+        done = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+@pytest.mark.parametrize(
+    ("unlisted", "numbers", "times"),
+    [([], [2000, 2001], 1), ([found(2001)], [2000, 2002], 2)],
+    ids=["met in one block", "met in two"],
+)
+def test_once_the_store_is_listed_anew_the_supply_goes_on_at_once(unlisted, numbers, times):
+    """Nobody is sent away who could have a number, wherever another run was met."""
+    shelf, met, listed = Shelf(unlisted), set[int](), list[None]()
+    shelf.listing.clear()
+    options = {"met": met, "relist": lambda: listed.append(None), "pool": AtOnce()}
+    supply = shelf.fill(0, 10_000, options={**options, "uniform": lambda low, _high: low})
+    assert supply.take(2) == [0, 1]
+    met.add(0)
+    assert (supply.take(2), len(listed)) == (numbers, times)
+
+
 def test_once_parted_a_block_is_read_just_before_it_is_entered():
     """What the other run did meanwhile is seen, so it is not read ahead of time."""
     shelf = Shelf()
@@ -497,19 +549,22 @@ def test_a_block_that_holds_more_than_was_listed_parts_the_run_again(stored, lis
 def test_while_blocks_are_read_nothing_is_supplied_and_nobody_waits():
     """Neither who takes nor who closes; what was not begun is never read."""
     shelf, gate = Shelf([found(first * 1000 + n) for first in range(8) for n in (1, 3)]), Event()
+    read: list[int] = []
 
-    def read(first):
+    def read_slowly(first):
         shelf.reads.append(first)
         gate.wait(20)
+        read.append(first)
         return shelf.blocks[first]
 
-    shelf.read = read  # type: ignore[method-assign]
-    supply = shelf.fill(0, 8000)
+    shelf.read = read_slowly  # type: ignore[method-assign]
+    pool = ThreadPoolExecutor(4)
+    supply = shelf.fill(0, 8000, options={"pool": pool})
     assert (supply.take(5), supply.exhausted) == ([], False)
     supply.close()
-    assert not gate.is_set()
+    assert read == []
     gate.set()
-    time.sleep(0.05)  # a thread that went on would read the next one
+    pool.shutdown()  # waits for its threads, which read whatever was not called off
     assert len(shelf.reads) <= 4
 
 

@@ -89,10 +89,10 @@ class BlockOrder:
             for first in settled[
                 bisect_left(settled, stretch.start) : bisect_left(settled, stretch.stop)
             ]:
-                open_stretches += [_blocks(low, first)] if low < first else []
+                open_stretches.append(_blocks(low, first))
                 done.append(_blocks(first, first + BLOCK_SIZE))
                 low = first + BLOCK_SIZE
-            open_stretches += [_blocks(low, stretch.stop)] if low < stretch.stop else []
+            open_stretches.append(_blocks(low, stretch.stop))
         self._stretches = deque(_from_the_middle(open_stretches, share) + done)
 
 
@@ -111,10 +111,8 @@ def _joined(stretches: deque[range]) -> list[range]:
     """Sort stretches, and join those that touch."""
     joined: list[range] = []
     for stretch in sorted(stretches, key=lambda stretch: stretch.start):
-        if joined and joined[-1].stop >= stretch.start:
-            joined[-1] = _blocks(joined[-1].start, max(joined[-1].stop, stretch.stop))
-        else:
-            joined.append(_blocks(stretch.start, stretch[-1] + BLOCK_SIZE))
+        touches = joined and joined[-1].stop == stretch.start
+        joined.append(_blocks(joined.pop().start if touches else stretch.start, stretch.stop))
     return joined
 
 
@@ -231,7 +229,7 @@ class FillSupply:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _next_block(self) -> bool:
-        """Go on to the next block with something to ask; False when there is none at hand."""
+        """Go on to the next block; False when none is at hand."""
         if not self._has_parted():
             return False
         self._plan_ahead()
@@ -248,7 +246,7 @@ class FillSupply:
             self._left_over[first] = list(self._numbers(first))  # heeded once, whatever is listed
             self._order.put_back(first)
             self._part()
-            return False
+            return True
         self._enter(head)
         return True
 
