@@ -572,7 +572,9 @@ def test_a_deadline_is_shared_by_all_steps():
     now[0] = 103.0
     assert deadline.left("reading x") == 2.0
     now[0] = 105.0
-    with pytest.raises(StoreUnavailableError, match="reading x took longer than 5 s"):
+    with pytest.raises(
+        StoreUnavailableError, match="reading x took longer than 5 s: try again later"
+    ):
         deadline.left("reading x")
 
 

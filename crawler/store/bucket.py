@@ -20,7 +20,7 @@ from crawler.store.block import (
     parse_block_name,
     read_block_info,
 )
-from crawler.store.contract import Content, Deadline, Stored
+from crawler.store.contract import TRY_AGAIN, Content, Deadline, Stored
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
@@ -304,7 +304,7 @@ def _explained(doing: str, bucket: str, error: Exception) -> StoreUnavailableErr
     code = getattr(cause, "code", None)
     told = str(cause).lower()
     known = next((advice for word, advice in _CAUSES if word in told), None)
-    advice = "try again later; what was stored before is whole"
+    advice = TRY_AGAIN
     if known is not None:
         advice = f"{known}; or name another bucket than {bucket} (CRAWLER_STORE)"
     elif code == 404:

@@ -42,6 +42,10 @@ class Content(NamedTuple):
     info: BlockInfo | None = None
 
 
+TRY_AGAIN = "try again later; what was stored before is whole"
+"""What to do about a store that does not answer now."""
+
+
 class Deadline:
     """What is left of a timeout: one clock for all steps of a call, retries included.
 
@@ -62,7 +66,7 @@ class Deadline:
         """
         left = self._end - self._clock()
         if left <= 0:
-            raise StoreUnavailableError(f"{doing} took longer than {self.seconds:g} s")
+            raise StoreUnavailableError(f"{doing} took longer than {self.seconds:g} s: {TRY_AGAIN}")
         return left
 
 
