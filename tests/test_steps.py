@@ -276,7 +276,7 @@ def gather(bad, good, lists, *, max_pause_seconds=3600.0, is_cut=False):
     With `is_cut` a stop order comes when all of the good one's are found.
     """
     outcomes, results = [], (lists(), lists())
-    policy = Policy(attempt_seconds=5.0, grace_seconds=0.1, max_pause_seconds=max_pause_seconds)
+    policy = Policy(grace_seconds=0.1, max_pause_seconds=max_pause_seconds)
 
     def book(record):
         outcomes.append(record.outcome)
