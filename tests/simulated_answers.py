@@ -206,6 +206,8 @@ def spell_of_ten_and_more(plan: Plan) -> None:
     """C9: a lying spell that is counted in answers, from ten of them on, at any pace, once or again.
 
     Between two spells the site is well for ten answers and more: else they are one partial spell.
+    Behind a cache there is but one: what is asked again may fall into the second, and what confirms
+    it comes later than where the site itself answers for its canaries.
     """
     spells, first = [], 0
     for _ in range(plan.chance.choice([1, 1, 2, 4])):
@@ -219,7 +221,9 @@ def spell_of_ten_and_more(plan: Plan) -> None:
     def answer(request: Request) -> Served | None:
         nonlocal asked
         asked += 1
-        is_lie = any(asked in spell for spell in spells) and request.num in plan.songs - plan.gone
+        at_most = 1 if plan.cache is not None else len(spells)
+        is_spell = any(asked in spell for spell in spells[:at_most])
+        is_lie = is_spell and request.num in plan.songs - plan.gone
         return way if is_lie and request.round < 4 else None
 
     plan.site_faults.append(answer)
