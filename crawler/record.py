@@ -103,11 +103,7 @@ def is_settled(record: Record) -> bool:
 
 def last_asked_at(record: Record) -> datetime:
     """Return when the site was last asked about a number: a found one may since have been denied."""
-    return (
-        record.fetched_at
-        if record.gone_since is None
-        else max(record.fetched_at, record.gone_since)
-    )
+    return max(record.fetched_at, record.gone_since or record.fetched_at)
 
 
 def is_from_future(moment: datetime, now: datetime) -> bool:

@@ -299,9 +299,7 @@ def _framework(
 ) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "functions_framework", "--target", "crawl_songs"]
     command += ["--source", str(main), "--host", "127.0.0.1", "--port", str(port)]
-    from crawler.deployment.deployment import (
-        THREADS,  # of a deployment, which no other command needs
-    )
+    from crawler.deployment.deployment import THREADS  # which no other command needs
 
     process = subprocess.Popen(
         command,

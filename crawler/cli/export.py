@@ -102,9 +102,7 @@ def export(args: argparse.Namespace) -> int:
     Raises:
         CrawlerError: The store cannot be read, or the file not written.
     """
-    from crawler.exports.export import (
-        export as write,  # the store and all it needs, which --help does not
-    )
+    from crawler.exports.export import export as write  # and the store, which --help does not need
 
     start, stop = checked_range(*args.songs) if args.songs else (0, None)
     settings = settings_of(args, for_site=False)

@@ -93,10 +93,8 @@ def add_commands(commands: Commands) -> None:
     examples = "examples:\n  %(prog)s --store gs://my-bucket/genius"
     summary = "end all runs on this store within 10 s"
     add_command(commands, "stop", stop, summary, _STOP, examples, *reading_options())
-    summary, parents = (
-        "say whether a crawl would work, and what to mend",
-        (store_options(), site_options()),
-    )
+    summary = "say whether a crawl would work, and what to mend"
+    parents = store_options(), site_options()
     parser = add_command(commands, "doctor", doctor, summary, _DOCTOR, _DOCTOR_EXAMPLES, *parents)
     help_text = "the song to ask for (default: the first)"
     add = parser.add_argument

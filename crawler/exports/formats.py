@@ -169,13 +169,12 @@ def fit(value: Any, column_type: ColumnType, on_misfit: Callable[[Any], None]) -
         return {
             name: fit(value.get(name), part, on_misfit) for name, part in column_type.types.items()
         }
-    fits = isinstance(column_type, str) and _fits(value, column_type)
-    if not fits:
+    if not (isinstance(column_type, str) and _fits(value, column_type)):
         on_misfit(value)
         return None
-    return (
-        _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", value) if isinstance(value, str) else value
-    )
+    if isinstance(value, str):
+        return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", value)
+    return value
 
 
 def import_extra(name: str) -> Any:

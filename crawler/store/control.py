@@ -186,10 +186,9 @@ def _change(
         with contextlib.suppress(BlockFormatError):
             known = Control() if data is None else decode_control(data)
         changed[:] = [change(known or Control())]
-        is_as_it_was = changed[0] == known
-        return (
-            None if is_as_it_was else Content(msgspec.json.encode(changed[0]), "application/json")
-        )
+        if changed[0] == known:
+            return None
+        return Content(msgspec.json.encode(changed[0]), "application/json")
 
     update(store, NAME, rewrite, timeout=timeout)
     return changed[0]
