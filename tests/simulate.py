@@ -857,6 +857,8 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
     wanted = set(range(plan.start, plan.stop)) - plan.dead
     if min(plan.songs - plan.dead, default=plan.start + MOST_HELD) - plan.start >= MOST_HELD:
         wanted = set()  # without any song nothing can be believed
+    if len(wanted) < (plan.stop - plan.start) / 10:
+        wanted = set()  # clusters upon clusters: such a site looks dead
     known: dict[int, Record] = {}
     for moment in plan.stop_orders:
         world.after(moment, partial(_order_stop, world, store))
