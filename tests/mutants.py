@@ -72,6 +72,9 @@ EQUAL: dict[str, dict[str, list[str]]] = {
             "inflate = zlib.decompressobj( 17 + zlib.MAX_WBITS)",
         ],
         "-1 is no multiple of a thousand": ["if first % BLOCK_SIZE or not -1 <= first < 10**12:"],
+        "there are as many numbers as records, one of each": [
+            "return dict(zip(nums, records, strict=False))",
+        ],
         "nobody looks at it where there are no numbers": [
             "start = stop = nums[0] if nums else 1",
             "start = stop = nums[0] if nums else -1",
