@@ -407,6 +407,12 @@ def test_stretches_that_touch_are_one() -> None:
     assert order.next() == 5000
     order.part([], share=0.0)
     assert taken(order) == [1000, 2000, 3000, 4000, 6000, 7000, 8000, 9000, 0]
+    order = order_of(10)
+    assert [order.next(), order.next()] == [0, 1000]
+    order.put_back(0)
+    order.part([5000], share=0.5)
+    order.part([], share=0.0)
+    assert taken(order) == [4000, 5000, 6000, 7000, 8000, 9000, 0, 2000, 3000]
 
 
 def test_a_single_block_is_left_to_whoever_comes() -> None:
@@ -566,6 +572,41 @@ def test_while_blocks_are_read_nothing_is_supplied_and_nobody_waits():
     gate.set()
     pool.shutdown()  # waits for its threads, which read whatever was not called off
     assert len(shelf.reads) <= 4
+
+
+# ---------------------------------------------------------------- beyond the last song
+
+
+def test_a_block_beyond_is_asked_whole_but_for_failed_numbers_that_are_not_due():
+    """It is read only where numbers in it failed, and planned when it is asked for again."""
+    failures = [failed(3005, next_try_at=LATER), failed(3006, next_try_at=EARLIER)]
+    shelf = Shelf([*failures, failed(4007, next_try_at=LATER), missing(5001)])
+    supply = shelf.fill(0, 1000, options={"pool": AtOnce()}, skip_until_due=True)
+    for first, is_new in ((2000, True), (5000, False)):
+        block = supply.plan_beyond(first)
+        assert (block.first, block.is_new) == (first, is_new)
+        assert list(block.numbers) == list(range(first, first + 1000))
+    assert shelf.reads == []
+    for first, postponed in ((3000, 3005), (4000, 4007)):
+        assert supply.plan_beyond(first) is None
+        block = supply.plan_beyond(first)
+        assert (block.first, block.is_new, block.postponed) == (first, False, 1)
+        assert list(block.numbers) == [n for n in range(first, first + 1000) if n != postponed]
+    assert shelf.reads == [3000, 4000]
+
+
+def test_while_a_block_beyond_is_read_there_is_no_plan_of_it():
+    """Who asks comes again; it is read once, and a broken one has nothing to be asked."""
+    shelf, gate = Shelf([failed(3005)]), Event()
+    shelf.broken = {3000}
+    pool = ThreadPoolExecutor(1)
+    pool.submit(gate.wait, 20)
+    supply = shelf.fill(0, 1000, options={"pool": pool})
+    assert [supply.plan_beyond(3000) for _ in range(3)] == [None] * 3
+    gate.set()
+    pool.shutdown()
+    block = supply.plan_beyond(3000)
+    assert (block.numbers, block.is_new, shelf.reads) == ([], False, [3000])
 
 
 # ---------------------------------------------------------------- samples
