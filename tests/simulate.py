@@ -855,10 +855,10 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
     store, site = MemoryStore(world), Site(world)
     runs: list[SimulatedRun] = []
     wanted = set(range(plan.start, plan.stop)) - plan.dead
-    if min(plan.songs - plan.dead, default=plan.start + MOST_HELD) - plan.start >= MOST_HELD:
+    first_song = min(plan.songs - plan.dead, default=plan.start + MOST_HELD)
+    looks_dead = len(wanted) < (plan.stop - plan.start) / 10  # clusters upon clusters
+    if looks_dead or first_song - plan.start >= MOST_HELD:
         wanted = set()  # without any song nothing can be believed
-    if len(wanted) < (plan.stop - plan.start) / 10:
-        wanted = set()  # clusters upon clusters: such a site looks dead
     known: dict[int, Record] = {}
     for moment in plan.stop_orders:
         world.after(moment, partial(_order_stop, world, store))
