@@ -565,6 +565,18 @@ def test_E11b_one_in_five_dead_everywhere(rate):
     assert (crawl.frontier.tally.found, crawl.frontier.tally.failed) == (800, 200)
 
 
+def test_E11b_where_all_known_songs_are_dead_pages_others_are_probed():
+    """Else a store whose songs lie in the cluster could never be filled."""
+
+    def answer(attempt, _now):
+        return Reply(attempt, status=500) if attempt.song_num < 150 else found(attempt)
+
+    known = KnownSongs(published=[3, 20, 77], spread=range(400))
+    crawl = Crawl(range(400), rate=20, answer=answer, known=known).run()
+    assert crawl.frontier.stopped_by == "done"
+    assert [crawl.outcomes[num] for num in (0, 149, 150, 399)] == ["failed"] * 2 + ["found"] * 2
+
+
 def test_E11b_a_thousand_different_numbers_that_fail_end_the_run():
     """Whatever the canary says: so many bad pages in a row are beyond belief."""
 

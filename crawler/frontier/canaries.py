@@ -29,7 +29,7 @@ IN_A_ROW = 10
 ALWAYS_IN_A_ROW = 50
 """So many in a row need one whatever the budget says; the next look comes after twice as many."""
 
-MOST_BETWEEN_LOOKS = 800
+MOST_BETWEEN_LOOKS = 900
 
 WINDOW, MOST_MISSING = 200, 120
 """More missing ones than this among the last answers need a canary, too."""
@@ -150,6 +150,15 @@ class Canaries:
             return []
         count = min(SPREAD, len(span))
         return [span[(2 * each + 1) * len(span) // (2 * count)] for each in range(count)]
+
+    def by_turn(self, turn: int) -> tuple[int, bool] | None:
+        """Return a canary, another each turn, and whether it is known to be there; None: none is.
+
+        After those that are known come numbers all over the range: the known ones may be dead.
+        """
+        known = self.near(0)
+        numbers = known + self.spread()
+        return (numbers[turn % len(numbers)], turn % len(numbers) < len(known)) if numbers else None
 
     def unasked(self, beyond: int) -> list[int]:
         """Return numbers all over what comes after one, others each time; fewer near the end."""

@@ -235,13 +235,12 @@ class Host:
             self._backlog.wait_until(self._clock(), each.attempt)
 
     def _ask_for_health(self, turn: int) -> bool:
-        """Ask a canary for the circuit breaker, another each turn; False where none is known."""
+        """Ask a canary for the circuit breaker, another each turn; False where there is none."""
         self._note_songs(self._clock())
         for job, proof in self._proofs.items():
-            known = proof.canaries.near(0)
-            if numbers := known or proof.canaries.spread():
-                on_reply = partial(self._note_health, is_known=bool(known))
-                self.ask(numbers[turn % len(numbers)], job, on_reply, is_first=True)
+            if chosen := proof.canaries.by_turn(turn):
+                on_reply = partial(self._note_health, is_known=chosen[1])
+                self.ask(chosen[0], job, on_reply, is_first=True)
                 return True
         return False
 

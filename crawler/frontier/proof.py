@@ -366,8 +366,9 @@ class Proof:
         self._ask_all_again()
 
     def _probe(self, now: float) -> None:
-        numbers = [*self.canaries.near(0), *self.canaries.spread()]
-        self._asker.ask(numbers[self._probes % len(numbers)], self._job, self._note_probe)
+        chosen = self.canaries.by_turn(self._probes)
+        assert chosen is not None  # it was denied
+        self._asker.ask(chosen[0], self._job, self._note_probe)
         self._probes += 1
         self._next_probe_at = now + self._probe_seconds
 
