@@ -108,7 +108,9 @@ async def get_data_asynchronous(
     is_recorded = frontier is not None and frontier.is_recording
     made = [make_job(*pair, is_recorded=is_recorded) for pair in pairs]
     for job in made if len(made) > 1 else ():  # one alone needs no name
-        job.host = _host_of(job.source)
+        job.host = host_of(job.source)
+    for job in made:
+        job.most_rate = _least_rate(made, job.host)
     frontier = frontier or Frontier(rate_limiter=_limiter(rate, made))
     for job in made:
         frontier.add_job(job)
@@ -217,17 +219,29 @@ def make_job(
 def _limiter(rate: float, jobs: Sequence[Job]) -> RateLimiter:
     """Return the pace of the first host: no faster than its sources say, which binds no other."""
     first = next((job.host for job in jobs if job.host), "")
-    said = [traits_of(job.source).rate for job in jobs if job.host == first]
-    shared, least = RateLimiter(rate), min(filter(None, said), default=0.0)
+    shared, least = RateLimiter(rate), _least_rate(jobs, first)
     return RateLimiter(least, shared=shared) if least else shared
 
 
-def _host_of(source: Source | None) -> str:
-    """Return host and port of a source's pages; empty of a function, or where number 0 has none."""
+def _least_rate(jobs: Sequence[Job], host: str) -> float | None:
+    said = [traits_of(job.source).rate for job in jobs if job.host == host]
+    return min(filter(None, said), default=None)
+
+
+def host_of(source: Source | None) -> str:
+    """Return host and port of a source's pages; empty of a function, or where number 0 has none.
+
+    The usual port of http and https is left out, as is the dot at the end of a whole name.
+    """
+    if source is None:
+        return ""
     try:
-        return "" if source is None else urlsplit(source.url(0)).netloc.rpartition("@")[2].lower()
+        parts = urlsplit(source.url(0))
+        name, port = (parts.hostname or "").rstrip("."), parts.port
     except Exception:  # noqa: BLE001 - a source is anybody's code
         return ""
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return name if port in (None, usual) else f"{name}:{port}"
 
 
 def _report(frontier: Frontier) -> None:

@@ -152,7 +152,7 @@ Operations are "list", "read", "write" and, where the object is there, "replace"
 class Cache:
     """A cache between everybody and the site, which heeds no `Cache-Control: no-cache`.
 
-    Between two rounds it forgets. A lie it does not keep: that is not noticed (docs/missing.md).
+    Between two rounds it forgets. It keeps lies as well.
     """
 
     def __init__(self, plan: "Plan", seconds: float, *, keeps_missing: bool) -> None:
@@ -179,7 +179,7 @@ class Cache:
 
     def keep(self, request: Request, served: Served) -> None:
         """Note what the site has answered."""
-        kept = (200, 404) if self._keeps_missing and not served.is_lie else (200,)
+        kept = (200, 404) if self._keeps_missing else (200,)
         if served.error is None and served.status in kept:
             age = int((served.headers or {}).get("age", 0))  # of another cache behind it
             self._kept[request.num] = request.at - age, served.status

@@ -695,18 +695,57 @@ def test_C9_point_4_the_nearest_of_the_last_found_comes_first():
 
 
 def test_C9_point_4_an_answer_of_a_cache_proves_nothing():
-    """A canary whose Age reaches back before the stretch is no proof: the site is found lying."""
+    """A canary whose Age reaches back before the stretch is no proof: nothing is believed."""
 
     def answer(attempt, now):
         if now < 1003:
             return found(attempt)
         if attempt.is_canary:
-            return Reply(attempt, True, {}, 200, headers={"age": "400"})
+            return Reply(attempt, True, {}, 200, headers={"age": str(int(now - 1002))})
         return Reply(attempt, status=404)
 
     crawl = Crawl(range(10**6), answer=answer).run()
     assert crawl.frontier.stopped_by == "circuit"
     assert set(crawl.outcomes.values()) == {"found"}
+    assert len(crawl.sent) <= 300 + MOST_HELD + 100
+
+
+@pytest.mark.parametrize("kept", [0.0, 60.0, 3600.0])
+@pytest.mark.parametrize(("begin", "seconds"), [(1003.0, 0.6), (1002.0, 1.5), (1004.0, 3.0)])
+def test_C9_point_5_a_cache_that_keeps_what_was_denied_proves_nothing(kept, begin, seconds):
+    """What is asked again is then the same answer once more, and says so by its Age."""
+    songs, denied = dict[int, float](), dict[int, float]()
+
+    def answer(attempt, now):
+        num = attempt.song_num
+        for answers, longest in ((songs, kept), (denied, 3600.0)):
+            if now - answers.get(num, -1e9) < longest:
+                age = {"age": str(int(now - answers[num]))}
+                is_song = answers is songs
+                return Reply(attempt, is_song, {}, 200 if is_song else 404, headers=age)
+        if begin <= now < begin + seconds:
+            denied[num] = now
+            return Reply(attempt, status=404)
+        songs[num] = now
+        return found(attempt)
+
+    crawl = Crawl(range(2000), answer=answer, known=KnownSongs(spread=range(2000))).run()
+    assert set(crawl.outcomes.values()) == {"found"}
+    assert len(crawl.outcomes) >= 2000 - len(denied)
+
+
+@pytest.mark.parametrize(
+    ("kept", "end"), [(10.0, "done"), (60.0, "done"), (300.0, "done"), (7200.0, "circuit")]
+)
+def test_C9_point_4_a_long_tail_behind_a_cache_is_proved_when_it_lets_go(kept, end):
+    """Nobody is denied who is known to be there, so the site is not taken for lying."""
+    known = KnownSongs(spread=range(1300))
+    answer = behind_a_cache([range(300, 1300)], seconds=kept)
+    crawl = Crawl(range(1300), rate=50, answer=answer, known=known).run()
+    assert crawl.frontier.stopped_by == end
+    assert right(crawl, range(300, 1300))
+    assert len(crawl.sent) <= 1300 + 150
+    assert crawl.clock.now - 1000 <= max(kept + 60, 500)
 
 
 def test_C9_point_5_a_spell_that_begins_while_held_numbers_are_asked_again():

@@ -14,6 +14,7 @@ from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import Policy
 from crawler.source.declared import open_source
+from crawler.steps import host_of
 from tests.crawls import CALLERS, TOKEN, asked_by, nothing_left_behind
 from tests.faulty_site import swallowing_port
 from tests.records import expected_info
@@ -348,3 +349,49 @@ def test_a_source_that_names_a_rate_is_asked_at_that(source, is_first):
     assert time.monotonic() - began > 1.4
     assert len(titles) == len(songs) == 30
     assert arrived[-1] is titles
+
+
+def test_of_two_sources_of_one_host_the_lower_rate_counts(source):
+    """On the first host and on any other; the same host with its usual port and a dot is one."""
+    with DemoSite() as other:
+        fast = open_source("genius", other.token, base_url=other.base_url)
+        slow = open_source("genius", other.token, base_url=other.base_url)
+        fast.rate, slow.rate = 500.0, 20.0
+        lists = [[], [], []]
+        jobs = list(zip((source, fast, slow), [SONGS[:30]] * 3, lists, strict=True))
+        began = time.monotonic()
+        execute_async_event_loop(jobs=jobs, rate=0)
+    assert time.monotonic() - began > 2.5  # 60 at 20 a second
+    assert [len(songs) for songs in lists] == [30] * 3
+
+
+class Elsewhere:
+    """A source of which nothing is asked."""
+
+    rate = None
+
+    def __init__(self, base_url):
+        self._base_url = base_url
+
+    def url(self, song_num):
+        """Return an address, as a source does."""
+        return f"{self._base_url}/{song_num}"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "host"),
+    [
+        ("https://a.example", "a.example"),
+        ("https://A.example.:443/songs", "a.example"),
+        ("https://user:word@a.example", "a.example"),
+        ("http://a.example:443", "a.example:443"),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000"),
+        ("http://[::1]:80", "::1"),
+        ("http://a.example:99999", ""),
+        ("no address", ""),
+    ],
+)
+def test_a_host_is_known_by_its_name_and_an_unusual_port(base_url, host):
+    """However it is written; empty where there is none."""
+    assert host_of(Elsewhere(base_url)) == host
+    assert host_of(None) == ""

@@ -234,8 +234,10 @@ async def _answer_until(stopped: asyncio.Event, site: Site, listener: socket.soc
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.add(writer)
-        await Connection(site, reader, writer).serve()
-        writers.discard(writer)
+        try:
+            await Connection(site, reader, writer).serve()
+        finally:
+            writers.discard(writer)
 
     server = await asyncio.start_server(
         connected, sock=listener, backlog=1024, limit=_MAX_HEAD_BYTES

@@ -265,6 +265,7 @@ class Look:
         fresh_at: Until when the best canary was surely there.
         tried, missing, failed: Canaries that were asked, and what came of those of this stage.
         spread: Numbers all over the range that were asked.
+        arrived: When each of the held numbers that are asked again came in, monotonic seconds.
         bad: Held numbers that failed when they were asked again.
         canary: The first song that was found, None where none was.
         outstanding: Answers that are awaited.
@@ -276,6 +277,7 @@ class Look:
         self.stage, self.fresh_at, self.outstanding = "canary", 0.0, 0
         self.tried, self.missing, self.failed, self.bad = (set[int]() for _ in range(4))
         self.spread, self.canary, self.has_found = list[int](), cast("int | None", None), False
+        self.arrived = dict[int, float]()
 
     @property
     def is_spread_denied(self) -> bool:
@@ -316,8 +318,8 @@ class CanaryQueue:
 def some_of(nums: list[int]) -> list[int]:
     """Choose of held numbers, in the order of arrival, those that are asked again.
 
-    A few all; of more every ninth, since a spell of ten may lie in a real gap; of a large group a few all over it. Then
-    the first and last number of the longer gaps, and those that stand alone: a retry among the
+    A few all; of more every ninth, since a spell of ten may lie in a real gap; of a large group a
+    few all over it. Then the first and last number of the longer gaps, and those that stand alone: a retry among the
     numbers of a gap has no neighbours.
     """
     if len(nums) <= ASKED_ALL:

@@ -19,7 +19,6 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Job, Ledger, PendingNumber, Policy
 from crawler.record import Record
-from crawler.source.source import traits_of
 
 logger = logging.getLogger("crawler")
 
@@ -74,7 +73,8 @@ class Frontier:
                 and what the site says is missing needs no proof.
             on_proof: Called before the records of missing numbers that a canary proved, under the
                 lock: the numbers, the canary, and when it was found.
-            on_first_found: Called with the first host's first song found, under the lock.
+            on_first_found: Called with the first song that each job of the first host finds, under the
+                lock.
             on_pause: Told the seconds of each pause the site asked for, under the lock.
             on_pace: Told requests a second and the site's own words when what it announces lowers
                 our pace, under the lock.
@@ -330,8 +330,7 @@ class Frontier:
         if not named and name:
             named[name] = self._hosts[0]
         elif name not in named and name:
-            most = traits_of(job.source).rate
-            named[name] = self._add_host(self._limiter.for_another_host(most))
+            named[name] = self._add_host(self._limiter.for_another_host(job.most_rate))
         return named.get(name, self._hosts[0])
 
     def _add_host(self, limiter: RateLimiter, **options: Any) -> Host:

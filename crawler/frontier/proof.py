@@ -227,9 +227,9 @@ class Proof:
         return bool(chosen)
 
     def _ask_spread(self, look: Look, now: float) -> None:
-        """Ask numbers all over the range, where no song is known that proves anything.
+        """Ask numbers all over the range, once, where no song is known that proves anything.
 
-        Once; then, where that is for a cache's sake, numbers that were not asked yet.
+        Behind a cache, whenever it answers for those that are known: numbers not asked yet.
         """
         if self.canaries.is_cached:
             numbers = self.canaries.unasked(self._held[-1].attempt.song_num)
@@ -253,22 +253,25 @@ class Proof:
     def _note(self, look: Look, attempt: PendingNumber, reply: Reply, now: float) -> None:
         """Learn what came of a canary, or of a held number that was asked again."""
         look.outstanding -= 1
-        is_stale = reaches_back(reply, look.since)
-        if reply.found and (look.stage == "again" or is_stale is not None):
-            if look.stage == "again" or not is_stale:
+        num, is_again = attempt.song_num, look.stage == "again"
+        is_stale = reaches_back(
+            reply, look.arrived.get(num, look.since) if is_again else look.since
+        )
+        if reply.found and (is_again or is_stale is not None):
+            if is_again or not is_stale:
                 look.has_found = True
-                if look.stage != "again":
+                if not is_again:
                     look.fresh_at = max(look.fresh_at, stored_at(reply))
-                look.canary = attempt.song_num if look.canary is None else look.canary
-            if look.stage != "again":
-                self.canaries.note(attempt.song_num, is_found=True)
+                look.canary = num if look.canary is None else look.canary
+            if not is_again:
+                self.canaries.note(num, is_found=True)
                 self.canaries.is_cached |= is_stale is True
-        elif judge(reply).action == "missing" and not is_stale:
-            look.missing.add(attempt.song_num)
-            if look.stage != "again":
-                self.canaries.note(attempt.song_num, is_found=False)
+        elif judge(reply).action == "missing" and (is_stale is False or not (is_again or is_stale)):
+            look.missing.add(num)
+            if not is_again:
+                self.canaries.note(num, is_found=False)
         else:
-            look.failed.add(attempt.song_num)
+            look.failed.add(num)
         if look.outstanding == 0 and self._current is look:
             self._go_on(look, now)
 
@@ -313,8 +316,8 @@ class Proof:
         look.failed.clear()
         group = self._held[: look.group]
         look.group = sum(held.arrived_at <= look.fresh_at for held in group)
-        nums = [held.attempt.song_num for held in self._held[: look.group]]
-        self._ask(look, some_of(nums))
+        look.arrived = {held.attempt.song_num: held.arrived_at for held in self._held[: look.group]}
+        self._ask(look, some_of(list(look.arrived)))
 
     def _end_look(self) -> None:
         """Go on after what was held is believed."""
@@ -333,17 +336,20 @@ class Proof:
         self._failed_looks += 1
         if (look.is_last or self.room == 0) and self._failed_looks > MOST_FAILED_LOOKS:
             nums = ", ".join(map(str, sorted(look.failed or look.tried)))
-            trouble = "fail when asked again" if look.failed else "come from a cache"
-            self._asker.end("circuit", f"songs that were there {trouble}: {nums}")
+            trouble = "songs that were there come from a cache"
+            if look.failed:
+                trouble = "songs that were there fail when asked again"
+            if look.stage == "again":
+                trouble = "what is missing fails, or comes from a cache, when asked again"
+            self._asker.end("circuit", f"{trouble}: {nums}")
 
     def _find_no_song(self, look: Look, now: float, *, may_ask: bool = True) -> None:
         """Go on holding while there is room; without any song nothing can be believed."""
         if self.canaries.is_cached:
-            is_denied = look.is_spread_denied or not self.canaries.spread()
-            if is_denied and may_ask and len(look.spread) < SPREAD:
+            if may_ask and look.is_spread_denied and len(look.spread) < SPREAD:
                 self._ask_spread(look, now)
-            else:
-                (self._begin_probing if is_denied else self._look_again_later)(look, now)
+            else:  # nobody was denied who is known to be there
+                self._look_again_later(look, now)
             return
         look.missing.clear()
         look.stage = "canary"

@@ -121,7 +121,8 @@ class Job(msgspec.Struct, eq=False):
         source: The source behind a built-in step 1; None for a function of the user's own.
         is_recorded: Whether info will be stored, so that it must be something JSON can hold.
         at_hand: Items that were taken from the supply and are not due yet.
-        host: Where its pages lie, host and port; empty where nobody knows before it asks.
+        host: Where its pages lie; empty where nobody knows before it asks.
+        most_rate: Requests a second that the sources of its host allow, None where none says.
         pause: That of its host: none of its requests is sent meanwhile.
     """
 
@@ -132,6 +133,7 @@ class Job(msgspec.Struct, eq=False):
     is_recorded: bool = False
     at_hand: list[Any] = []
     host: str = ""
+    most_rate: float | None = None
     pause: Pause = msgspec.field(default_factory=Pause)
 
     def take(self, wanted: int) -> list[Any]:
