@@ -173,7 +173,7 @@ class Cache:
         if request.round != self._round:
             self._round, self._kept = request.round, {}
         at, status = self._kept.get(request.num, (-1e9, 0))
-        if request.at - at >= self._seconds:
+        if request.at - at >= self._seconds or request.num in self._plan.dead:
             return None
         return Served(status, headers={"age": str(int(request.at - at))})
 
@@ -855,7 +855,7 @@ def simulate(seed: int, generators: list[Generator] | None = None) -> Outcome:
     store, site = MemoryStore(world), Site(world)
     runs: list[SimulatedRun] = []
     wanted = set(range(plan.start, plan.stop)) - plan.dead
-    first_song = min(plan.songs - plan.dead, default=plan.start + MOST_HELD)
+    first_song = min(plan.songs - plan.dead - set(plan.moved), default=plan.start + MOST_HELD)
     looks_dead = len(wanted) < (plan.stop - plan.start) / 10  # clusters upon clusters
     if looks_dead or first_song - plan.start >= MOST_HELD:
         wanted = set()  # without any song nothing can be believed

@@ -266,6 +266,7 @@ class Look:
         tried, missing, failed: Canaries that were asked, and what came of those of this stage.
         spread: Numbers all over the range that were asked.
         arrived: When each of the held numbers that are asked again came in, monotonic seconds.
+        is_repeated: Whether a cache gave one of them the very answer that is held.
         bad: Held numbers that failed when they were asked again.
         canary: The first song that was found, None where none was.
         outstanding: Answers that are awaited.
@@ -277,7 +278,7 @@ class Look:
         self.stage, self.fresh_at, self.outstanding = "canary", 0.0, 0
         self.tried, self.missing, self.failed, self.bad = (set[int]() for _ in range(4))
         self.spread, self.canary, self.has_found = list[int](), cast("int | None", None), False
-        self.arrived = dict[int, float]()
+        self.arrived, self.is_repeated = dict[int, float](), False
 
     @property
     def is_spread_denied(self) -> bool:
@@ -315,15 +316,18 @@ class CanaryQueue:
         self._on_replies.pop(id(attempt))(attempt, reply, now)
 
 
-def some_of(nums: list[int]) -> list[int]:
+def some_of(nums: list[int], *, is_long_held: bool = False) -> list[int]:
     """Choose of held numbers, in the order of arrival, those that are asked again.
 
     A few all; of more every ninth, since a spell of ten may lie in a real gap; of a large group a
     few all over it. Then the first and last number of the longer gaps, and those that stand alone: a retry among the
-    numbers of a gap has no neighbours.
+    numbers of a gap has no neighbours. What was held for long, behind a cache, may hold spells
+    among all holes of the run: of that every ninth, however many there are.
     """
     if len(nums) <= ASKED_ALL:
         return nums
+    if is_long_held:
+        return nums[4::9]
     many, there = len(nums), set(nums)
     is_large = many >= LARGE_GROUP
     spots = [nums[at] for at in (3, many // 3, many * 2 // 3, -4)] if is_large else nums[4::9]

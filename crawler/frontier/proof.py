@@ -272,6 +272,7 @@ class Proof:
                 self.canaries.note(num, is_found=False)
         else:
             look.failed.add(num)
+            look.is_repeated |= is_again and judge(reply).action == "missing"
         if look.outstanding == 0 and self._current is look:
             self._go_on(look, now)
 
@@ -297,6 +298,8 @@ class Proof:
         """Believe what is still missing, once the canary is found after that, too."""
         if look.stage == "again" and look.has_found:
             self._ask_all_again()
+        elif look.stage == "again" and look.is_repeated:
+            self._look_again_later(look, now)  # those asked stand for those that were not
         elif look.stage == "again" and look.missing and look.canary is not None:
             look.stage, look.bad = "confirm", set(look.failed)  # another spell may have begun
             look.failed.clear()
@@ -311,13 +314,14 @@ class Proof:
 
     def _ask_held_again(self, look: Look) -> None:
         """Ask some of the held numbers once more, since a spell may have come and gone."""
-        look.stage, look.has_found = "again", False
+        look.stage, look.has_found, look.is_repeated = "again", False, False
         look.missing.clear()
         look.failed.clear()
         group = self._held[: look.group]
         look.group = sum(held.arrived_at <= look.fresh_at for held in group)
         look.arrived = {held.attempt.song_num: held.arrived_at for held in self._held[: look.group]}
-        self._ask(look, some_of(list(look.arrived)))
+        nums = some_of(list(look.arrived), is_long_held=self.canaries.is_cached)
+        self._ask(look, nums)
 
     def _end_look(self) -> None:
         """Go on after what was held is believed."""
