@@ -87,7 +87,7 @@ UNMENDED: dict[str, tuple[Generator, Any, str, Callable[..., Any]]] = {
     "C8b": (outage, host, "judge", _retry_as_before),
     "C9": (spell_of_404s, proof.Proof, "hold", _believe),
     "C9 by its cost": (twelve_seconds_of_404s, proof.Proof, "_begin_probing", _go_on_asking),
-    "C9 in a gap": (gap_of_thousands, proof, "some_of", lambda nums: nums),
+    "C9 in a gap": (gap_of_thousands, proof, "some_of", lambda nums, **_: nums),
     "D1": (pauses, RateLimiter, "hold", lambda *_: False),
     "D7b": (one_lone_429, site_health.SiteHealth, "_is_alone", lambda *_: False),
     "D3b": (quota_of_sixty, site_health.SiteHealth, "note_headers", lambda *_: None),
