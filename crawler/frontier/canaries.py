@@ -322,14 +322,12 @@ def some_of(nums: list[int], *, is_long_held: bool = False) -> list[int]:
     A few all; of more every ninth, since a spell of ten may lie in a real gap; of a large group a
     few all over it. Then the first and last number of the longer gaps, and those that stand alone: a retry among the
     numbers of a gap has no neighbours. What was held for long, behind a cache, may hold spells
-    among all holes of the run: of that every ninth, however many there are.
+    among all holes of the run: of that these all, however many there are.
     """
     if len(nums) <= ASKED_ALL:
         return nums
-    if is_long_held:
-        return nums[4::9]
     many, there = len(nums), set(nums)
-    is_large = many >= LARGE_GROUP
+    is_large = many >= LARGE_GROUP and not is_long_held
     spots = [nums[at] for at in (3, many // 3, many * 2 // 3, -4)] if is_large else nums[4::9]
     firsts = sorted(num for num in there if num - 1 not in there)
     gaps = [(num, next(end for end in count(num) if end + 1 not in there)) for num in firsts]
@@ -337,7 +335,8 @@ def some_of(nums: list[int], *, is_long_held: bool = False) -> list[int]:
     ends = [num for gap in gaps[:MOST_GAPS] if gap[1] - gap[0] >= LONG_GAP for num in gap]
     alone = [first for first, last in gaps if first == last]
     chosen = list(dict.fromkeys(spots + ends + alone))
-    return chosen[: ASKED_OF_MANY if is_large else 2 * ASKED_OF_MANY]
+    most = ASKED_OF_MANY if is_large else 2 * ASKED_OF_MANY
+    return chosen if is_long_held else chosen[:most]
 
 
 def reaches_back(reply: Reply, since: float) -> bool | None:
