@@ -269,6 +269,7 @@ class Look:
         is_repeated: Whether a cache gave one of them the very answer that is held.
         bad: Held numbers that failed when they were asked again.
         canary: The first song that was found, None where none was.
+        has_found: Whether one was found that proves something, in this stage.
         outstanding: Answers that are awaited.
     """
 
@@ -320,9 +321,9 @@ def some_of(nums: list[int], *, is_long_held: bool = False) -> list[int]:
     """Choose of held numbers, in the order of arrival, those that are asked again.
 
     A few all; of more every ninth, since a spell of ten may lie in a real gap; of a large group a
-    few all over it. Then the first and last number of the longer gaps, and those that stand alone: a retry among the
-    numbers of a gap has no neighbours. What was held for long, behind a cache, may hold spells
-    among all holes of the run: of that these all, however many there are.
+    few all over it. Then the first and last number of the longer gaps, and those that stand alone:
+    a retry among the numbers of a gap has no neighbours. What was held for long, behind a cache,
+    may hold spells among all holes of the run: of that these all, however many there are.
     """
     if len(nums) <= ASKED_ALL:
         return nums

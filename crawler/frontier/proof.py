@@ -266,7 +266,7 @@ class Proof:
             if not is_again:
                 self.canaries.note(num, is_found=True)
                 self.canaries.is_cached |= is_stale is True
-        elif judge(reply).action == "missing" and (is_stale is False or not (is_again or is_stale)):
+        elif judge(reply).action == "missing" and (is_stale is False if is_again else not is_stale):
             look.missing.add(num)
             if not is_again:
                 self.canaries.note(num, is_found=False)
