@@ -474,6 +474,36 @@ def test_D3b_each_way_is_understood(headers, limit, window, remaining, reset):
 
 
 @pytest.mark.parametrize(
+    ("headers", "limit", "window", "remaining", "reset"),
+    [
+        (
+            {"ratelimit": '"burst";r=50;t=30, "day";r=5;t=3600',
+             "ratelimit-policy": '"burst";q=100;w=60,"day";q=1000;w=86400'},
+            1000, 86_400, 5, 3600,
+        ),
+        (
+            {"ratelimit": '"day";r=900;t=3600, "burst";r=0;t=7',
+             "ratelimit-policy": '"burst";q=100;w=60,"day";q=1000;w=86400'},
+            100, 60, 0, 7,
+        ),
+        ({"ratelimit": '"burst";r=50;t=30', "ratelimit-policy": '"burst";q=10;w=1,"hour";q=60;w=3600'}, 60, 3600, None, None),
+        ({"ratelimit": '"a";r=50;t=30,"b";r=2;t=30'}, None, None, 2, 30),
+        ({"ratelimit": '"a";r=0;t=3,"b";r=0;t=30'}, None, None, 0, 30),
+        ({"ratelimit-limit": "100, 100;w=60, 1000;w=3600", "ratelimit-remaining": "5"}, 1000, 3600, 5, None),
+        ({"ratelimit-limit": "600, 60", "ratelimit-reset": "6"}, 60, None, None, 6),
+        ({"ratelimit-limit": "600", "x-ratelimit-limit": "60", "x-ratelimit-remaining": "9"}, 60, None, 9, None),
+        ({"ratelimit-limit": "60", "x-ratelimit-limit": "600", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "8"}, 600, None, 0, 8),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_D3b_of_several_quotas_the_one_counts_that_allows_least(
+    headers, limit, window, remaining, reset
+):
+    """One by the second and one by the day; what is left of each; two kinds that contradict."""
+    assert read(headers) == (limit, window, remaining, reset)
+
+
+@pytest.mark.parametrize(
     ("reset", "at", "seconds"),
     [("999999999", 999_999_990.0, None), ("1000000000", 999_999_990.0, 11), ("1000000000000", 999_999_990.0, 11)],
 )  # fmt: skip

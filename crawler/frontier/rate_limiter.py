@@ -6,7 +6,7 @@ And what a site announces of its limits: quotas, what is left of them, and until
 import math
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -261,6 +261,7 @@ DEFAULT_WINDOW_SECONDS = 60.0
 _EPOCH, _EPOCH_MILLISECONDS = 1e9, 1e12
 """Larger numbers are moments, in seconds or in thousandths since 1970."""
 
+_WORDS = ("limit", "remaining", "reset")
 _FAMILIES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,6})?", re.ASCII)
 _PARAMETER = re.compile(r"([a-z]+)\s*=\s*([0-9]{1,15})", re.ASCII)
@@ -320,6 +321,8 @@ def read_announced(
 ) -> Announced | None:
     """Read what an answer announces; any text is accepted, None where there is nothing.
 
+    Of several quotas the one counts that allows least.
+
     Args:
         headers: Names in lower case, repeated ones joined by `, `.
         own_names: The source's own names by what they say: `limit`, `remaining`, `reset`.
@@ -328,37 +331,64 @@ def read_announced(
     Source: draft-ietf-httpapi-ratelimit-headers, in its versions 03 (`RateLimit-Limit`) to 10
     (`RateLimit: "name";r=50;t=30`); the `X-` names are as sites use them.
     """
-    words = {
+    own = {
         what: headers[name.lower()] for what, name in own_names.items() if name.lower() in headers
     }
-    for family in _FAMILIES:
-        for what in ("limit", "remaining", "reset"):
-            if what not in words and family + what in headers:
-                words[what] = headers[family + what]
-    structured = _parameters(headers.get("ratelimit", ""))
-    policy = _parameters(headers.get("ratelimit-policy", "") or words.get("limit", ""))
-    limit = _first(structured.get("limit"), policy.get("q"), _number(words.get("limit")))
-    if limit is None:
-        limit = _number(headers.get("ratelimit-policy"))
-    remaining = _first(
-        structured.get("r"), structured.get("remaining"), _number(words.get("remaining"))
-    )
-    reset = _first(structured.get("t"), structured.get("reset"), _number(words.get("reset")))
-    if limit is None and remaining is None and reset is None:
-        return None
-    return Announced(limit, policy.get("w") or None, remaining, _seconds(reset, time_of_day))
+    families = [
+        {what: headers[each + what] for what in _WORDS if each + what in headers}
+        for each in _FAMILIES
+    ]
+    told = [
+        each
+        for words in [family | own for family in families if family] or [own]
+        for each in _quotas(headers, words, time_of_day)
+    ]
+    return min(told, key=lambda each: (-each.pause_seconds, each.rate(None)), default=None)
+
+
+def _quotas(
+    headers: Mapping[str, str], words: Mapping[str, str], time_of_day: float
+) -> Iterator[Announced]:
+    """Yield each quota that an answer names; what is told of none by name is told of all."""
+    policies = _items(headers.get("ratelimit-policy", "") or words.get("limit", ""))
+    if any("w" in values for _, values in policies):  # one without a window repeats one of them
+        policies = [(name, values) for name, values in policies if "w" in values]
+    states, names = dict(_items(headers.get("ratelimit", ""))), {name for name, _ in policies}
+    shared: dict[str, float] = {}
+    if len(states) < 2 and names.isdisjoint(states):
+        shared = states.popitem()[1] if states else {}
+        told = {"limit": words.get("limit"), "r": words.get("remaining"), "t": words.get("reset")}
+        for name, text in told.items():
+            if (number := _number(text)) is not None:
+                shared.setdefault(name, number)
+    quotas = [(name, policy | states.pop(name, shared)) for name, policy in policies]
+    quotas += states.items()
+    for name, values in quotas or [("", shared)]:
+        limit = _first(values.get("q"), _number(name), values.get("limit"))
+        remaining = _first(values.get("r"), values.get("remaining"))
+        reset = _first(values.get("t"), values.get("reset"))
+        if not (limit is None and remaining is None and reset is None):
+            seconds = _seconds(reset, time_of_day)
+            yield Announced(limit, values.get("w") or None, remaining, seconds)
 
 
 def _first(*numbers: float | None) -> float | None:
     return next((number for number in numbers if number is not None), None)
 
 
-def _parameters(text: str) -> dict[str, float]:
-    """Read `name=number` pairs; of several quotas in one header the first counts."""
-    found: dict[str, float] = {}
-    for name, number in _PARAMETER.findall(text[:_LONGEST].lower()):
-        found.setdefault(name, float(number))
-    return found
+def _items(text: str) -> list[tuple[str, dict[str, float]]]:
+    """Read a list of quotas: names, or numbers, with `name=number` behind them.
+
+    Without names (`limit=100, remaining=7`) all is about one.
+    """
+    items: list[tuple[str, dict[str, float]]] = []
+    for part in text[:_LONGEST].lower().split(","):
+        head = part.partition(";")[0].strip()
+        if "=" not in head or not items:
+            items.append(("" if "=" in head else head.strip('"'), {}))
+        for name, number in _PARAMETER.findall(part):
+            items[-1][1].setdefault(name, float(number))
+    return [item for item in items if any(item)]
 
 
 def _number(text: str | None) -> float | None:
