@@ -11,7 +11,7 @@ import msgspec
 import requests
 
 from crawler.answer import noun_of
-from crawler.errors import CrawlerError, Missing, PageError, SettingsError
+from crawler.errors import CrawlerError, Missing, PageError, SettingsError, StoppedError
 from crawler.frontier.verdict import Reply
 from crawler.frontier.work import IterableSupply, Job, PendingNumber, Policy
 from crawler.request.crawl_request import songs
@@ -27,6 +27,7 @@ from crawler.store.contract import Store
 from crawler.store.coverage import odd_times
 from crawler.store.opening import compare, open_store, read_identity
 from crawler.wire.answers import detail_of, in_words
+from crawler.wire.robots import asks_robots, read_robots
 from crawler.wire.session import WireSession
 from crawler.wire.wire import Wire
 
@@ -45,7 +46,7 @@ class Finding(msgspec.Struct, frozen=True):
     """What came of one look.
 
     Attributes:
-        part: `settings`, `token`, `contact`, `store`, `queue`, `site`, `clock` or `fields`.
+        part: `settings`, `token`, `contact`, `store`, `queue`, `robots`, `site`, `clock`, `fields`.
         verdict: `ok`, `wrong` (a run would fail, or mislead), or `note` (worth knowing).
         words: What was seen and, where it is wrong, what to do.
     """
@@ -182,7 +183,10 @@ def examine(
     if trouble is None:
         known = traits_of(target).canary
         asked = song_num if song_num is not None else known or settings.first_song
-        yield from _try_step_1(target, asked, settings, wall)
+        robots = _robots_finding(target, asked, settings)
+        yield from robots
+        if not any(finding.verdict == "wrong" for finding in robots):
+            yield from _try_step_1(target, asked, settings, wall)
     else:
         yield Finding("site", "note", "not asked, because of what is wrong above")
 
@@ -226,6 +230,24 @@ def _held(store: Store, settings: Settings, target: Any, now: datetime) -> Findi
             f"whose clock was wrong: crawl them with --refresh-older-than-days 0"
         )
     return Finding("store", "note" if odd else "ok", words)
+
+
+def _robots_finding(target: Any, song_num: int, settings: Settings) -> list[Finding]:
+    """Say what robots.txt has to say of one page, where a run would ask it; else nothing."""
+    if not asks_robots(target, settings.robots):
+        return []
+    url = target.url(song_num)
+    try:
+        robots = read_robots(target, user_agent(settings.contact), ca_file=settings.ca_file)
+    except StoppedError as error:
+        return [Finding("robots", "wrong", str(error))]
+    if not robots.allows(url):
+        words = f"robots.txt does not allow {url}: a run would not ask it either"
+        return [Finding("robots", "wrong", words)]
+    words = f"robots.txt allows {url}"
+    if rate := robots.slowed(0.0):
+        return [Finding("robots", "note", f"{words}, at no more than {rate:.3g} a second")]
+    return [Finding("robots", "ok", words)]
 
 
 def _queue_finding(settings: Settings) -> Finding:

@@ -11,6 +11,7 @@ from crawler.__main__ import main
 from crawler.demo.site import DemoSite
 from crawler.doctor import Finding, examine
 from crawler.store.folder import FolderStore
+from tests.faulty_site import Page
 from tests.records import expected_info, found
 from tests.stores import fill
 
@@ -214,6 +215,27 @@ def test_a_page_that_is_no_song_is_wrong(environ, faulty_site):
     """A site that answers something else is not fit to be crawled."""
     findings = look(environ | {"CRAWLER_BASE_URL": f"{faulty_site.base_url}/html"})
     assert findings["site"].verdict == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("robots", "verdict", "words", "pages"),
+    [
+        (Page(200, b"User-agent: *\nDisallow: /songs/14\n"), "ok", "allows", 1),
+        (Page(200, b"User-agent: *\nDisallow: /songs/13\n"), "wrong", "does not allow", 0),
+        (Page(200, b"User-agent: *\nCrawl-delay: 4\n"), "note", "0.25 a second", 1),
+        (Page(503), "wrong", "http_503", 0),
+    ],
+)
+def test_robots_txt_is_looked_at_where_a_run_would(
+    environ, faulty_site, robots, verdict, words, pages
+):
+    """What it forbids is not asked for here either (D9)."""
+    faulty_site.robots = robots
+    site = {"CRAWLER_BASE_URL": faulty_site.base_url, "CRAWLER_ROBOTS": "obey"}
+    finding = look(environ | site, song_num=13)["robots"]
+    assert (finding.verdict, words in finding.words) == (verdict, True)
+    asked = [seen.path for seen in faulty_site.requests if "/songs/" in seen.path]
+    assert len(asked) == pages
 
 
 @pytest.fixture
