@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -66,8 +66,6 @@ def export(
     out: str | Path,
     start: int = 0,
     stop: int | None = None,
-    *,
-    on_records: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Write all records of `[start, stop)` to a file; its extension says in which format.
 
@@ -84,7 +82,6 @@ def export(
             `/` where it is not there yet.
         start: First song number, included.
         stop: Number after the last; None: to the end.
-        on_records: Told how many more were written, block by block.
 
     Raises:
         SettingsError: The format is unknown, or a package that it takes is not installed; or a
@@ -98,10 +95,10 @@ def export(
         if (start, stop) != (0, None):
             message = "a folder is kept in step with the whole store: name a file for a range"
             raise SettingsError("range_unfit", "OUT", message)
-        return _export_parts(open_store(store), out, on_records)
+        return _export_parts(open_store(store), out)
     open_sink, store = sink_for(out), open_store(store)
     columns = store_columns(store, start, stop)
-    count, misfits = _write(store, start, stop, out, columns, open_sink, on_records)
+    count, misfits = _write(store, start, stop, out, columns, open_sink)
     return ExportReport(count, out.stat().st_size, misfits)
 
 
@@ -112,7 +109,6 @@ def _write(
     out: Path,
     columns: Sequence[Column],
     open_sink: OpenSink,
-    on_records: Callable[[int], None] | None,
 ) -> tuple[int, dict[str, int]]:
     """Write the records of `[start, stop)`; return how many, and what did not fit, by column."""
     count = 0
@@ -122,16 +118,12 @@ def _write(
             for records in read_blocks(store, start, stop):
                 sink.write(records)
                 count += len(records)
-                if on_records is not None:
-                    on_records(len(records))
         finally:
             misfits = sink.close()
     return count, misfits
 
 
-def _export_parts(
-    store: Store, folder: Path, on_records: Callable[[int], None] | None
-) -> ExportReport:
+def _export_parts(store: Store, folder: Path) -> ExportReport:
     """Bring a folder of Parquet files in step with a store.
 
     Each file carries which blocks it was made of, as the listing showed them, its columns, and what
@@ -160,7 +152,7 @@ def _export_parts(
             text = json.dumps(msgspec.to_builtins(origin))  # numbers and names of any kind
             sink = partial(parquet_sink, metadata={_ORIGIN: text.encode()})
             stop = first + _PART_NUMBERS
-            misfits.update(_write(store, first, stop, path, columns, sink, on_records)[1])
+            misfits.update(_write(store, first, stop, path, columns, sink)[1])
             report.parts_written += 1
         report.records += import_extra("pyarrow.parquet").read_metadata(path).num_rows
         report.bytes += path.stat().st_size
