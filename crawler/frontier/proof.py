@@ -211,8 +211,8 @@ class Proof:
             near=self._held[0].attempt.song_num,
             is_last=is_last,
         )
-        if not self._ask_canaries(look, 1):
-            self._ask_spread(look, now)
+        if not (self._ask_canaries(look, 1) or self._ask_spread(look)):
+            self._find_no_song(look, now)
 
     def _ask_canaries(self, look: Look, wanted: int) -> bool:
         """Ask so many canaries that were not asked in this look; return whether there was one."""
@@ -226,10 +226,11 @@ class Proof:
         self._ask(look, chosen)
         return bool(chosen)
 
-    def _ask_spread(self, look: Look, now: float) -> None:
+    def _ask_spread(self, look: Look) -> bool:
         """Ask numbers all over the range, once, where no song is known that proves anything.
 
-        Behind a cache, whenever it answers for those that are known: numbers not asked yet.
+        Behind a cache, whenever it answers for those that are known: numbers not asked yet. Returns
+        whether there were any.
         """
         if self.canaries.is_cached:
             numbers = self.canaries.unasked(self._held[-1].attempt.song_num)
@@ -239,10 +240,8 @@ class Proof:
             self._has_spread = True
         look.stage = "spread"
         look.spread += numbers
-        if numbers:
-            self._ask(look, numbers)
-        else:
-            self._find_no_song(look, now, may_ask=False)
+        self._ask(look, numbers)
+        return bool(numbers)
 
     def _ask(self, look: Look, numbers: Iterable[int]) -> None:
         for num in numbers:
@@ -291,8 +290,8 @@ class Proof:
             look.stage = "opinion"
         elif look.missing:  # canaries are denied: the site lies
             self._begin_probing(look, now)
-        else:  # a cache answers: look for songs that it does not know
-            self._ask_spread(look, now)
+        elif not self._ask_spread(look):  # a cache answers: look for songs that it does not know
+            self._find_no_song(look, now)
 
     def _conclude(self, look: Look, now: float) -> None:
         """Believe what is still missing, once the canary is found after that, too."""
@@ -347,13 +346,12 @@ class Proof:
                 trouble = "what is missing fails, or comes from a cache, when asked again"
             self._asker.end("circuit", f"{trouble}: {nums}")
 
-    def _find_no_song(self, look: Look, now: float, *, may_ask: bool = True) -> None:
+    def _find_no_song(self, look: Look, now: float) -> None:
         """Go on holding while there is room; without any song nothing can be believed."""
         if self.canaries.is_cached:
-            if may_ask and look.is_spread_denied and len(look.spread) < SPREAD:
-                self._ask_spread(look, now)
-            else:  # nobody was denied who is known to be there
-                self._look_again_later(look, now)
+            may_go_on = look.is_spread_denied and len(look.spread) < SPREAD
+            if not (may_go_on and self._ask_spread(look)):
+                self._look_again_later(look, now)  # nobody was denied who is known to be there
             return
         look.missing.clear()
         look.stage = "canary"
