@@ -1,16 +1,18 @@
 """Lanes, run in an executor and gathered; one that gets stuck in somebody's code is replaced."""
 
 import asyncio
+import concurrent.futures
+import contextvars
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.verdict import REDIRECTS, Reply, moved_to
 from crawler.frontier.work import Job, PendingNumber
-from crawler.loops import LaneExecutor
 from crawler.settings.reading import contact_missing, is_loopback
 from crawler.source.source import Source, traits_of
 from crawler.step1 import call_step1
@@ -18,6 +20,8 @@ from crawler.wire.answers import WireAnswer, detail_of, in_words, read_page
 from crawler.wire.session import WireSession
 from crawler.wire.transfer import WireRequest, page_request
 from crawler.wire.wire import Wire
+
+T = TypeVar("T")
 
 MAX_HOPS = 3
 
@@ -167,6 +171,46 @@ def _reads_on_wire(job: Job) -> bool:
     is_declared = job.source is not None and getattr(job.source, "reads_on_wire", False)
     is_ours = getattr(job.supply, "is_plain", True) and type(job.results) in (list, deque)
     return is_declared and is_ours
+
+
+class LaneExecutor(concurrent.futures.Executor):
+    """Runs each task in a daemon thread of its own.
+
+    A lane lives as long as the run, so a pool would reuse nothing; and a thread stuck in somebody
+    else's code must not keep the process from ending, as pool threads do.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[tuple[threading.Thread, concurrent.futures.Future[Any]]] = []
+
+    def submit(  # type: ignore[override]
+        self, task: Callable[..., T], /, *args: Any
+    ) -> concurrent.futures.Future[T]:
+        """Start a thread; it sees the caller's context variables."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()  # a thread that runs cannot be cancelled
+        run = contextvars.copy_context().run
+        thread = threading.Thread(
+            target=_fulfil, args=(future, run, task, *args), name="lane", daemon=True
+        )
+        self._threads.append((thread, future))
+        thread.start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        """Join the threads whose work is done; one that is stuck is left behind."""
+        for thread, future in self._threads:
+            if wait and future.done():
+                thread.join(1.0)
+
+
+def _fulfil(future: concurrent.futures.Future[Any], run: Callable[..., Any], *task: Any) -> None:
+    try:
+        result = run(*task)
+    except BaseException as error:  # noqa: BLE001 - handed to whoever awaits the lane
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 async def gather_lanes(makers: list[Callable[[], Lane]], frontier: Frontier, wire: Wire) -> None:

@@ -5,9 +5,12 @@
 3. `execute_async_event_loop` runs step 2 to its end wherever it is called.
 """
 
+import asyncio
+import concurrent.futures
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
@@ -17,15 +20,20 @@ from crawler.errors import Missing, PageError, StoppedError
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import IterableSupply, Job, Results, Supply
-from crawler.lanes import gather_lanes, lanes_for
-from crawler.loops import run_anywhere
+from crawler.lanes import LaneExecutor, gather_lanes, lanes_for
 from crawler.source.declared import DeclaredSource
 from crawler.source.source import Source, traits_of, user_agent
 from crawler.wire.wire import Wire
 
 _NO_ITEMS: tuple[Any, ...] = ()
 
+_FAREWELL_SECONDS = 5.0
+"""How long an interrupted caller waits for the work to let go."""
+
+_LOOK_SECONDS = 0.25
+
 R = TypeVar("R", bound=Results)
+T = TypeVar("T")
 
 Step1 = Callable[[Any, Any, list[Any]], Any]
 
@@ -247,3 +255,81 @@ def host_of(source: Source | None) -> str:
 def _report(frontier: Frontier) -> None:
     if frontier.stopped_by != "done":
         raise StoppedError(str(frontier.stopped_by), frontier.stop_detail)
+
+
+# Step 3, wherever it is called.
+
+
+def run_anywhere(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run the coroutine that `make` makes, and return what it returns.
+
+    Where no loop runs (a script, a function's worker thread) it gets a fresh one, closed
+    afterwards. Inside a running loop (Jupyter) nest_asyncio makes that loop re-entrant; it changes
+    asyncio for the whole process, so it is applied nowhere else. A loop that it cannot change
+    (uvloop) is left alone: the work gets a thread with a loop of its own.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return _run_fresh(make)
+    if _make_reentrant(loop):
+        return _run_inside(loop, make)
+    return _run_beside(make)
+
+
+def _run_fresh(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    with asyncio.Runner() as runner:
+        return runner.run(make())
+
+
+def _run_inside(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run in a loop that was made re-entrant; an interrupt ends the work, not only the wait."""
+    task = loop.create_task(make())
+    try:
+        result: T = loop.run_until_complete(task)
+        return result
+    except BaseException:
+        task.cancel()
+        if not task.done():
+            loop.run_until_complete(asyncio.wait({task}, timeout=_FAREWELL_SECONDS))
+        raise
+
+
+def _run_beside(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run in a thread with a loop of its own; an interrupt of the waiting thread ends the work."""
+    begun: concurrent.futures.Future[Callable[[], Any]] = concurrent.futures.Future()
+
+    async def work() -> T:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        begun.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await make()
+
+    executor = LaneExecutor()
+    future: concurrent.futures.Future[T] = executor.submit(lambda: _run_fresh(work))
+    try:
+        while not future.done():  # a signal that comes just before the wait does not end it
+            concurrent.futures.wait({future}, _LOOK_SECONDS)
+        return future.result()
+    except BaseException:
+        if not future.done():
+            begun.result(_FAREWELL_SECONDS)()
+            concurrent.futures.wait({future}, _FAREWELL_SECONDS)
+        raise
+    finally:
+        executor.shutdown()
+
+
+def _make_reentrant(loop: asyncio.AbstractEventLoop) -> bool:
+    # Imported here alone: it is needed in notebooks only. The original is archived; from 3.12 on it
+    # refuses `asyncio.run(loop_factory=...)` to the whole process (github.com/Kludex/uvicorn/pull/2737),
+    # so there its maintained fork takes its place.
+    if sys.version_info >= (3, 12):
+        import nest_asyncio2 as nest_asyncio
+    else:
+        import nest_asyncio
+    try:
+        nest_asyncio.apply(loop)
+    except ValueError:  # "Can't patch loop of type ..."
+        return False
+    return True

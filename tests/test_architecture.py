@@ -29,7 +29,7 @@ FLOORS = (
         "verdict rate_limiter work circuit_breaker site_health canaries proof host frontier",
     ),
     ("wire", "body answers transfer transfers wire session robots"),
-    ("", "step1 loops lanes steps"),
+    ("", "step1 lanes steps"),
     ("store", "block contract folder bucket opening control coverage"),
     ("plan", "planned fill scope"),
     ("page", "charts status_page"),

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from crawler.loops import LaneExecutor, run_anywhere
+from crawler.lanes import LaneExecutor
+from crawler.steps import run_anywhere
 from tests.crawls import ROOT, nothing_left_behind, run_python
 
 HEADER = """
@@ -256,7 +257,7 @@ def test_an_error_passes_through_a_loop_made_re_entrant():
     """The caller's loop goes on afterwards."""
     code = """
         import asyncio
-        from crawler.loops import run_anywhere
+        from crawler.steps import run_anywhere
         async def fail():
             raise KeyError("x")
         async def main():

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, SupportsIndex, Unpack
 from crawler.answer import Answer, Mode, noun_of
 from crawler.errors import Problems
 from crawler.frontier.work import Results
-from crawler.loops import LaneExecutor
+from crawler.lanes import LaneExecutor
 from crawler.request.crawl_request import CrawlRequest, check_request, label, with_sample
 from crawler.run.functions import fit, qualified_name, target_of
 from crawler.run.progress import Progress, in_notebook, progress_bar
