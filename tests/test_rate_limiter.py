@@ -49,6 +49,18 @@ def test_any_rate_is_held_with_late_lanes(rate):
     assert most_in_a_second(starts) <= max(1.05 * rate, rate + 1)
 
 
+@pytest.mark.parametrize(
+    ("rate", "own", "most", "another"),
+    [(50, None, None, 50), (50, None, 20, 20), (50, None, 80, 50), (50, 10, None, 50), (0, None, None, 0), (0, None, 7, 7)],
+)  # fmt: skip
+def test_another_host_has_the_shared_rate_or_its_own_lower_one(rate, own, most, another):
+    """What lowers the pace of the first host binds no other."""
+    first = RateLimiter(rate)
+    if own is not None:
+        first = RateLimiter(own, shared=first)
+    assert first.for_another_host(most).rate == another
+
+
 def test_no_limit_grants_all_at_once():
     """At rate 0 everything wanted is granted, and nothing has to be waited for."""
     assert RateLimiter(0).grant(512, 5.0) == (512, 0.0)
@@ -488,6 +500,7 @@ def test_D3b_each_way_is_understood(headers, limit, window, remaining, reset):
         ),
         ({"ratelimit": '"burst";r=50;t=30', "ratelimit-policy": '"burst";q=10;w=1,"hour";q=60;w=3600'}, 60, 3600, None, None),
         ({"ratelimit": '"a";r=50;t=30,"b";r=2;t=30'}, None, None, 2, 30),
+        ({"ratelimit": '"default";r=0;t=9', "ratelimit-policy": '"a";q=100;w=60'}, 100, 60, 0, 9),
         ({"ratelimit": '"a";r=0;t=3,"b";r=0;t=30'}, None, None, 0, 30),
         ({"ratelimit-limit": "100, 100;w=60, 1000;w=3600", "ratelimit-remaining": "5"}, 1000, 3600, 5, None),
         ({"ratelimit-limit": "600, 60", "ratelimit-reset": "6"}, 60, None, None, 6),
