@@ -217,12 +217,12 @@ def note_failure(
 
 
 def final_head(lines: list[bytes]) -> tuple[list[bytes], bool]:
-    """Return the final answer's head of what libcurl hands over, and whether its end has come.
+    """Return a copy of the final answer's head in what libcurl hands over, and whether it is whole.
 
     Heads of interim answers (1xx) stand before it, trailers of a chunked body after it.
     """
     if lines and lines[-1] == b"\r\n" and lines.count(b"\r\n") == 1:
-        return lines, True
+        return lines.copy(), True
     begin = max((i for i, line in enumerate(lines) if line.startswith(b"HTTP/")), default=0)
     for end in range(begin, len(lines)):
         if lines[end] in (b"\r\n", b"\n"):

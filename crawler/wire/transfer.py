@@ -166,11 +166,8 @@ class Transfer:
         lines, raw = self.lines, self.raw
         is_right = number == 0 and self._decoder is None and len(raw) <= MAX_BODY_BYTES
         if is_right and self._plain_lines.make_head(lines):
-            head = lines if self.request is None else lines.copy()
-            return WireAnswer(200, head, b"", bytes(raw), sent=self.sent)
-        head, is_whole = final_head(self.lines)
-        if self.request is not None:
-            head = head.copy()  # another thread reads it when this handle is long in use again
+            return WireAnswer(200, lines.copy(), b"", bytes(raw), sent=self.sent)
+        head, is_whole = final_head(lines)
         status = self.getinfo(pycurl.RESPONSE_CODE)
         answer = WireAnswer(status if status >= 200 else None, head, sent=self.sent)
         if number:

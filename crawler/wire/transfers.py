@@ -43,7 +43,8 @@ _LATEST = 16  # bodies over which their usual length is reckoned
 _REPEATS = 5  # and a tenth of all: reusing connections costs more than it saves
 _SEND, _ABORT = int(pycurl.PREREQFUNC_OK), int(pycurl.PREREQFUNC_ABORT)
 
-Ended = tuple[Transfer, WireAnswer]
+Ended = tuple[Any, WireAnswer]
+"""What was asked, the attempt or the request that its transfer was set for, and what came of it."""
 
 
 class Transfers:
@@ -102,7 +103,7 @@ class Transfers:
         return 0 if origin in self._meeting else min(free, 1)
 
     def take(self) -> Transfer:
-        """Return a free transfer, to be set and begun, or finished; there must be room."""
+        """Return a free transfer, to be set, and then begun or finished; there must be room."""
         return self._free.pop() if self._free else self._open()
 
     def begin(self, transfer: Transfer) -> None:
@@ -146,19 +147,15 @@ class Transfers:
         self._multi.perform()
         _, done, broken = self._multi.info_read(len(self._busy) or 1)
         by_handle, end = self._by_handle, self._end
-        for handle in done:
-            transfer = by_handle[handle]
-            ended.append((transfer, end(transfer)))
-        for handle, number, message in broken:
-            transfer = by_handle[handle]
-            ended.append((transfer, end(transfer, number, message)))
+        ended += [end(by_handle[handle]) for handle in done]
+        ended += [end(by_handle[handle], number, message) for handle, number, message in broken]
         if self._unread_pins:
             self._set_option(pycurl.RESOLVE, self._unread_pins)
             self._unread_pins = []
         return ended, bool(ended) or len(self._met) > met_before
 
     def finish(self, transfer: Transfer) -> None:
-        """Take a transfer back, and let go of what it received.
+        """Take a transfer back that is not under way, and let go of what it received.
 
         libcurl keeps its own copy of a head until the handle is used again: one with a long head
         is closed, and another takes its place (8.23, measured 2026-11-25).
@@ -283,7 +280,7 @@ class Transfers:
         self._silent_since.pop(transfer, None)
         self._note_met(transfer)
 
-    def _end(self, transfer: Transfer, number: int = 0, message: str = "") -> WireAnswer:
+    def _end(self, transfer: Transfer, number: int = 0, message: str = "") -> Ended:
         self._multi.remove_handle(transfer.handle)
         self._busy.discard(transfer)
         if self._silent_since or self._meeting:
@@ -298,9 +295,12 @@ class Transfers:
                 self._pins.clear()
         if answer.sent > 1:
             self._note_repeats(answer.sent - 1)
-        if transfer.request is not None:
+        asked: Any = transfer.attempt
+        if asked is None:
+            asked = transfer.request
             self._note_delivered(len(answer.body))
-        return answer
+        self.finish(transfer)
+        return asked, answer
 
     def _note_repeats(self, repeats: int) -> None:
         """Note that libcurl sent a request again by itself: its connection had been closed."""
@@ -327,9 +327,9 @@ class Transfers:
             try:
                 transfer.decode_so_far()
             except PageError as error:
-                answer = self._end(transfer)
+                asked, answer = self._end(transfer)
                 answer.fail(error.kind, error.detail)
-                ended.append((transfer, answer))
+                ended.append((asked, answer))
             else:
                 weights.append((transfer.weight_bytes, id(transfer), transfer))
         weights.sort(reverse=True)
@@ -340,11 +340,13 @@ class Transfers:
             # No fault of the site's, so it counts against nobody; what was sent is paid for.
             self._in_flight_bytes -= weight
             self._remove(transfer)
-            ended.append((transfer, WireAnswer(is_held=True, sent=transfer.sent)))
+            answer = WireAnswer(is_held=True, sent=transfer.sent)
+            ended.append((transfer.attempt or transfer.request, answer))
+            self.finish(transfer)
         for transfer in list(self._silent_since):
             if self._is_silent(transfer, now):
                 message = "the site was silent for too long"
-                ended.append((transfer, self._end(transfer, pycurl.E_OPERATION_TIMEDOUT, message)))
+                ended.append(self._end(transfer, pycurl.E_OPERATION_TIMEDOUT, message))
 
     def _is_silent(self, transfer: Transfer, now: float) -> bool:
         """Whether nothing has come for longer than the thread that asked will wait."""

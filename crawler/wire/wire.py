@@ -244,13 +244,10 @@ class Wire:
                     transfers.begin(transfer)
 
     def _deliver(self, ended: list[Ended]) -> None:
-        for transfer, answer in ended:
+        for request, answer in ended:
             if answer.error == "tls":
                 self.tell_once(_REFUSED + detail_of(answer.detail))
-            request = transfer.request
-            self._transfers.finish(transfer)
-            if request is not None:
-                request.inbox.put(answer)
+            request.inbox.put(answer)
 
     def _sleep_until_asked(self, *, is_awaited: bool) -> None:
         """Wait for the network, libcurl, or a thread that asks."""
@@ -309,9 +306,7 @@ class Wire:
         ended, is_more = self._transfers.collect()
         replies: list[Reply] = []
         held: list[PendingNumber] = []
-        for transfer, answer in ended:
-            attempt = transfer.attempt
-            assert attempt is not None
+        for attempt, answer in ended:
             unpaid = answer.sent
             if answer.is_held:
                 held.append(attempt)
@@ -322,7 +317,6 @@ class Wire:
                     self.tell_once(_REFUSED + detail_of(answer.detail))
             if unpaid > 0:
                 frontier.charge(attempt, unpaid)
-            self._transfers.finish(transfer)
         if held:
             frontier.put_back(held)
         if replies:
