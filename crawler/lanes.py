@@ -14,7 +14,6 @@ from crawler.frontier.frontier import Frontier
 from crawler.frontier.verdict import REDIRECTS, Reply, moved_to
 from crawler.frontier.work import Job, PendingNumber
 from crawler.settings.reading import contact_missing, is_loopback
-from crawler.source.source import Source, traits_of
 from crawler.step1 import call_step1
 from crawler.wire.answers import WireAnswer, detail_of, in_words, read_page
 from crawler.wire.session import WireSession
@@ -103,7 +102,7 @@ class ThreadLane:
             return pause.until <= time.monotonic()
 
         if attempt.job.source is not None:
-            reply, sent = self._fetch(attempt, attempt.job.source, deadline, may_send)
+            reply, sent = self._fetch(attempt, deadline, may_send)
         else:
             if self._session is None:
                 self._session = WireSession(self._wire)
@@ -122,21 +121,21 @@ class ThreadLane:
         return reply
 
     def _fetch(
-        self, attempt: PendingNumber, source: Source, deadline: float, may_send: Callable[[], bool]
+        self, attempt: PendingNumber, deadline: float, may_send: Callable[[], bool]
     ) -> tuple[Reply | None, int]:
         """Ask for a source's page; return the reply, and how often the request was sent."""
         try:
-            request = page_request(attempt, source, self._wire.user_agent)
+            request = page_request(attempt, self._wire.user_agent)
         except Exception as error:  # noqa: BLE001 - a source is anybody's code
             return Reply(attempt, error="function", detail=detail_of(in_words(error))), 0
         if self._wire.is_anonymous and not is_loopback(request.url):
             raise contact_missing(request.url)
-        hops, sent = MAX_HOPS if traits_of(source).redirects == "follow" else 0, 0
+        hops, sent = MAX_HOPS if attempt.job.traits.redirects == "follow" else 0, 0
         while True:
             request.deadline, request.may_send = deadline, may_send
             answer = self._wire.exchange(request)
             sent += answer.sent
-            reply = None if answer.is_held else read_page(attempt, source, answer)
+            reply = None if answer.is_held else read_page(attempt, answer)
             self._wire.let_go(len(answer.body))
             target = _slug(reply, request.url, answer) if hops else None
             if reply is None or target is None:
@@ -168,9 +167,8 @@ def lanes_for(jobs: list[Job], wire: Wire) -> list[Callable[[], Lane]]:
 
 def _reads_on_wire(job: Job) -> bool:
     """Whether a job runs no code but ours: its source, its numbers and its results."""
-    is_declared = job.source is not None and getattr(job.source, "reads_on_wire", False)
     is_ours = getattr(job.supply, "is_plain", True) and type(job.results) in (list, deque)
-    return is_declared and is_ours
+    return job.traits.reads_on_wire and is_ours
 
 
 class LaneExecutor(concurrent.futures.Executor):

@@ -22,7 +22,7 @@ from crawler.frontier.rate_limiter import RateLimiter
 from crawler.frontier.work import IterableSupply, Job, Results, Supply
 from crawler.lanes import LaneExecutor, gather_lanes, lanes_for
 from crawler.source.declared import DeclaredSource
-from crawler.source.source import Source, traits_of, user_agent
+from crawler.source.source import Source, user_agent
 from crawler.wire.wire import Wire
 
 _NO_ITEMS: tuple[Any, ...] = ()
@@ -232,7 +232,7 @@ def _limiter(rate: float, jobs: Sequence[Job]) -> RateLimiter:
 
 
 def _least_rate(jobs: Sequence[Job], host: str) -> float | None:
-    said = [traits_of(job.source).rate for job in jobs if job.host == host]
+    said = [job.traits.rate for job in jobs if job.host == host]
     return min(filter(None, said), default=None)
 
 

@@ -150,7 +150,7 @@ def test_G1_a_token_in_an_address_is_told_nowhere(answer):
     """What is told of a failure hides it, as it hides what headers carry."""
     source = TokenInAddress()
     job = Job(lambda *_: None, IterableSupply([]), [], source)
-    reply = read_page(PendingNumber(7, job), source, answer)
+    reply = read_page(PendingNumber(7, job), answer)
     assert reply.error in ("schema", "dns")
     assert reply.detail
     assert "t0ken" not in reply.detail

@@ -60,7 +60,7 @@ class Proof:
     ) -> None:
         """Begin in trust; `on_first_found` is called with the first song that is found."""
         self._probe_seconds = probe_seconds
-        self.canaries = Canaries(known, getattr(job.source, "canary", None))
+        self.canaries = Canaries(known, job.traits.canary)
         self.is_lying = False
         self._asker, self._job, self._on_first_found = asker, job, on_first_found
         self._held, self._current = list[Held](), cast("Look | None", None)

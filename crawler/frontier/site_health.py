@@ -299,9 +299,10 @@ class SiteHealth:
     def _read_announced(
         self, attempt: PendingNumber, reply: Reply, moment: datetime
     ) -> Announced | None:
-        own_names = getattr(attempt.job.source, "rate_headers", {})
         answered = http_date(reply.header("date"), now=moment) or moment
-        return read_announced(reply.headers or {}, own_names, time_of_day=answered.timestamp())
+        return read_announced(
+            reply.headers or {}, attempt.job.traits.rate_headers, time_of_day=answered.timestamp()
+        )
 
     def note_overload(
         self, attempt: PendingNumber, reply: Reply, verdict: Verdict, moment: datetime, now: float

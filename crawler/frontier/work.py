@@ -14,6 +14,7 @@ import msgspec
 from crawler.frontier.rate_limiter import Pause
 from crawler.frontier.verdict import Reply
 from crawler.record import Record
+from crawler.source.source import Traits, traits_of
 
 logger = logging.getLogger("crawler")
 
@@ -124,6 +125,7 @@ class Job(msgspec.Struct, eq=False):
         host: Where its pages lie; empty where nobody knows before it asks.
         most_rate: Requests a second that the sources of its host allow, None where none says.
         pause: That of its host: none of its requests is sent meanwhile.
+        traits: What the source says of itself.
     """
 
     function: Callable[..., Any]
@@ -135,6 +137,11 @@ class Job(msgspec.Struct, eq=False):
     host: str = ""
     most_rate: float | None = None
     pause: Pause = msgspec.field(default_factory=Pause)
+    traits: Traits = Traits()
+
+    def __post_init__(self) -> None:
+        """Read what the source says of itself, once."""
+        self.traits = traits_of(self.source)
 
     def take(self, wanted: int) -> list[Any]:
         """Return at most so many items; fewer, or none, when they are not at hand yet."""

@@ -291,8 +291,9 @@ def header_fields(lines: Iterable[bytes]) -> list[tuple[str, str]]:
     return fields
 
 
-def read_page(attempt: PendingNumber, source: Source, answer: WireAnswer) -> Reply:
+def read_page(attempt: PendingNumber, answer: WireAnswer) -> Reply:
     """Turn an answer about a source's page into a reply; the source takes the info from it."""
+    source = attempt.job.source
     if answer.error is not None:
         detail = _told(source, answer.detail)
         return Reply(
@@ -308,16 +309,17 @@ def read_page(attempt: PendingNumber, source: Source, answer: WireAnswer) -> Rep
     try:
         info = source.info(attempt.song_num, answer.body)
     except PageError as error:
-        return _no_page(attempt, source, answer, error.kind, error.detail)
+        return _no_page(attempt, answer, error.kind, error.detail)
     except Missing:
         return Reply(attempt, status=200, error="missing", headers=answer.headers)
     except Exception as error:  # noqa: BLE001 - a source is anybody's code
-        return _no_page(attempt, source, answer, "function", in_words(error))
-    if attempt.job.is_recorded and not getattr(source, "reads_on_wire", False):
+        return _no_page(attempt, answer, "function", in_words(error))
+    job = attempt.job
+    if job.is_recorded and not job.traits.reads_on_wire:
         trouble = storage_trouble(info)
         if trouble is not None:
-            return _no_page(attempt, source, answer, "function", trouble)
-    may_tell = answer.text or attempt.is_canary or getattr(source, "rate_headers", None)
+            return _no_page(attempt, answer, "function", trouble)
+    may_tell = answer.text or attempt.is_canary or job.traits.rate_headers
     headers = headers_for_policy(attempt, answer) if may_tell else None
     return Reply(attempt, True, info, 200, headers=headers)
 
@@ -329,22 +331,20 @@ def headers_for_policy(attempt: PendingNumber, answer: WireAnswer) -> dict[str, 
     is announced: by the usual names, or by those that the source declares.
     """
     if answer.status == 200 and answer.error is None and not attempt.is_canary:
-        names = getattr(attempt.job.source, "rate_headers", None)
+        names = attempt.job.traits.rate_headers.values()
         text = answer.text or (b"".join(answer.head).lower() if names else b"")
         if not (
             b"ratelimit" in text
             or b"rate-limit" in text
             or b"\nage:" in text
-            or (names and any(name.lower().encode() in text for name in names.values()))
+            or any(name.lower().encode() in text for name in names)
         ):
             return None
     return answer.headers if answer.head else None
 
 
-def _no_page(
-    attempt: PendingNumber, source: Source, answer: WireAnswer, kind: str, detail: str
-) -> Reply:
-    told = _told(source, detail)
+def _no_page(attempt: PendingNumber, answer: WireAnswer, kind: str, detail: str) -> Reply:
+    told = _told(attempt.job.source, detail)
     return Reply(attempt, status=200, error=kind, detail=told, headers=answer.headers)
 
 

@@ -124,7 +124,7 @@ class Transfer:
         """
         self.attempt, source = attempt, attempt.job.source
         if source is not self.source or attempt.is_canary:
-            self.setopt(pycurl.HTTPHEADER, source_lines(attempt, source, user_agent))
+            self.setopt(pycurl.HTTPHEADER, source_lines(attempt, user_agent))
             self.source = source
         self.url = url = source.url(attempt.song_num)
         self.setopt(pycurl.URL, url)
@@ -284,13 +284,13 @@ class Transfer:
         return count
 
 
-def source_lines(attempt: PendingNumber, source: Source, user_agent: str) -> list[bytes]:
+def source_lines(attempt: PendingNumber, user_agent: str) -> list[bytes]:
     """Write the headers of a source as libcurl wants them; no cache may answer for a canary.
 
     Raises:
         ValueError: One holds a line end.
     """
-    headers = source.headers()
+    headers = attempt.job.source.headers()
     given = {name.lower() for name in headers}
     ours = [("User-Agent", user_agent), ("Accept-Encoding", "gzip")]
     if attempt.is_canary:
@@ -299,16 +299,16 @@ def source_lines(attempt: PendingNumber, source: Source, user_agent: str) -> lis
     return exact_lines([*ours, *headers.items()], has_body=False)
 
 
-def page_request(attempt: PendingNumber, source: Source, user_agent: str) -> WireRequest:
+def page_request(attempt: PendingNumber, user_agent: str) -> WireRequest:
     """Write the request for a source's page.
 
     Raises:
         Exception: What the source raised, or a TypeError: its address is no text.
     """
-    url = source.url(attempt.song_num)
+    url = attempt.job.source.url(attempt.song_num)
     if not isinstance(url, str):
         raise TypeError(f"an address must be text, not {url!r}")
-    return WireRequest("GET", url, source_lines(attempt, source, user_agent))
+    return WireRequest("GET", url, source_lines(attempt, user_agent))
 
 
 def exact_lines(headers: Iterable[tuple[Any, Any]], *, has_body: bool = True) -> list[bytes]:

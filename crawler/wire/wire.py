@@ -311,7 +311,7 @@ class Wire:
             if answer.is_held:
                 held.append(attempt)
             else:
-                replies.append(read_page(attempt, attempt.job.source, answer))
+                replies.append(read_page(attempt, answer))
                 unpaid -= 1
                 if answer.error == "tls":
                     self.tell_once(_REFUSED + detail_of(answer.detail))
