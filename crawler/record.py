@@ -10,6 +10,9 @@ Outcome = Literal["found", "missing", "failed"]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone; one without is no part of a record."""
 
+UNREADABLE = msgspec.MsgspecError, ValueError, RecursionError
+"""What decoding raises where JSON is not what was written."""
+
 _WORST_FIRST = ("failed", "missing", "found")
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -91,7 +94,7 @@ def decode_records(text: bytes) -> list[Record] | None:
     """Read lines back at once; None where one is no record, or cannot be read but by itself."""
     try:
         records = _decoder.decode_lines(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return None
     return records if len(records) == text.count(b"\n") else None
 

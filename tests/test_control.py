@@ -233,10 +233,22 @@ def test_the_requests_of_a_day_are_summed(store: Store) -> None:
     assert requests_today(store, NOON, timeout=5) == 2 * ANSWER.requests
 
 
-def test_an_unreadable_run_is_left_out(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{",
+        b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        msgspec.json.encode(a_run()).replace(b"Z", b""),
+        msgspec.json.encode(a_run()).replace(b'"samples":[]', b'"samples":[["x"]]'),
+    ],
+    ids=["cut", "deep", "time-without-zone", "odd-sample"],
+)
+def test_an_unreadable_run_is_left_out(
+    data: bytes, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     """One broken object costs itself, and is named in the log."""
     leave_run_object(store, a_run(), "aa")
-    store.write("runs/29990101T000000Z-zz.json", Content(b"{"), expected=None, timeout=5)
+    store.write("runs/29990101T000000Z-zz.json", Content(data), expected=None, timeout=5)
     assert read_runs(store, latest=5) == [a_run()]
     assert "29990101T000000Z-zz" in caplog.text
 

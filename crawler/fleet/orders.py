@@ -20,6 +20,7 @@ from crawler.errors import QueueError, RequestError
 from crawler.fleet.task_queue import Task, TaskQueue
 from crawler.plan.planned import Criteria, plan_from_counts
 from crawler.plan.scope import criteria_of
+from crawler.record import UNREADABLE
 from crawler.request.crawl_request import CrawlRequest
 from crawler.run.store_index import STORE_SECONDS
 from crawler.settings.settings import Settings
@@ -175,7 +176,7 @@ def new_order(store: Store, order: Order, *, now: datetime) -> int:
 def _decode(data: bytes) -> Order | None:
     try:
         return msgspec.json.decode(data, type=Order)
-    except (msgspec.MsgspecError, ValueError):
+    except UNREADABLE:
         return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from crawler.errors import BlockFormatError
-from crawler.record import Record
+from crawler.record import UNREADABLE, Record
 from crawler.run.functions import refuse_step_1
 from crawler.run.writer import Save
 from crawler.source.source import Source, traits_of
@@ -92,7 +92,7 @@ def decode_pages(data: bytes, name: str) -> dict[int, RawPage]:
     try:
         text = inflate.decompress(data, _MAX_TEXT_BYTES)
         pages = _decoder.decode_lines(text)
-    except (zlib.error, msgspec.MsgspecError, ValueError) as error:
+    except (zlib.error, *UNREADABLE) as error:
         raise _broken(name, str(error)) from error
     if not inflate.eof or any(raw_name(page.song_num) != name for page in pages):
         raise _broken(name, "it is cut, or holds a number of another object")

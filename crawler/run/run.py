@@ -277,7 +277,7 @@ class Run:
             kinds=kinds,
             rate=settings.rate,
             connections=settings.connections,
-            samples=list(self.keeper.samples),
+            samples=[[*msgspec.structs.astuple(each)] for each in self.keeper.samples],
             options=repeat_options(settings),
         )
         if self.is_unattended and answer.stopped_by == "unauthorized":

@@ -19,6 +19,7 @@ import msgspec
 
 from crawler.errors import BlockFormatError
 from crawler.record import (
+    UNREADABLE,
     Moment,
     Record,
     decode_record,
@@ -197,7 +198,7 @@ def parse_block_info(text: bytes | str, name: str) -> BlockInfo:
     """
     try:
         info = _decode_info(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise broken_block(name, f"its counts cannot be read ({error})") from error
     if info.format > FORMAT_VERSION:
         raise BlockFormatError(
@@ -383,5 +384,5 @@ def _unpack(data: bytes, name: str) -> bytes:
 def _read_line(line: bytes, name: str) -> Record:
     try:
         return decode_record(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise broken_block(name, f"a line is not a record ({error})") from error

@@ -16,14 +16,13 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from crawler.answer import Answer
 from crawler.errors import BlockFormatError, StoreError
-from crawler.record import Moment
+from crawler.record import UNREADABLE, Moment
 from crawler.store.contract import Content, Store, update
 
 logger = logging.getLogger("crawler")
@@ -76,7 +75,7 @@ def decode_control(data: bytes, location: str = "the store") -> Control:
     """
     try:
         return msgspec.json.decode(data, type=Control)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BlockFormatError(
             f"{NAME} in {location} cannot be read ({error}): delete it, or order a stop, "
             f"which replaces it"
@@ -221,12 +220,12 @@ class RunObject(msgspec.Struct, kw_only=True):
             `--source FILE`; None where no command can.
     """
 
-    started_at: datetime
+    started_at: Moment
     answer: Answer
     kinds: dict[str, int]
     rate: float
     connections: int
-    samples: list[Any]
+    samples: list[list[float]]
     options: list[str] | None = []
 
 
@@ -283,9 +282,9 @@ def requests_today(store: Store, now: datetime, *, timeout: float) -> int:
 
 
 def _read_run(store: Store, name: str, timeout: float) -> RunObject | None:
-    stored = store.read(name, timeout=timeout)
     try:
+        stored = store.read(name, timeout=timeout)
         return None if stored is None else msgspec.json.decode(stored.data, type=RunObject)
-    except msgspec.MsgspecError as error:
+    except (BlockFormatError, *UNREADABLE) as error:
         logger.warning("%s cannot be read: %s", name, error)
         return None

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from crawler.errors import SettingsError, StoreMismatchError
-from crawler.record import Record
+from crawler.record import UNREADABLE, Record
 from crawler.store.block import BLOCK_SIZE, block_name, decode_block
 from crawler.store.contract import Content, Store, update
 from crawler.store.folder import FolderStore
@@ -287,7 +287,7 @@ def known_identity(store: Store) -> Identity:
 def _decode(store: Store, data: bytes) -> Identity:
     try:
         return msgspec.json.decode(data, type=Identity)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise StoreMismatchError(
             f"{IDENTITY_FILE} in {store.location} cannot be read ({error}): restore an earlier version of "
             f"it, or name another store (CRAWLER_STORE)"
