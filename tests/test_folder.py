@@ -18,6 +18,7 @@ from crawler.demo.site import DemoSite
 from crawler.errors import BlockFormatError, CrawlerError, StoreUnavailableError
 from crawler.store.block import ABSENT, block_name, decode_block
 from crawler.store.contract import Content, save_block
+from crawler.store.control import read_runs
 from crawler.store.folder import LOCK_FILE, FolderStore
 from tests.records import found, mixed
 
@@ -187,6 +188,11 @@ def make_device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def make_link(path: Path) -> None:
+    """Make a link to a disk that is not there now."""
+    path.symlink_to("/nowhere/block")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder."""
     path.mkdir()
@@ -210,8 +216,9 @@ def short_folder() -> Iterator[Path]:
         (make_socket, "a socket"),
         (make_device, "a device"),
         (make_folder, "a folder"),
+        (make_link, "a link to nothing"),
     ],
-    ids=["pipe", "socket", "device", "folder"],
+    ids=["pipe", "socket", "device", "folder", "link"],
 )
 def test_E14_what_is_no_file_is_named_and_never_opened(
     make: Callable[[Path], None], what: str, short_folder: Path
@@ -230,3 +237,10 @@ def test_E14_what_is_no_file_is_named_and_never_opened(
     assert NAME in refused_before_a_request(short_folder)
     assert path.lstat().st_mode == kind
     assert list(store.list_blocks(8000, timeout=5)) == []
+
+
+def test_E14_what_is_no_file_among_the_runs_is_passed_over(tmp_path: Path) -> None:
+    """The page and the day's count of requests leave it out, and do not wait for it."""
+    (tmp_path / "runs").mkdir()
+    make_pipe(tmp_path / "runs" / "20261128T120000Z-00000000.json")
+    assert read_runs(FolderStore(tmp_path)) == []

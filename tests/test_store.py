@@ -508,6 +508,24 @@ FolderStore(sys.argv[1]).write("songs/x", Content(b"half"), expected=None, timeo
 """
 
 
+KILLED_IN_CHECK = """
+import os, signal, sys
+from pathlib import Path
+from crawler.store.folder import FolderStore
+Path.read_bytes = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+FolderStore(sys.argv[1]).check(5)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_F1_the_leftover_of_a_killed_check_is_swept(tmp_path):
+    """F1: a process killed while it tries the folder leaves a file that the next check removes."""
+    in_another_process(KILLED_IN_CHECK, str(tmp_path), check=False)
+    assert len(list((tmp_path / "songs").iterdir())) == 1
+    FolderStore(tmp_path).check(timeout=5)
+    assert list((tmp_path / "songs").iterdir()) == []
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_F1_the_leftover_of_a_kill_is_swept(tmp_path):
     """F1: a writer killed in mid-write leaves no object, holds no lock, and is cleaned up after."""

@@ -27,6 +27,7 @@ from crawler.store.contract import Content, Deadline, Stored
 
 LOCK_FILE = ".lock"
 PARTIAL_FILE = ".partial"
+CHECK_FILE = ".check"
 MARK_FILE = ".mark"
 """Holds a random text, made at the first write: tells this folder from one made in its place."""
 
@@ -77,7 +78,7 @@ class FolderStore:
     def check(self, timeout: float) -> None:
         """Make, replace, read, list and delete a file where blocks will lie; see `Store`."""
         doing = f"checking the folder {self.location}"
-        probe = self._root / "songs" / f".check-{secrets.token_hex(4)}"
+        probe = self._root / "songs" / CHECK_FILE
         with self._writing(doing, Deadline(timeout)):
             (self._root / PARTIAL_FILE).unlink(missing_ok=True)
             self._replace(probe, bytes(4096))
@@ -156,7 +157,12 @@ class FolderStore:
     def _open(self, name: str) -> io.FileIO:
         """Open a file to read it; what is none, such as a pipe, is named and never opened."""
         path = f"{self.location}/{name}"
-        kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116 - 20,000 times
+        try:
+            kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116 - 20,000 times
+        except FileNotFoundError:
+            if Path(path).is_symlink():  # what it leads to may come back
+                raise broken_block(name, "it is a link to nothing") from None
+            raise
         if kind != stat.S_IFREG:
             raise broken_block(name, f"it is no file but {_KINDS.get(kind, 'something else')}")
         return open(path, "rb", buffering=0)  # noqa: PTH123 - as above; the caller closes it
