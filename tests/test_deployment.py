@@ -73,6 +73,9 @@ def test_each_required_setting_is_asked_for(name):
         ("REGION", "us-central1-a"),
         ("BUCKET", "gs://my-songs"),
         ("BUCKET", "A"),
+        ("BUCKET", "a..b"),
+        ("BUCKET", "goog-songs"),
+        ("BUCKET", "my-google-songs"),
         ("CONTACT", "me"),
         ("CONTACT", "a;b@c"),
         ("RATE", "-1"),
@@ -82,6 +85,8 @@ def test_each_required_setting_is_asked_for(name):
         ("SERVICE", "Upper"),
         ("PREFIX", "/x"),
         ("PREFIX", "a;b"),
+        ("PREFIX", "a/../b"),
+        ("PREFIX", "a*b"),
         ("MAX_INSTANCES", "0"),
         ("TIME_BUDGET_SECONDS", "1700"),
         ("BASE_URL", "http://example.org"),
@@ -157,9 +162,10 @@ def test_a_line_of_the_file_that_sets_nothing_is_an_error(tmp_path):
 def test_an_unknown_name_in_the_file_is_an_error(tmp_path):
     """A slip is told with the nearest name; the environment is full of other people's names."""
     file = tmp_path / "deploy.env"
-    file.write_text("BUKET=my-songs\n")
-    with pytest.raises(SettingsError, match="did you mean BUCKET"):
-        read_deployment(REQUIRED | {"BUKET": "x"}, file)
+    for slip, meant in (("BUKET", "BUCKET"), ("CRAWLER_RATE", "RATE")):
+        file.write_text(f"{slip}=5\n")
+        with pytest.raises(SettingsError, match=f"did you mean {meant}\\?"):
+            read_deployment(REQUIRED | {slip: "x"}, file)
 
 
 def test_the_rate_is_divided_by_the_instances():

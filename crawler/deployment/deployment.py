@@ -22,6 +22,7 @@ from crawler.errors import SettingsError
 from crawler.settings.reading import read_env_file, read_settings
 from crawler.settings.settings import GONE, SETTINGS, Settings, environment_of
 from crawler.source.declared import load_declaration
+from crawler.store.opening import open_store
 
 _NAME = r"\A[a-z](?:[a-z0-9-]*[a-z0-9])?\Z"
 _ACCOUNT = r"\A[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com\Z"
@@ -68,7 +69,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     ]
     bucket: Annotated[
         str,
-        Meta(pattern=r"\A[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]\Z"),
+        Meta(pattern=r"\A(?!goog|.*(?:google|\.[.-]|-\.))[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]\Z"),
         _about("Bucket for the songs, made if it is not there.", "a bucket name without gs://"),
     ]
     contact: Annotated[
@@ -322,7 +323,8 @@ def _file_values(file: Path | None) -> dict[str, str]:
             tell(f"{name} in {file} is ignored: {GONE[name.lower()]}")
             del values[name]
         else:
-            nearest = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0)[0]
+            meant = name.removeprefix("CRAWLER_")
+            nearest = difflib.get_close_matches(meant, VARIABLES, n=1, cutoff=0)[0]
             message = f"{name} in {file} is not a setting; did you mean {nearest}?"
             raise SettingsError("setting_unknown", name, message)
     return values
@@ -387,6 +389,10 @@ def _check_function_settings(deployment: Deployment) -> None:
     except SettingsError as error:
         name = error.field.removeprefix("CRAWLER_")
         raise _malformed(name, str(error).replace("CRAWLER_", "")) from None
+    try:
+        open_store(site.store)
+    except SettingsError as error:
+        raise _malformed("PREFIX", f"PREFIX={deployment.prefix} fits no store: {error}") from None
     if not site.base_url.startswith("https:"):
         raise _malformed("BASE_URL", "BASE_URL must be an https address")
 
