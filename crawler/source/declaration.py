@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -129,7 +129,8 @@ def _problems(document: _Document) -> Iterator[tuple[tuple[str | int, ...], str]
     sent = [document.url, *document.headers.values()]
     if (token is None) == any("{token}" in each for each in sent):
         problem = "the token is sent nowhere: write {token} in a header or in the query of url"
-        yield ("token",), problem if token else 'token = "NAME" must name a variable for {token}'
+        absent = '{token} is sent, but no token = "NAME" says which environment variable holds it'
+        yield ("token",) if token else (), problem if token else absent
     for name, value in document.headers.items():
         yield from ((("headers", name), problem) for problem in _header_problems(name, value))
     if page.format == "html" and not isinstance(page.record, str) and page.record:
@@ -273,7 +274,7 @@ def _in_words(message: str, raw: dict[str, Any]) -> tuple[tuple[str | int, ...],
         return tuple(where), 'must be a path, or { path = "dotted.path", type = "integer" }'
     unknown = re.search("unknown field `(.*)`", text)
     if unknown is None:
-        return tuple(where), re.sub(r"^Object missing", "misses the", text).replace("`", "")
+        return tuple(where), _wanted(text, where)
     name, table = unknown[1], tuple(step for step in where if isinstance(step, str))
     known = KEYS.get(table) or KEYS[table[:1]]
     value: Any = raw
@@ -290,8 +291,47 @@ def _in_words(message: str, raw: dict[str, Any]) -> tuple[tuple[str | int, ...],
         )
     if where and where[0] == "fields" and not difflib.get_close_matches(name, known):
         return (*where, name), "is a table in a table: a name with a dot in it is written in quotes"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-    return (*where, name), f"there is no {name!r} here: did you mean {near!r}?"
+    near = difflib.get_close_matches(name, known, n=1)
+    homes = [table for table in ("page", "rate_headers") if name in KEYS[(table,)]]
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return (*where, name), f"is unknown here: {f'it stands in [{homes[0]}]' if homes else hint}"
+
+
+_WANTED = {
+    "name": "at most 40 small letters, digits, _ and -, a letter first",
+    "base_url": "an http(s) address without user name, query and fragment",
+    "schema": "a word of at most 40 letters, digits, _, - and dots",
+    "token": "the name of an environment variable, in capital letters",
+    "redirects": "fail or follow",
+    "format": "json or html",
+    "type": f"one of {', '.join(get_args(FieldType))}",
+    "fields": 'a table with a line for each field, name = "path"',
+}
+"""What a key must be, where its type alone does not say it."""
+
+_TYPES = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+
+
+def _wanted(text: str, where: list[str | int]) -> str:
+    """Return msgspec's words for a wrong or absent value as a manual would put them."""
+    missing = re.search("missing required field `(.*)`", text)
+    if missing is not None:
+        return f"{missing[1]} is missing: it must be {_WANTED.get(missing[1], 'a text')}"
+    key = str(where[-1])
+    if key in _WANTED and (len(where) == 1 or key in ("format", "type")):
+        return f"must be {_WANTED[key]}"
+    found = re.fullmatch(r"Expected `(\w+)(?: \| null)?`(?:, got `(\w+)`)?(.*)", text)
+    if found is None:
+        return text.replace("`", "")
+    wanted, got, bound = (_TYPES.get(each, each) for each in found.groups(""))
+    return f"must be {wanted}{bound}{f', not {got}' if got else ''}"
 
 
 def _culprit(raw: dict[str, Any], table: str) -> str:

@@ -292,7 +292,8 @@ def load_declaration(name: str) -> Declaration:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise mistake(f"{file} cannot be read: {error}") from error
+        why = getattr(error, "strerror", error)
+        raise mistake(f"{file} cannot be read: {why}") from error
     return read_declaration(text, file)
 
 
