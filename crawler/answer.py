@@ -76,7 +76,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     For every run `found + missing + failed + skipped + remaining == stop - start`.
     A run leaves in the answer's `__dict__` what is no field, so that neither JSON nor `==` sees it:
-    `draw_map`, whose drawing a notebook shows, `failures`, numbers by kind, and `source`, its name.
+    `draw_map`, whose drawing a notebook shows, `failures`, numbers by kind, `source`, its name,
+    and `detail`, what exactly ended it.
     """
 
     start: Annotated[
@@ -186,7 +187,12 @@ def why_not_complete(answer: Answer) -> str:
     """Return in one sentence, plain text, why a run left numbers that are not settled."""
     if answer.stopped_by == "done":
         return "What failed is worth asking again later."
-    return STOPS[answer.stopped_by].meaning.replace("`", "")
+    meaning, detail = STOPS[answer.stopped_by].meaning, answer.__dict__.get("detail")
+    if detail and answer.stopped_by == "circuit":  # its meaning is a list of what may be
+        meaning = f"The run gave up: {detail}."
+    elif detail and answer.stopped_by == "store":
+        meaning = f"{meaning[:-1]}: {detail}."
+    return meaning.replace("`", "")
 
 
 MISSING_SHARE = 0.30

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import sysconfig
+import traceback
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,30 +75,26 @@ class _UnrunError(TypeError):
 def _call(
     attempt: PendingNumber, session: WireSession, appended: list[Any]
 ) -> tuple[BaseException | None, tuple[str, int] | None]:
-    """Return what step 1 raised, and where, if in its own code.
-
-    sys.exit() is no more than an error in a lane's thread.
-    """
+    """Return what step 1 raised, and where, if in its own code."""
     try:
         _refuse_unrun(attempt.job.function(session, attempt.song_num, appended))
     except HeldBackError:
         return None, None
-    except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code
-        place = _place_of_error(error)
+    except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code, sys.exit() an error
+        place = _place_of_error(error, attempt.job.function)
         _forget_frames(error)
         return error, place
     return None, None
 
 
-def _place_of_error(error: BaseException) -> tuple[str, int] | None:
+def _place_of_error(error: BaseException, function: Any) -> tuple[str, int] | None:
     """Return file and line where an error was raised, None where that is no code of the user's."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return None
-    file = trace.tb_frame.f_code.co_filename
-    return None if file.startswith(_libraries()) else (file, trace.tb_lineno)
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if len(frames) < 2:  # calling it raised: it takes other arguments
+        return _place_of(function)
+    frame, line = frames[-1]
+    file = frame.f_code.co_filename
+    return None if file.startswith(_libraries()) else (file, line)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import requests
 from requests.auth import HTTPDigestAuth
 
 from crawler import Missing, crawl
+from crawler.answer import why_not_complete
 from crawler.frontier.work import Policy
 from crawler.record import Record
 from crawler.run.run import Limits
@@ -390,7 +391,10 @@ def test_F5_a_function_that_is_always_wrong_is_told_so_before_any_number_fails(
         assert ran.stderr is not None
         line = ran.stderr.readline()
         ran.kill()
-    assert re.search(r"step 1 failed on song (\d+): append a tuple \(\1, info\), not 'x'\n", line)
+    assert re.search(
+        r"step 1 failed on song (\d+): append a tuple \(\1, info\), not 'x' \(.*wrong\.py, line 5\)\n",
+        line,
+    )
 
 
 def misspelt(_session: Any, song_num: int, _urls: list[Any]) -> None:
@@ -409,6 +413,7 @@ def test_F5d_a_function_that_fails_before_it_asks_waits_for_nothing(
     )
     assert time.monotonic() - began < 10
     assert answer.stopped_by == "circuit"
+    assert re.search(r"gave up: step 1 is wrong in .*line \d+: NameError", why_not_complete(answer))
     assert (answer.requests, answer.retries) == (0, 0)
 
 

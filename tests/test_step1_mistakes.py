@@ -34,6 +34,10 @@ def misnumbered(session, song_num, results):
     results.append((song_num + 1, session.get(f"{ADDRESS[0]}/songs/{song_num}").text))
 
 
+def short_of_a_list(_session, song_num):
+    """Take one argument fewer than step 1 gets."""
+
+
 async def asynchronous(session, song_num, results):
     """Be what calling does not run."""
     results.append((song_num, session.get(f"{ADDRESS[0]}/songs/{song_num}").text))
@@ -51,6 +55,7 @@ def generating(session, song_num, results):
         (misspelt_at_once, 1, "nothing_of_this_name"),
         (untupled, 0, "append a tuple"),
         (misnumbered, 0, "append a tuple"),
+        (short_of_a_list, 0, "takes 2 positional arguments but 3 were given"),
         (asynchronous, 0, "plain function"),
         (generating, 0, "plain function"),
     ],

@@ -380,7 +380,9 @@ class Ledger:
         """
         self.tally.kinds[kind] += 1
         if kind == "function":
-            self._tell("step 1 failed on song %s: %s", attempt, reply.detail, "step_1_failed")
+            where = f" ({reply.fault[0]}, line {reply.fault[1]})" if reply.fault else ""
+            detail = reply.detail + where
+            self._tell("step 1 failed on song %s: %s", attempt, detail, "step_1_failed")
 
     def unsent(self, attempt: PendingNumber, reply: Reply) -> None:
         """Take back the request counted for an attempt that sent none; tell what is wrong with it."""

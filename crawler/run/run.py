@@ -325,6 +325,7 @@ class Run:
             "kinds": dict(tally.kinds.most_common(3)),
             "failures": dict(self.writer.failures.most_common()),
             "source": self.index.source,
+            "detail": self.frontier.stop_detail,
             "draw_map": lambda: map_strip(listing.values()),
             "announced": self.frontier.announcement,
             "pace": _least(rate, allowed, announced) or 0.0,
