@@ -12,14 +12,20 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from crawler.cli.options import (
-    EXIT_AT_ONCE,
-    VERBATIM,
-    error_lines,
-    given_options,
-    program,
-    set_up_logs,
-)
+try:
+    from crawler.cli.options import (
+        EXIT_AT_ONCE,
+        VERBATIM,
+        error_lines,
+        given_options,
+        program,
+        set_up_logs,
+    )
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"{error.name} is not installed for {sys.executable}: run `make setup` and use "
+        ".venv/bin/python, or run `pip install .`"
+    )
 from crawler.errors import CrawlerError, RequestError, SettingsError
 from crawler.version import VERSION
 

@@ -149,7 +149,8 @@ def test_a_refused_token_is_an_error(demo_site, tmp_path):
         (["crawl", "-1", "5"], "START must be a whole number from 0"),
         (["crawl", "1_0", "50"], "START must be a whole number from 0"),
         (["crawl", "1", "5", "--limit", "3"], "--limit goes with a mode"),
-        (["crawl", "1", "5", "--mode", "next"], "--mode next finds its own range"),
+        (["crawl", "1", "5", "--mode", "next"], "--mode next finds its own range: leave out START"),
+        (["doctor", "x"], "SONG must be a whole number from 0"),
         (["crawl", "--mode", "old"], "invalid choice: 'old'"),
         (["crawl", "1", "5", "--rate", "-1"], "--rate must be"),
         (["crawl", "1", "5", "--connections", "many"], "--connections must be"),
@@ -178,6 +179,18 @@ def test_wrong_usage_is_told_in_one_line(arguments, words, tmp_path, monkeypatch
     said = capsys.readouterr()
     assert (code, said.out) == (2, "")
     assert words in said.err
+
+
+def test_a_python_without_the_packages_is_told_what_to_do(tmp_path):
+    """As where the virtual environment is not active: exit 1, and no traceback."""
+    command = [sys.executable, "-S", "-m", "crawler", "status"]
+    environ = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert f"msgspec is not installed for {sys.executable}: run `make setup`" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_process_of_wrong_usage_ends_as_the_command_line_does(tmp_path):
@@ -345,6 +358,8 @@ def test_E12_a_stop_order_ends_a_run_elsewhere(demo_site, tmp_path):
     with start(tmp_path, *arguments, environ=environ) as process:
         wait_until(lambda: demo_site.stats()["requests"] > 20, process)
         code, out, _ = run(tmp_path, "stop", "--store", "s")
+        assert "the store you mean" not in out
+        assert "the store you mean" in run(tmp_path, "stop", "--store", "misspelt")[1]
         answer, _ = process.communicate(timeout=30)
     assert (code, process.returncode) == (0, 3)
     assert "ends within 10 s" in out

@@ -289,11 +289,10 @@ def checked_request(fields: Mapping[str, str], *, max_range: int = MAX_SONG_NUM)
         return with_sample(check_request(given, max_range=max_range), sample)
     except RequestError as error:
         field = error.field or ""
-        is_place = field in ("start", "stop")
-        option = field.upper() if is_place else f"--{field.replace('_', '-')}"
-        message = str(error).partition(": ask for")[0].replace(field, option, 1)
-        if is_place:
-            message = re.sub(r"\b(start|stop)\b(?!=)", lambda match: match[0].upper(), message)
+        message = str(error).partition(": ask for")[0]
+        if field not in ("start", "stop"):
+            message = message.replace(field, f"--{field.replace('_', '-')}", 1)
+        message = re.sub(r"\b(start|stop)\b(?!=)", lambda match: match[0].upper(), message)
         message = message.replace("set fan_out to hand", "--fan-out hands")
         raise RequestError(error.status, error.code, error.field, message) from None
 

@@ -24,7 +24,7 @@ from crawler.cli.options import (
     site_options,
     store_options,
 )
-from crawler.errors import CrawlerError
+from crawler.errors import CrawlerError, RequestError
 from crawler.frontier.verdict import failure_sentence
 from crawler.page.status_page import page_of
 from crawler.request.crawl_request import songs
@@ -59,7 +59,7 @@ and end. Runs that begin later are not concerned."""
 
 
 _DOCTOR = """\
-Look at the token, the store, the queue, the site and the clock, and say what is wrong.
+Look at the token, the store, the queue, robots.txt, the site and the clock; say what is wrong.
 
 Asks the site for one song, shows what would be kept of it, field by field, and makes sure that the
 store can be written, as every run does first. The token is never shown."""
@@ -159,11 +159,15 @@ def stop(args: argparse.Namespace) -> int:
         CrawlerError: The store cannot be written.
     """
     settings = settings_of(args, for_site=False)
-    order = order_stop(open_store(settings.store), now=datetime.now(UTC), by=caller())
+    store = open_store(settings.store)
+    is_known = read_identity(store, timeout=LIST_SECONDS) is not None
+    order = order_stop(store, now=datetime.now(UTC), by=caller())
     if args.json:
         print_json(order)
     else:
         print(f"Ordered: every run on {settings.store} stores what it has and ends within 10 s.")
+        if not is_known:
+            print("No run has ever begun there: is that the store you mean?")
     return 0
 
 
@@ -267,11 +271,15 @@ def doctor(args: argparse.Namespace) -> int:
     """Print one line for each part; returns 0 or 1.
 
     Raises:
-        RequestError: `--song` is no number.
+        RequestError: SONG is no number.
     """
     from crawler.doctor import examine
 
-    song_num = None if args.song is None else checked_range("0", args.song)[1]
+    try:
+        song_num = None if args.song is None else checked_range("0", args.song)[1]
+    except RequestError as error:
+        message = str(error).replace("STOP", "SONG")
+        raise RequestError(error.status, error.code, "song", message) from None
     findings = []
     for finding in examine(os.environ, env_file=ENV_FILE, song_num=song_num, **overrides_of(args)):
         findings.append(finding)
