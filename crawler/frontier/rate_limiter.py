@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from crawler.frontier.verdict import moment_of
+
 CATCH_UP_SECONDS = 0.5
 """So much lateness (a busy machine, a long timer) is made good afterwards; more is let go."""
 
@@ -261,9 +263,9 @@ DEFAULT_WINDOW_SECONDS = 60.0
 _EPOCH, _EPOCH_MILLISECONDS = 1e9, 1e12
 """Larger numbers are moments, in seconds or in thousandths since 1970."""
 
-_WORDS = ("limit", "remaining", "reset")
+_WORDS = ("limit", "remaining", "reset", "reset-after")
 _FAMILIES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
-_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,6})?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?![\w.:-])", re.ASCII)
 _PARAMETER = re.compile(r"([a-z]+)\s*=\s*([0-9]{1,15})", re.ASCII)
 _LONGEST = 512
 
@@ -357,10 +359,11 @@ def _quotas(
     shared: dict[str, float] = {}
     if len(states) < 2 and names.isdisjoint(states):
         shared = states.popitem()[1] if states else {}
-        told = {"limit": words.get("limit"), "r": words.get("remaining"), "t": words.get("reset")}
-        for name, text in told.items():
-            if (number := _number(text)) is not None:
-                shared.setdefault(name, number)
+        text = words.get("reset-after") or words.get("reset")
+        told = {"limit": _number(words.get("limit")), "r": _number(words.get("remaining"))}
+        number = _number(text)
+        told["t"] = moment_of(text, time_of_day) if number is None else number
+        shared = {name: number for name, number in told.items() if number is not None} | shared
     quotas = [(name, policy | states.pop(name, shared)) for name, policy in policies]
     quotas += states.items()
     for name, values in quotas or [("", shared)]:

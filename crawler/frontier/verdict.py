@@ -253,6 +253,21 @@ def http_date(text: str | None, *, now: datetime) -> datetime | None:
     return None
 
 
+def moment_of(text: str | None, time_of_day: float) -> float | None:
+    """Read an HTTP date or one of ISO 8601 as seconds since 1970, or None.
+
+    Args:
+        text: A date without a zone is UTC.
+        time_of_day: Now, seconds since 1970.
+    """
+    now = datetime.fromtimestamp(time_of_day, UTC)
+    try:
+        moment = http_date(text, now=now) or datetime.fromisoformat((text or "").strip())
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
 def _moment(match: re.Match[str], now: datetime) -> datetime | None:
     year = int(match["year"])
     if len(match["year"]) == 2:
