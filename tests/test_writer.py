@@ -196,6 +196,17 @@ def test_E2_a_store_out_of_reach_for_a_while_loses_nothing(clock):
     assert all(0 < timeout <= 30 for timeout in shelf.timeouts)
 
 
+def test_E3_the_same_trouble_of_a_block_is_told_once(clock, caplog):
+    """However often it is tried again; another reason is news."""
+    trouble = [StoreUnavailableError("full")] * 3 + [StoreUnavailableError("gone")] * 2
+    writer = writer_to(Shelf(trouble), clock)
+    expect(writer, [1])
+    writer.add(found(1))
+    writer.close(30)
+    told = [line.getMessage() for line in caplog.records if "not stored yet" in line.getMessage()]
+    assert [line.rpartition(" ")[2] for line in told] == ["full", "gone"]
+
+
 def test_E3_a_store_out_of_reach_for_ever_ends_the_run(clock):
     """After two minutes the block is given up, told, and counted by outcome."""
     shelf = Shelf([StoreUnavailableError("503")] * 1000)

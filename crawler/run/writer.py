@@ -237,7 +237,7 @@ class Writer:
         Raises:
             StoreError: It cannot be saved, or not in time.
         """
-        began, pause = self._clock(), _FIRST_PAUSE
+        began, pause, told = self._clock(), _FIRST_PAUSE, ""
         while True:
             left = self._time_left(began)
             timeout = max(_FIRST_PAUSE, min(SAVE_SECONDS, left))
@@ -247,7 +247,9 @@ class Writer:
                 pause = _FIRST_PAUSE if self._closing.is_set() else pause
                 if pause >= self._time_left(began) or self._ended.is_set():
                     raise
-                logger.warning("block %s is not stored yet: %s", block.first, error)
+                if str(error) != told:
+                    told = str(error)
+                    logger.warning("block %s is not stored yet: %s", block.first, error)
             self._sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

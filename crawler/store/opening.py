@@ -306,7 +306,7 @@ def compare(location: str, known: Identity, wanted: Identity) -> None:
         if has != wants and not (field == "host" and "" in (has, wants)):
             raise StoreMismatchError(
                 f"{location} holds records of {field} {has!r}, this run would add some of "
-                f"{wants!r}: name another store (CRAWLER_STORE or --store), or crawl with "
+                f"{wants!r}: name another store (CRAWLER_STORE), or crawl with "
                 f"{field} {has!r}"
             )
     for name, wants in wanted.fields.items():
