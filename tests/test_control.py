@@ -220,10 +220,18 @@ def test_runs_come_the_newest_first(store: Store) -> None:
 
 def test_only_the_latest_runs_are_kept(store: Store) -> None:
     """The rest is removed when another one is written."""
-    for hours in range(5):
-        leave_run_object(store, a_run(hours), "aa", kept_runs=3)
+    for days in range(5):
+        leave_run_object(store, a_run(24 * days), "aa", kept_runs=3)
     names = store.list_names("runs/", timeout=5)
-    assert names == [run_name(a_run(hours).started_at, "aa") for hours in (2, 3, 4)]
+    assert names == [run_name(a_run(24 * days).started_at, "aa") for days in (2, 3, 4)]
+
+
+def test_the_runs_of_a_day_are_kept_while_it_lasts(store: Store) -> None:
+    """However many a fan-out makes of them: the day's cap counts them all."""
+    for hours in (-24, 0, 1, 2, 3):
+        leave_run_object(store, a_run(hours), "aa", kept_runs=2)
+    assert len(store.list_names("runs/", timeout=5)) == 4
+    assert requests_today(store, NOON, timeout=5) == 4 * ANSWER.requests
 
 
 def test_the_requests_of_a_day_are_summed(store: Store) -> None:

@@ -13,7 +13,7 @@ it. Who names a range, or sits before a command line, is not held.
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -197,6 +197,9 @@ def _change(
 
 RUNS = "runs/"
 KEPT_RUNS = 200
+MAX_REMOVED = 20
+"""So many objects are removed at the end of one run, which is not to wait for more."""
+
 READERS = 8
 """Objects read at once: 200 of them, one after the other, would take a bucket 6 s."""
 
@@ -237,7 +240,10 @@ def run_name(started_at: datetime, run_id: str) -> str:
 def leave_run_object(
     store: Store, run: RunObject, run_id: str, *, kept_runs: int = KEPT_RUNS
 ) -> None:
-    """Write a run's object, and remove those beyond the latest; trouble is only logged."""
+    """Write a run's object, and remove what is beyond the latest and of an earlier day.
+
+    Trouble is only logged.
+    """
     try:
         store.write(
             run_name(run.started_at, run_id),
@@ -245,8 +251,10 @@ def leave_run_object(
             expected=None,
             timeout=RUN_SECONDS,
         )
-        for name in store.list_names(RUNS, timeout=RUN_SECONDS)[:-kept_runs]:
-            store.delete(name, timeout=RUN_SECONDS)
+        names = store.list_names(RUNS, timeout=RUN_SECONDS)[:-kept_runs]
+        for name in names[:MAX_REMOVED]:
+            if name < _runs_of(run.started_at):
+                store.delete(name, timeout=RUN_SECONDS)
     except StoreError as error:
         logger.warning("the run's object could not be written: %s", error)
 
@@ -268,17 +276,25 @@ def read_runs(
     known = {} if known is None else known
     names = store.list_names(RUNS, timeout=timeout)[-latest:]
     new = [name for name in names if name not in known]
-    with ThreadPoolExecutor(READERS) as pool:
-        read = pool.map(lambda name: _read_run(store, name, timeout), new)
-        known.update(zip(new, read, strict=True))
+    known.update(zip(new, _read_all(store, new, timeout), strict=True))
     return [run for name in reversed(names) if (run := known[name]) is not None]
 
 
 def requests_today(store: Store, now: datetime, *, timeout: float) -> int:
     """Sum the requests of the runs that began on this day, UTC."""
-    names = store.list_names(f"{RUNS}{now.astimezone(UTC):%Y%m%d}", timeout=timeout)
-    runs = (_read_run(store, name, timeout) for name in names)
+    names = store.list_names(_runs_of(now), timeout=timeout)
+    runs = _read_all(store, names, timeout)
     return sum(run.answer.requests for run in runs if run is not None)
+
+
+def _runs_of(day: datetime) -> str:
+    """Return how the names of the runs begin that began on a day, UTC."""
+    return f"{RUNS}{day.astimezone(UTC):%Y%m%d}"
+
+
+def _read_all(store: Store, names: Sequence[str], timeout: float) -> list[RunObject | None]:
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda name: _read_run(store, name, timeout), names))
 
 
 def _read_run(store: Store, name: str, timeout: float) -> RunObject | None:
