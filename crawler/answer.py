@@ -71,6 +71,11 @@ STOPS: dict[StoppedBy, Stop] = {
 """Every value of `stopped_by`."""
 
 
+def _least(description: str) -> Meta:
+    """Describe a number that is never below 0."""
+    return Meta(ge=0, description=description)
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a run did, as the function, the command line and `crawl()` all report it.
 
@@ -81,61 +86,40 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """
 
     start: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="First song number, included; in modes next and new: where the run began.",
-        ),
+        int, _least("First song number, included; in modes next and new: where the run began.")
     ]
     stop: Annotated[
         int,
-        Meta(
-            ge=0,
-            description=(
-                "Song number after the last; in modes next and new: "
-                "one after the last number the run came to."
-            ),
+        _least(
+            "Song number after the last; in modes next and new: "
+            "one after the last number the run came to."
         ),
     ]
     mode: Annotated[Mode, Meta(description="`range`, `next` or `new`.")]
-    found: Annotated[int, Meta(ge=0, description="Numbers this run found, songs.")]
-    missing: Annotated[
-        int, Meta(ge=0, description="Numbers the site told this run it has no song for.")
-    ]
+    found: Annotated[int, _least("Numbers this run found, songs.")]
+    missing: Annotated[int, _least("Numbers the site told this run it has no song for.")]
     failed: Annotated[
-        int,
-        Meta(
-            ge=0, description="Numbers asked in this run until the policy was exhausted: not known."
-        ),
+        int, _least("Numbers asked in this run until the policy was exhausted: not known.")
     ]
     skipped: Annotated[
         int,
-        Meta(
-            ge=0,
-            description=(
-                "Numbers of the range that cost no request: settled before, "
-                "or failed and not due again (mode next)."
-            ),
+        _least(
+            "Numbers of the range that cost no request: settled before, "
+            "or failed and not due again (mode next)."
         ),
     ]
     complete: Annotated[
         bool, Meta(description="Whether every number from start to stop is settled in the store.")
     ]
-    remaining: Annotated[
-        int, Meta(ge=0, description="Numbers not asked because the run ended first.")
-    ]
-    requests: Annotated[
-        int, Meta(ge=0, description="HTTP requests sent to the site, retries included.")
-    ]
-    retries: Annotated[
-        int, Meta(ge=0, description="Requests that repeated an earlier one for the same number.")
-    ]
-    seconds: Annotated[float, Meta(ge=0, description="Wall time of the run, seconds.")]
-    mean_rate: Annotated[float, Meta(ge=0, description="requests / seconds, per second.")]
+    remaining: Annotated[int, _least("Numbers not asked because the run ended first.")]
+    requests: Annotated[int, _least("HTTP requests sent to the site, retries included.")]
+    retries: Annotated[int, _least("Requests that repeated an earlier one for the same number.")]
+    seconds: Annotated[float, _least("Wall time of the run, seconds.")]
+    mean_rate: Annotated[float, _least("requests / seconds, per second.")]
     stopped_by: Annotated[
         StoppedBy, Meta(description="Why the run ended: a key of the table of stops.")
     ]
-    blocks_written: Annotated[int, Meta(ge=0, description="Block objects written to the store.")]
+    blocks_written: Annotated[int, _least("Block objects written to the store.")]
     version: Annotated[str, Meta(description="Version of the crawler.")]
     notes: Annotated[
         dict[Note, Annotated[int, Meta(ge=1)]],

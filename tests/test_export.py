@@ -392,6 +392,8 @@ def test_the_command_exports_and_tells_how_much(tmp_path: Path, capsys):
 def test_the_command_tells_of_a_folder_that_is_not_there(tmp_path: Path, capsys):
     """A file that cannot be written is an error in words, exit 1."""
     fill(FolderStore(tmp_path), [song(1)])
-    out = tmp_path / "none" / "songs.jsonl"
-    assert main(["export", str(out), "--store", str(tmp_path)]) == 1
-    assert "cannot be written" in capsys.readouterr().err
+    for name in ("songs.jsonl", "songs.parquet"):
+        out = tmp_path / "none" / name
+        assert main(["export", str(out), "--store", str(tmp_path)]) == 1
+        told = f"{out} cannot be written: No such file or directory\n"
+        assert capsys.readouterr().err.endswith(told)

@@ -253,6 +253,11 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     assert refusal(GOOD, env_file=env_file).code == "env_file_unreadable"
 
 
+def test_a_file_of_settings_that_cannot_be_looked_for_is_none(tmp_path):
+    """As in a directory that may not be searched; an overlong name stands for it here."""
+    assert read_settings(GOOD, env_file=tmp_path / ("x" * 300)) == read_settings(GOOD)
+
+
 def test_a_misspelt_name_in_the_file_is_refused(tmp_path):
     """The file is held to the same names."""
     env_file = tmp_path / "crawler.env"

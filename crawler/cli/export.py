@@ -1,6 +1,7 @@
 """The commands that make something else of a store: `export`, `schema` and `rebuild`."""
 
 import argparse
+import os
 
 import msgspec
 
@@ -14,6 +15,7 @@ from crawler.cli.options import (
     count,
     print_json,
     reading_options,
+    setting_options,
     settings_of,
     size,
     store_options,
@@ -85,15 +87,14 @@ def add_commands(commands: Commands) -> None:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--duckdb", action="store_true", help="a statement")
     group.add_argument("--bigquery", action="store_true", help="a schema, as JSON")
-    summary, options = "make new info from kept bodies, without a request", [store_options()]
+    summary = "make new info from kept bodies, without a request"
+    options = [store_options(), setting_options("whose bodies", "source", "function")]
     parser = add_command(
         commands, "rebuild", rebuild, summary, _REBUILD, _REBUILD_EXAMPLES, *options
     )
     add_range(parser)
     into = "the new store (default: the old one's name and -rebuilt)"
     parser.add_argument("--into", metavar="WHERE", help=into)
-    parser.add_argument("--source", metavar="NAME|FILE", help="the source as it is declared now")
-    parser.add_argument("--function", metavar="MODULE:NAME", help="your own source")
 
 
 def export(args: argparse.Namespace) -> int:
@@ -109,7 +110,10 @@ def export(args: argparse.Namespace) -> int:
     try:
         report = write(settings.store, args.out, start, stop)
     except OSError as error:
-        raise CrawlerError(f"{args.out} cannot be written: {error}") from error
+        why = (
+            os.strerror(error.errno) if error.errno else error
+        )  # pyarrow's own words are its insides
+        raise CrawlerError(f"{args.out} cannot be written: {why}") from error
     if args.json:
         print_json(report)
         return 0

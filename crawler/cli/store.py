@@ -26,7 +26,7 @@ from crawler.cli.options import (
 )
 from crawler.errors import CrawlerError, RequestError
 from crawler.frontier.verdict import failure_sentence
-from crawler.page.status_page import page_of
+from crawler.page.status_page import moment, page_of
 from crawler.request.crawl_request import songs
 from crawler.settings.reading import repeat_options
 from crawler.settings.settings import Settings
@@ -196,12 +196,12 @@ def _status_lines(held: Coverage, settings: Settings, noun: str) -> Iterator[str
     yield f"{location}: {here} in {count(held.blocks, 'block')}."
     yield f"{held.found:,} found, {held.missing:,} missing, {held.failed:,} failed."
     if held.oldest_fetched_at is not None:
-        yield f"Last found: {noun} {held.last_found}. Oldest record: {_time(held.oldest_fetched_at)}."
+        yield f"Last found: {noun} {held.last_found}. Oldest record: {moment(held.oldest_fetched_at)}."
     for reason, how_many in held.reasons.items():
         named = _some(held.failed_nums.get(reason, []), how_many, noun)
         yield f"  failed: {how_many:,} {reason}{named}: {failure_sentence(reason)}"
     if held.next_try_at is not None:
-        yield f"What failed is worth asking again from {_time(held.next_try_at)}."
+        yield f"What failed is worth asking again from {moment(held.next_try_at)}."
     yield from _gap_lines(held, noun)
     yield from _doubtful_lines(_UNPROVEN, held.unproven, settings, noun)
     yield from _doubtful_lines(_ODD_TIMES, held.odd_times, settings, noun)
@@ -258,10 +258,6 @@ def _left(not_asked: int, rate: float) -> str:
         return f"{not_asked:,} are left in between."
     takes = timedelta(seconds=round(not_asked / rate))
     return f"{not_asked:,} are left in between: {takes} at {rate:g} a second."
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 _MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
