@@ -169,7 +169,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     robots: Annotated[
         Literal["obey", "ignore"] | None,
-        _about("Whether robots.txt is asked; unset: for web pages yes, for the Genius API no."),
+        _about("Whether robots.txt is asked; unset: for web pages yes, for JSON no."),
     ] = None
     max_requests_per_day: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -185,11 +185,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ]
         | None,
         _about(
-            "What is kept of a song: dotted names, comma-separated; unset: the default seven.",
+            "What is kept of a song: dotted names, comma-separated; unset: what the source declares.",
             "dotted names with commas between them",
         ),
     ] = None
-    keep_raw: Annotated[bool, _about("Whether the site's own JSON is kept beside the blocks.")] = (
+    keep_raw: Annotated[bool, _about("Whether what the site sent is kept beside the blocks.")] = (
         False
     )
     queue: Annotated[

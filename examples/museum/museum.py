@@ -4,8 +4,8 @@ Copy this file beside `main.py`, change the address and the selectors, and name 
 
     CRAWLER_BASE_URL=https://museum.example CRAWLER_FUNCTION=museum:MuseumPages
 
-`MuseumPages` is a source: a class that says what a page is, for the fast engine and the slow one.
-`request_object` is the same as a step 1 function: less to write, one request at a time per lane.
+`MuseumPages` is a source: a class that says what a page is.
+`request_object` is the same as a step 1 function: less to write.
 """
 
 import os
