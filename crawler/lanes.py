@@ -106,6 +106,7 @@ class ThreadLane:
         else:
             if self._session is None:
                 self._session = WireSession(self._wire)
+                self._session.enter_lane()
             self._session.begin(deadline, may_send, is_canary=attempt.is_canary)
             reply = call_step1(attempt, self._session)
             if self._wire.refusal is not None:

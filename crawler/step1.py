@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crawler.errors import Missing, PageError
-from crawler.frontier.verdict import Reply, moved_to
+from crawler.frontier.verdict import REDIRECTS, Reply, moved_to
 from crawler.frontier.work import PendingNumber
 from crawler.wire.answers import (
     WireAnswer,
@@ -60,7 +60,8 @@ def _moved(attempt: PendingNumber, session: WireSession) -> Reply | None:
 
     What stands there is another number's; None where there was no such redirect.
     """
-    for hop in session.redirects:
+    hops = [each for each in session.answers if each.status in REDIRECTS and each.error is None]
+    for hop in hops:
         asked = str(hop.request.url)
         reply = Reply(attempt, status=hop.status, headers=hop.headers, asked_url=asked)
         if hop.status not in _accepted(attempt.job.function) and moved_to(reply) is not None:

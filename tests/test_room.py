@@ -87,6 +87,25 @@ def test_a_function_that_asks_for_several_long_pages_gets_them(long_site):
     assert {record.info for record in records.values()} == {300_000}
 
 
+def test_threads_of_a_function_leave_the_room_of_their_pages(long_site):
+    """Pages that come at once are all let go of, and not the last one alone."""
+
+    def function(session, song_num, song_urls):
+        def ask():
+            with contextlib.suppress(HeldBackError):
+                session.get(long_site)
+
+        asked = [threading.Thread(target=ask) for _ in range(2)]
+        for each in asked:
+            each.start()
+        for each in asked:
+            each.join()
+        song_urls.append((song_num, "both"))
+
+    records = crawl_with(function, range(30), attempt_seconds=4.0)
+    assert {record.outcome for record in records.values()} == {"found"}
+
+
 def test_a_function_that_never_returns_keeps_no_room_from_others(long_site):
     """F5: it has the only room there is; when its lane is given up the others have it."""
     release = threading.Event()

@@ -208,6 +208,43 @@ def test_F5c_of_each_address_the_last_answer_counts(session):
     assert session.sent == 3
 
 
+def test_F5c_what_threads_of_a_function_are_told_counts_too(session):
+    """Two at once: of neither is the answer taken for a hop of the other's."""
+    slow = Scripted(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", pause_seconds=0.4)
+    quick = Scripted(right(b"cover"), pause_seconds=0.2)
+    with slow, quick:
+        asking = [threading.Thread(target=session.get, args=(each.url,)) for each in (slow, quick)]
+        for each in asking:
+            each.start()
+        for each in asking:
+            each.join()
+    assert sorted(seen.status for seen in session.returned) == [200, 500]
+
+
+def test_F5c_what_a_thread_that_was_left_behind_is_told_counts_for_no_other_number(session):
+    """A 404 that comes when the next number is asked says nothing about that one."""
+    with Scripted(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", pause_seconds=0.4) as site:
+        left = threading.Thread(target=session.get, args=(site.url,))
+        left.start()
+        while not site.asked:
+            time.sleep(0.01)
+        session.end()
+        session.begin(time.monotonic() + SECONDS, lambda: True)
+        left.join()
+    assert session.returned == []
+
+
+def test_B7_a_page_that_redirects_to_itself_is_asked_once(session):
+    """Unless it sets a cookie, which may change what it answers."""
+    hop = b"HTTP/1.1 302 On\r\nLocation: /\r\nContent-Length: 0\r\n"
+    with Scripted(hop + b"Set-Cookie: a=1\r\n\r\n", hop + b"\r\n") as site:
+        with pytest.raises(requests.TooManyRedirects):
+            session.get(site.url)
+        assert (session.sent, [seen.status for seen in session.returned]) == (2, [302])
+    with Scripted(hop + b"\r\n") as site:
+        assert session.get(site.url, allow_redirects=False).status_code == 302
+
+
 def test_B5_what_comes_beyond_an_answer_ends_its_connection(session):
     """A second answer to one request is not the answer to the next."""
     with Scripted(right(b"one") + right(b"not asked for"), right(b"two")) as site:

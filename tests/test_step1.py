@@ -370,6 +370,27 @@ def test_F5_requests_beyond_the_first_are_counted_and_paced(faulty_site):
     assert time.monotonic() - began > 0.4
 
 
+def test_F5_a_session_that_a_function_has_kept_makes_nobody_else_missing(faulty_site):
+    """What is asked with it in another call counts for that call alone."""
+    absent = next(num for num in range(1, 100) if expected_info(num) is None)
+    kept, has_asked = [], threading.Event()
+
+    def function(session, num, results):
+        if num == absent:
+            while not kept:
+                time.sleep(0.01)
+        else:
+            kept.append(session)
+            has_asked.wait(5)
+        page = kept[0].get(f"{faulty_site.url('right')}/songs/{num}")
+        if num == absent:
+            has_asked.set()
+        results.append((num, page.json()["response"]["song"]["title"]))
+
+    crawl = crawl_with(function, (SONG, absent))
+    assert crawl.outcomes == {SONG: "found", absent: "missing"}
+
+
 def test_F5_lists_shared_by_all_calls_do_no_harm(demo_site):
     """What a function writes elsewhere is its own affair; its number has what it appended."""
     shared = []

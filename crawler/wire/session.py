@@ -5,11 +5,16 @@ wire. Bodies are always read whole before a response is handed over, with `strea
 """
 
 import io
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 from http.client import HTTPMessage
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -19,7 +24,6 @@ from requests.sessions import merge_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers, urldefragauth
 
-from crawler.frontier.verdict import REDIRECTS
 from crawler.settings.reading import contact_missing, is_loopback
 from crawler.wire.answers import WireAnswer, detail_of, header_fields
 from crawler.wire.transfer import CONNECT_SECONDS, WireRequest, exact_lines, is_let_out
@@ -35,6 +39,9 @@ _IGNORED = {
 }
 
 
+_of_lane: "ContextVar[WireSession | None]" = ContextVar("session of the lane", default=None)
+
+
 class HeldBackError(Exception):
     """A shared pause began before the request was sent, or there was no room for what it brought.
 
@@ -43,9 +50,12 @@ class HeldBackError(Exception):
 
 
 class WireSession(requests.Session):
-    """A session for one lane; not safe in threads, as no `requests.Session` is.
+    """A session for one lane; what threads of its function ask with it counts for its attempt.
 
     No proxies and no netrc, no adapters but its own, certificates always verified.
+
+    Attributes:
+        answers: What all of the attempt's requests came to, in order, hops of redirects among them.
     """
 
     def __init__(self, wire: Wire) -> None:
@@ -55,7 +65,8 @@ class WireSession(requests.Session):
         self.headers["User-Agent"] = wire.user_agent
         self.headers["Accept-Encoding"] = "gzip"
         self._returned: dict[tuple[str | None, str | None], WireAnswer] = {}
-        self._depth = 0
+        self._sending = set[int]()  # threads
+        self.max_redirects = 10  # each number of a site that redirects for ever costs so many
         self._adapter = WireAdapter(wire)
         self.mount("https://", self._adapter)
         self.mount("http://", self._adapter)
@@ -82,7 +93,12 @@ class WireSession(requests.Session):
         site itself, not of a cache before it.
         """
         self._adapter.begin(deadline, may_send, is_canary=is_canary)
-        self._returned.clear()
+        # New ones: a thread that an attempt left behind writes to its own.
+        self.answers, self._returned = self._adapter.answers, {}
+
+    def enter_lane(self) -> None:
+        """Be the session of this thread, whichever other one a function has kept to ask with."""
+        _of_lane.set(self)
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request as requests does, the commonest kind without what it has no use for.
@@ -127,20 +143,34 @@ class WireSession(requests.Session):
         requests calls this again for each hop of a redirect, and a hook such as that of digest
         authentication asks again beneath it. Neither hop is what the function sees.
         """
-        asked, told = (request.method, request.url), len(self._adapter.answers)
-        self._depth += 1
+        if (own := _of_lane.get() or self) is not self:
+            return own.send(request, **options)
+        asked, returned = (request.method, request.url), self._returned
+        thread, answers = threading.get_ident(), self.answers
+        if thread in self._sending:
+            return super().send(request, **options)
+        self._sending.add(thread)
         try:
             response = super().send(request, **options)
-        except requests.RequestException:
-            if self._depth == 1 and len(self._adapter.answers) > told:
-                self._returned[asked] = self._adapter.answers[-1]
+        except requests.RequestException as error:
+            returned.update((asked, each) for each in answers if each.request is error.request)
             raise
         else:
-            if self._depth == 1:
-                self._returned[asked] = _answer_of(response)
+            returned[asked] = _answer_of(response)
             return response
         finally:
-            self._depth -= 1
+            self._sending.discard(thread)
+
+    def resolve_redirects(self, resp: Any, req: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Follow redirects as requests does, but none that leads to itself and sets no cookie."""
+        is_followed = not options.get("yield_requests")
+        hops = super().resolve_redirects(resp, req, **options)
+        for hop in chain([resp], hops):
+            target = self.get_redirect_target(hop) if is_followed else None
+            if target and urljoin(hop.url, target) == hop.url and not hop.cookies:
+                raise requests.TooManyRedirects("it redirects to itself", response=hop)
+            if hop is not resp:
+                yield hop
 
     def end(self) -> None:
         """End an attempt: step 1 has what it wanted. May be called from another thread."""
@@ -152,13 +182,7 @@ class WireSession(requests.Session):
 
         Where the function went beneath `session`, what its adapter saw.
         """
-        return list(self._returned.values()) or list(self._adapter.answers)
-
-    @property
-    def redirects(self) -> list[WireAnswer]:
-        """What the attempt's requests were redirected by, in order."""
-        answers = self._adapter.answers
-        return [each for each in answers if each.status in REDIRECTS and each.error is None]
+        return list(self._returned.values()) or list(self.answers)
 
     @property
     def was_held_back(self) -> bool:
@@ -185,23 +209,23 @@ class WireAdapter(BaseAdapter):
         self.answers: list[WireAnswer] = []
         self.sent, self.was_held_back = 0, False
         self._wire = wire
-        self._held_bytes = 0
-        self._headers: list[tuple[str, Any]] | None = None
-        self._lines: list[bytes] = []
+        self._held_bytes, self._asking = list[int](), list[Any]()
+        self._written: tuple[Any, list[bytes]] = (None, [])  # headers, and the lines of them
 
     def begin(self, deadline: float, may_send: Callable[[], bool], *, is_canary: bool) -> None:
         """Begin an attempt."""
         self._deadline, self._may_send, self._is_canary = deadline, may_send, is_canary
         self.sent, self.was_held_back = 0, False
-        self.answers.clear()
+        self.answers = []
 
     def close(self) -> None:
         """Nothing: the connections are the wire's."""
 
     def let_go(self) -> None:
         """Give others the room of the body that came last: nobody reads it any more."""
-        held, self._held_bytes = self._held_bytes, 0
-        self._wire.let_go(held)
+        with suppress(IndexError):
+            while self._held_bytes:
+                self._wire.let_go(self._held_bytes.pop())
 
     def send(
         self,
@@ -231,17 +255,20 @@ class WireAdapter(BaseAdapter):
             self.was_held_back = True
             raise HeldBackError
         self.let_go()  # who asks again waits for room, and must have none that others wait for
+        answers = self.answers
         answer = self._ask(request, timeout)
         self.sent += answer.sent
         if answer.is_held:
             self.was_held_back = True
             raise HeldBackError
         answer.request = request
-        self.answers.append(answer)
+        answers.append(answer)
         if answer.raises is not None:
             answer.detail = detail_of(answer.detail, answer.secrets)
             raise answer.raises(answer.detail, request=request)
-        self._held_bytes = len(answer.body)
+        self._held_bytes.append(len(answer.body))
+        if self._asking:  # a thread that waits for room shall not wait for this one's
+            self.let_go()
         return _response(request, answer, self, is_streamed=stream)
 
     def _ask(self, request: requests.PreparedRequest, timeout: Any) -> WireAnswer:
@@ -251,24 +278,28 @@ class WireAdapter(BaseAdapter):
         if self._is_canary:
             request.headers["Cache-Control"] = "no-cache"
         headers = list(request.headers.lower_items())
-        if headers != self._headers:  # mostly as they were for the page before
+        known, lines = self._written
+        if headers != known:  # mostly they are as they were for the page before
             try:
-                self._lines = exact_lines(request.headers.items())
+                lines = exact_lines(request.headers.items())
             except ValueError as error:
                 raise requests.exceptions.InvalidHeader(str(error), request=request) from None
-            self._headers = headers
+            self._written = headers, lines
         url = str(request.url)
         wire_request = WireRequest(
             str(request.method),
             urldefragauth(url) if "@" in url else url,
-            self._lines,
+            lines,
             self._deadline,
             self._may_send,
             None if request.body is None else _whole_upload(request.body),
             connect_seconds or CONNECT_SECONDS,
             read_seconds,
         )
-        return self._wire.exchange(wire_request)
+        self._asking.append(wire_request)
+        answer = self._wire.exchange(wire_request)
+        self._asking.remove(wire_request)
+        return answer
 
 
 def _seconds_asked(timeout: Any) -> tuple[float | None, float | None]:
@@ -336,20 +367,19 @@ def _response(
     return response
 
 
-def _original(fields: list[tuple[str, str]]) -> Any:
-    """Make what `http.client.HTTPResponse` is asked for its cookies; each stands for itself."""
-    message = HTTPMessage()
-    for name, value in fields:
-        message[name] = value
-    return SimpleNamespace(msg=message, close=lambda: None, isclosed=lambda: True)
-
-
 class _RawBody:
     """`response.raw`: a `urllib3.HTTPResponse` over the body, made when somebody wants one."""
 
     def __init__(self, answer: WireAnswer, fields: list[tuple[str, str]], body: bytes) -> None:
-        has_cookies = b"\nset-cookie:" in answer.text
-        self._original_response = _original(fields) if has_cookies else None
+        self._original_response: Any = None
+        if (
+            b"\nset-cookie:" in answer.text
+        ):  # what requests asks for cookies; each stands for itself
+            message = HTTPMessage()
+            for name, value in fields:
+                message[name] = value
+            told = {"msg": message, "close": lambda: None, "isclosed": lambda: True}
+            self._original_response = SimpleNamespace(**told)
         self.answer, self._fields, self._body = answer, fields, body
 
     def __getattr__(self, name: str) -> Any:
