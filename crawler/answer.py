@@ -46,9 +46,7 @@ class Stop(msgspec.Struct, frozen=True):
 
 STOPS: dict[StoppedBy, Stop] = {
     "done": Stop(200, "INFO", False, "Every number of the range was asked or settled before."),
-    "time_budget": Stop(
-        200, "NOTICE", True, "The time budget ran out; `remaining` numbers are left."
-    ),
+    "time_budget": Stop(200, "NOTICE", True, "The time budget ran out; the rest was not asked."),
     "signal": Stop(200, "NOTICE", True, "SIGTERM or Ctrl-C; what was settled is stored."),
     "stop_order": Stop(200, "NOTICE", False, "Somebody ordered all runs on this store to stop."),
     "paused": Stop(200, "WARNING", True, "The site asked for a pause longer than the time left."),

@@ -41,7 +41,7 @@ def test_a_notebook_shows_counts_and_the_map(demo_site: DemoSite, tmp_path: Path
         ({"start": 5, "stop": 6}, "<b>Song 5</b>"),
         (
             {"complete": False, "stopped_by": "time_budget"},
-            "a second. Not complete: The time budget ran out; remaining numbers are left.</p>",
+            "a second. Not complete: The time budget ran out; the rest was not asked.</p>",
         ),
         (
             {"complete": False, "failed": 1},

@@ -127,7 +127,7 @@ def test_a_run_out_of_time_is_not_complete_and_says_how_to_go_on(demo_site, tmp_
     code, out, _ = run(tmp_path, *arguments, environ=environment(demo_site))
     assert code == 3
     assert "Not complete: " in out
-    assert "The time budget ran out; remaining numbers are left." in out
+    assert "The time budget ran out; the rest was not asked." in out
     assert out.rstrip().endswith("To go on: python -m crawler " + " ".join(arguments))
 
 

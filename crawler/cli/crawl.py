@@ -78,11 +78,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def crawl(args: argparse.Namespace) -> int:
-    """Run a crawl as the command says; returns the exit code.
-
-    Raises:
-        CrawlerError: The request or the settings are wrong, or the store cannot be used.
-    """
+    """Run a crawl as the command says; returns the exit code."""
     if args.fan_out:
         return _order_fan_out(args)
     if args.order is not None:

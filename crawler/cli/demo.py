@@ -78,11 +78,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Run the demo as the command says; returns the exit code.
-
-    Raises:
-        CrawlerError: The site or the function did not start, or refused the request.
-    """
+    """Run the demo as the command says; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the function, too
     say: Any = (lambda *_: None) if args.json else print  # stdout is for the answer alone
     from crawler.demo.site import DemoSite  # asyncio, which no other command waits for

@@ -98,11 +98,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Export a store as the command says; returns 0.
-
-    Raises:
-        CrawlerError: The store cannot be read, or the file not written.
-    """
+    """Export a store as the command says; returns 0."""
     from crawler.exports.export import export as write  # and the store, which --help does not need
 
     start, stop = checked_range(*args.songs) if args.songs else (0, None)
@@ -124,11 +120,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def schema(args: argparse.Namespace) -> int:
-    """Print the schema of a store; returns 0.
-
-    Raises:
-        CrawlerError: The store is empty, or cannot be read.
-    """
+    """Print the schema of a store; returns 0."""
     from crawler.exports.formats import store_columns
     from crawler.source.fields import bigquery_schema, duckdb_statement
     from crawler.store.opening import open_store
@@ -143,11 +135,7 @@ def schema(args: argparse.Namespace) -> int:
 
 
 def rebuild(args: argparse.Namespace) -> int:
-    """Rebuild a range as the command says; returns 0 or 3.
-
-    Raises:
-        CrawlerError: The stores do not fit, or cannot be used.
-    """
+    """Rebuild a range as the command says; returns 0 or 3."""
     from crawler.exports.export import rebuild as make_anew
     from crawler.run.functions import target_of
     from crawler.store.opening import open_store, store_beside

@@ -178,7 +178,10 @@ def add_command(
     epilog: str,
     *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
-    """Add a command that `run` carries out; its help text leaves examples as they are laid out."""
+    """Add a command that `run` carries out; its help text leaves examples as they are laid out.
+
+    `run` returns the exit code; what it raises as a `CrawlerError` is told in a line.
+    """
     parser = commands.add_parser(
         name,
         help=summary,

@@ -106,11 +106,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print what a store holds, or write its page; returns 0.
-
-    Raises:
-        CrawlerError: The store cannot be listed, or the file cannot be written.
-    """
+    """Print what a store holds, or write its page; returns 0."""
     settings = settings_of(args, for_site=False)
     store = open_store(settings.store)
     blocks = list(store.list_blocks(timeout=LIST_SECONDS))
@@ -132,11 +128,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Print whether a range is proven; returns 0 or 3.
-
-    Raises:
-        CrawlerError: The range is none, or the store cannot be read.
-    """
+    """Print whether a range is proven; returns 0 or 3."""
     from crawler.store.coverage import verify as prove
 
     start, stop_num = checked_range(args.start, args.stop)
@@ -153,20 +145,15 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def stop(args: argparse.Namespace) -> int:
-    """Order all runs on a store to stop; returns 0.
-
-    Raises:
-        CrawlerError: The store cannot be written.
-    """
+    """Order all runs on a store to stop; returns 0."""
     settings = settings_of(args, for_site=False)
     store = open_store(settings.store)
-    is_known = read_identity(store, timeout=LIST_SECONDS) is not None
     order = order_stop(store, now=datetime.now(UTC), by=caller())
     if args.json:
         print_json(order)
     else:
         print(f"Ordered: every run on {settings.store} stores what it has and ends within 10 s.")
-        if not is_known:
+        if read_identity(store, timeout=LIST_SECONDS) is None:
             print("No run has ever begun there: is that the store you mean?")
     return 0
 
@@ -264,11 +251,7 @@ _MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Print one line for each part; returns 0 or 1.
-
-    Raises:
-        RequestError: SONG is no number.
-    """
+    """Print one line for each part; returns 0 or 1."""
     from crawler.doctor import examine
 
     try:

@@ -86,11 +86,7 @@ class Site:
         self._first_request_at: float | None = None
 
     def reply(self, request: SiteRequest, now: float) -> SiteReply:
-        """Decide what a request gets, and count it.
-
-        Args:
-            now: Seconds of the monotonic clock.
-        """
+        """Decide what a request gets, and count it; `now` is of the monotonic clock, seconds."""
         self.counts.arrived(now)
         if self._first_request_at is None:
             self._first_request_at = now
@@ -245,10 +241,7 @@ class Counts:
         return self._asked[page][place] if page in self._asked else 0
 
     def snapshot(self, *, arrivals: bool) -> dict[str, Any]:
-        """All counts as they stand, ready for JSON.
-
-        Args:
-            arrivals: Whether to add the list of arrival times, seconds, ascending.
+        """All counts as they stand, ready for JSON; with the arrival times where they are wanted.
 
         Returns:
             Each attribute by name; `busiest_second`: requests in that second in which most of the
@@ -264,8 +257,7 @@ class Counts:
 def busiest_second(arrivals: Iterable[float]) -> int:
     """Count the requests in that second, wherever it begins, in which most came.
 
-    Args:
-        arrivals: Seconds, ascending.
+    Their times ascend.
     """
     window: deque[float] = deque()
     most = 0

@@ -113,11 +113,7 @@ def _date(second: int) -> bytes:
 
 
 def parse_request(head: bytes) -> SiteRequest | None:
-    """Read a request without a body from its head, or None when it is not one.
-
-    Args:
-        head: From the request line to the last header, without the empty line.
-    """
+    """Read a request without a body from its head, less the empty line; None when it is not one."""
     first, *lines = head.split(b"\r\n")
     words = first.split(b" ")
     if len(words) != 3 or words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
@@ -149,11 +145,7 @@ class DemoSite:
     """
 
     def __init__(self, port: int = 0, **behaviour: Any) -> None:
-        """Start it.
-
-        Args:
-            port: 0 takes a free one.
-            behaviour: The fields of `crawler.demo.behaviour.SiteBehaviour`.
+        """Start it; port 0 takes a free one, and `behaviour` are fields of `SiteBehaviour`.
 
         Raises:
             OSError: The port is taken, or not ours to take.
@@ -170,11 +162,7 @@ class DemoSite:
         self._thread.start()
 
     def stats(self) -> dict[str, Any]:
-        """Return what was counted so far, with `arrivals`; from any thread, also after `close`.
-
-        Returns:
-            The dict of `crawler.demo.behaviour.Counts.snapshot`.
-        """
+        """Return `Counts.snapshot`, with `arrivals`; from any thread, also after `close`."""
         if not self._thread.is_alive():
             return self._site.counts.snapshot(arrivals=True)
         return asyncio.run_coroutine_threadsafe(self._snapshot(), self._loop).result(timeout=10)
@@ -206,9 +194,7 @@ class DemoSite:
 async def serve(port: int, behaviour: SiteBehaviour, announce: Callable[[str], None]) -> None:
     """Run a site in this thread, which must be the main one, until SIGTERM or Ctrl-C.
 
-    Args:
-        port: 0 takes a free one.
-        announce: Gets the address, once the site can be reached there.
+    `announce` gets the address, once the site can be reached there.
 
     Raises:
         OSError: The port is taken, or not ours to take.

@@ -327,11 +327,9 @@ def _wanted(text: str, where: list[str | int]) -> str:
     key = str(where[-1])
     if key in _WANTED and (len(where) == 1 or key in ("format", "type")):
         return f"must be {_WANTED[key]}"
-    found = re.fullmatch(r"Expected `(\w+)(?: \| null)?`(?:, got `(\w+)`)?(.*)", text)
-    if found is None:
-        return text.replace("`", "")
-    wanted, got, bound = (_TYPES.get(each, each) for each in found.groups(""))
-    return f"must be {wanted}{bound}{f', not {got}' if got else ''}"
+    for name, plain in _TYPES.items():
+        text = re.sub(rf"`{name}(?: \| null)?`", plain, text)
+    return text.replace("Expected", "must be").replace("got", "not").replace("`", "")
 
 
 def _culprit(raw: dict[str, Any], table: str) -> str:
