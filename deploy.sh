@@ -42,8 +42,12 @@ deploy() {
   make_schedule
   make_watch alerts dashboards
   step control release "$STORE"
-  [ "$DRY_RUN" = yes ] || say "Done. The first run comes with the schedule, or at once with:
+  if [ "$JOB_STATE" = PAUSED ]; then
+    say "Done. The schedule is paused, as it was before; ./deploy.sh --resume takes it up."
+  elif [ "$DRY_RUN" = no ]; then
+    say "Done. The first run comes with the schedule, or at once with:
   gcloud scheduler jobs run $JOB --location=$REGION --project=$PROJECT_ID"
+  fi
 }
 
 # ---------------------------------------------------------------- one function per resource
@@ -215,6 +219,7 @@ switch_to_latest() {
 make_schedule() {
   local verb=create headers=--headers
   if job_is_there; then verb=update headers=--update-headers; fi
+  JOB_STATE=$FOUND
   cloud scheduler jobs "$verb" http "$JOB" --location="$REGION" --schedule="$SCHEDULE" \
     --time-zone="$TIME_ZONE" --uri="$URL/" --http-method=POST \
     "$headers=Content-Type=application/json" --message-body='{"mode": "next"}' \

@@ -316,7 +316,8 @@ def test_a_schedule_that_somebody_stopped_stays_stopped(cloud):
     assert cloud.gcp.resources[JOB]["state"] == "PAUSED"
     assert cloud.gcp.resources[QUEUE]["state"] == "PAUSED"
     assert decode_control(cloud.gcp.objects[CONTROL]).stop_id is not None
-    cloud.deploy(RATE="30")
+    told = cloud.deploy(RATE="30").stderr.splitlines()[-1]
+    assert told == "Done. The schedule is paused, as it was before; ./deploy.sh --resume takes it up."
     assert cloud.gcp.resources[JOB]["state"] == "PAUSED"
     assert cloud.gcp.resources[QUEUE]["state"] == "PAUSED"
     assert decode_control(cloud.gcp.objects[CONTROL]).stop_ordered_at is not None
