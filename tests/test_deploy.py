@@ -37,6 +37,8 @@ from tests.discovery import problems
 from tests.recording_gcp import RecordingGcp, Request, gcloud_is_here
 from tests.warm_gcloud import warm_gcloud, warm_steps
 
+METRICS = "logging/projects/my-project/metrics"
+
 pytestmark = [
     pytest.mark.timeout(600),  # a deployment is fifty commands, and each takes its time
     pytest.mark.once,
@@ -317,7 +319,9 @@ def test_a_schedule_that_somebody_stopped_stays_stopped(cloud):
     assert cloud.gcp.resources[QUEUE]["state"] == "PAUSED"
     assert decode_control(cloud.gcp.objects[CONTROL]).stop_id is not None
     told = cloud.deploy(RATE="30").stderr.splitlines()[-1]
-    assert told == "Done. The schedule is paused, as it was before; ./deploy.sh --resume takes it up."
+    assert (
+        told == "Done. The schedule is paused, as it was before; ./deploy.sh --resume takes it up."
+    )
     assert cloud.gcp.resources[JOB]["state"] == "PAUSED"
     assert cloud.gcp.resources[QUEUE]["state"] == "PAUSED"
     assert decode_control(cloud.gcp.objects[CONTROL]).stop_ordered_at is not None
@@ -400,7 +404,14 @@ def test_rollback_goes_back_to_the_version_that_served_before(updated, tmp_path)
 
 @needs_gcloud
 def test_delete_takes_everything_but_the_songs(cloud):
-    """What remains is what was listed: the bucket, the paused queue, what the build left."""
+    """What remains is what was listed: the bucket, the paused queue, what the build left.
+
+    And what is another service's, however its name begins.
+    """
+    others = f"{METRICS}/song-crawler-two-runs"
+    ours = cloud.gcp.resources[f"{METRICS}/song-crawler-runs"]
+    filtered = ours["filter"].replace('"song-crawler"', '"song-crawler-two"')
+    cloud.gcp.resources[others] = ours | {"name": "song-crawler-two-runs", "filter": filtered}
     done = cloud.deploy("--delete")
     kept = {name for name in cloud.gcp.resources if "operations" not in name}
     assert kept == {
@@ -408,6 +419,7 @@ def test_delete_takes_everything_but_the_songs(cloud):
         "storage/b/run-sources-my-project-us-central1",
         f"artifactregistry/{PLACE}/repositories/cloud-run-source-deploy",
         QUEUE,
+        others,
     }
     assert cloud.gcp.resources[QUEUE]["state"] == "PAUSED"
     assert cloud.gcp.policies["cloudresourcemanager/projects/my-project"] == {}

@@ -130,7 +130,8 @@ def standing(cloud: Cloud, kind: str, service: str) -> Iterator[Standing]:
     api, version, collection, plural = _APIS[kind]
     for one in cloud.listed(api, f"{version}/projects/{cloud.project}/{collection}", plural):
         if kind == "metrics":
-            is_ours = one["name"].startswith(f"{service}-")
+            is_named = one["name"].startswith(f"{service}-")  # as is one of SERVICE=song-two
+            is_ours = is_named and f'.service_name="{service}"' in one.get("filter", "")
             digest = one.get("description", "").rpartition("(")[2].rstrip(")")
             resource = f"projects/{cloud.project}/metrics/{one['name']}"
             name = one["name"]
