@@ -54,6 +54,17 @@ def test_a_function_is_found_by_its_name(own_module: str) -> None:
     assert load_function(f"{own_module}:step1").__name__ == "step1"
 
 
+def test_a_script_that_exits_on_import_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither ends the process that loads it, nor does so without a word."""
+    (tmp_path / "a_script.py").write_text("def step1(*_): pass\nraise SystemExit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SettingsError, match="a_script:step1 cannot be loaded: SystemExit"):
+        load_function("a_script:step1")
+
+
 def test_a_source_class_is_made(own_module: str) -> None:
     """A class without arguments is turned into a source."""
     assert load_function(f"{own_module}:Words").url(3) == "https://words.example/3"

@@ -38,7 +38,7 @@ def load_function(name: str) -> Any:
         target = getattr(module, attribute)
         if isinstance(target, type):
             target = target()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingsError(
             "function_unloadable",
             "CRAWLER_FUNCTION",
@@ -137,7 +137,7 @@ def _nearest(module: ModuleType | None, attribute: str) -> str:
     return f"; did you mean {module.__name__}:{names[0]}?" if names else ""
 
 
-def _place(module_name: str, error: Exception) -> str:
+def _place(module_name: str, error: BaseException) -> str:
     """Return where a module was looked for, when it is the module itself that was not found."""
     if not isinstance(error, ModuleNotFoundError) or error.name != module_name.partition(".")[0]:
         return ""
