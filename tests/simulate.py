@@ -30,7 +30,7 @@ from crawler.frontier.canaries import KnownSongs
 from crawler.frontier.frontier import Frontier
 from crawler.frontier.proof import MOST_HELD
 from crawler.frontier.rate_limiter import RateLimiter
-from crawler.frontier.verdict import REDIRECTS, Reply
+from crawler.frontier.verdict import Reply
 from crawler.frontier.work import Job, PendingNumber, Policy
 from crawler.plan.scope import Scope
 from crawler.record import Record
@@ -495,9 +495,9 @@ class Session:
         ]
 
     @property
-    def redirects(self) -> list[WireAnswer]:
-        """What its requests were redirected by."""
-        return [each for each in self.returned if each.status in REDIRECTS and each.error is None]
+    def answers(self) -> list[WireAnswer]:
+        """What its requests came to."""
+        return self.returned
 
     def get(self, path: str) -> "Session":
         """Ask; raise what requests raises where no answer comes."""
