@@ -174,6 +174,29 @@ def test_retries_back_off_with_full_jitter(seed):
     assert 7.5 <= starts[-1] - starts[0] <= 15.1
 
 
+@pytest.mark.parametrize("number", [408, 500, 502, 504, 522, 529])
+def test_C8b_a_number_is_asked_again_no_sooner_than_its_answer_says(number):
+    """The others go on meanwhile: what is told is about this page, and not about the site."""
+
+    def answer(attempt, now):
+        if attempt.song_num == 3 and now < 1020:
+            return Reply(attempt, status=number, headers={"retry-after": "20"})
+        return found(attempt)
+
+    crawl = Crawl(range(1000), answer=answer).run()
+    first, second = starts_of(crawl, 3)
+    assert second - first >= 20
+    assert set(crawl.outcomes.values()) == {"found"}
+    assert max(starts_of(crawl, 999)) < 1011
+
+
+def test_C8b_a_number_that_must_wait_too_long_is_left_to_a_later_run():
+    """Its answer names a later time than any try of this run could have."""
+    busy = {"retry-after": "121"}
+    crawl = Crawl([7], answer=lambda a, _now: Reply(a, status=502, headers=busy)).run()
+    assert (crawl.outcomes, len(starts_of(crawl, 7))) == ({7: "failed"}, 1)
+
+
 def test_a_slow_number_is_given_up_after_two_minutes():
     """Tries that take their time are fewer: none begins later than 120 s after the first."""
     crawl = Crawl([7], answer=lambda a, _now: Reply(a, error="timeout"), latency=100.0, seed=3)

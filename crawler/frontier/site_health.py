@@ -11,7 +11,7 @@ from crawler.frontier.circuit_breaker import (
     SharedBackoff,
 )
 from crawler.frontier.rate_limiter import Announced, RateLimiter, read_announced
-from crawler.frontier.verdict import Reply, Verdict, http_date, judge, retry_after_seconds
+from crawler.frontier.verdict import Reply, Verdict, http_date, judge
 from crawler.frontier.work import PendingNumber, Policy
 
 SAME_FAULTS = 5
@@ -321,8 +321,7 @@ class SiteHealth:
             else:
                 self._hold(seconds, now)
             return
-        answered = http_date(reply.header("date"), now=moment) or moment
-        wished = retry_after_seconds(reply.header("retry-after"), now=answered)
+        wished = reply.retry_after(moment)
         if wished is None and reply.status == 429:
             announced = self._read_announced(attempt, reply, moment)
             wished = announced.reset_seconds if announced and announced.reset_seconds else None

@@ -75,6 +75,14 @@ class Reply(msgspec.Struct, gc=False):
         """Return a header of the answer by its name in lower case, None where there is none."""
         return None if self.headers is None else self.headers.get(name)
 
+    def retry_after(self, moment: datetime) -> float | None:
+        """Return for how many seconds the answer asks to wait, None where it does not.
+
+        It is reckoned from its own `Date`; without one from `moment`, when it came.
+        """
+        answered = http_date(self.header("date"), now=moment) or moment
+        return retry_after_seconds(self.header("retry-after"), now=answered)
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """What follows from a reply.

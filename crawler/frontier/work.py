@@ -220,6 +220,7 @@ class Backlog:
         is_unsent: bool,
         now: float,
         held_seconds: float,
+        asked_seconds: float = 0.0,
     ) -> bool:
         """Put a number back after its failure, unless its attempts or its time are used up.
 
@@ -234,6 +235,7 @@ class Backlog:
             is_unsent: Whether step 1 sent nothing, so that there is nothing to wait for.
             now: Monotonic seconds.
             held_seconds: All time held back so far, by pauses or the circuit.
+            asked_seconds: For how long the answer asked this number alone to wait.
 
         Source: aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter.
         """
@@ -242,7 +244,7 @@ class Backlog:
         left = policy.max_attempts - attempt.counted_attempts
         if left <= 0:
             return False
-        due = now + self._uniform(0.0, _ceiling(policy, attempt.requests))
+        due = now + max(asked_seconds, self._uniform(0.0, _ceiling(policy, attempt.requests)))
         began = attempt.first_at + held_seconds
         if left == 1:
             waits = sum(_ceiling(policy, count) for count in range(1, policy.max_attempts))
@@ -349,17 +351,9 @@ class Ledger:
         self.tally.missing += 1
         num = attempt.song_num
         if self._on_record is not None:
+            requests, detail = attempt.requests, reply.detail[:200]
             self._on_record(
-                Record(
-                    num,
-                    "missing",
-                    reply.status,
-                    None,
-                    None,
-                    attempt.requests,
-                    moment,
-                    detail=reply.detail[:200],
-                )
+                Record(num, "missing", reply.status, None, None, requests, moment, detail=detail)
             )
 
     def failed(self, attempt: PendingNumber, reply: Reply, kind: str, moment: datetime) -> None:
