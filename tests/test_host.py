@@ -102,7 +102,7 @@ def test_what_step_1_does_wrong_is_told_at_once_and_not_for_ever(caplog):
     asked.hand_back(len(details), status=500, detail="z")
     told = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert told == [
-        ("WARNING", f"step 1 failed on song {num}: {detail}")
+        ("WARNING", f"step 1 failed on number {num}: {detail}")
         for num, detail in zip((0, 1, 3, 4, 5), ("ValueError: no luck", *"abcd"), strict=True)
     ]
     assert asked.frontier.tally.kinds == {"function": 9, "http_500": 1}

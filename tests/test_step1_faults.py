@@ -392,7 +392,7 @@ def test_F5_a_function_that_is_always_wrong_is_told_so_before_any_number_fails(
         line = ran.stderr.readline()
         ran.kill()
     assert re.search(
-        r"step 1 failed on song (\d+): append a tuple \(\1, info\), not 'x' \(.*wrong\.py, line 5\)\n",
+        r"step 1 failed on number (\d+): append a tuple \(\1, info\), not 'x' \(.*wrong\.py, line 5\)\n",
         line,
     )
 

@@ -360,7 +360,7 @@ class Ledger:
         """Record that we do not know, and why."""
         self.tally.failed += 1
         num, detail = attempt.song_num, reply.detail[:200]
-        logger.debug("song %s failed: %s %s", num, kind, detail)
+        logger.debug("number %s failed: %s %s", num, kind, detail)
         if self._on_record is not None:
             requests = attempt.requests
             self._on_record(
@@ -376,7 +376,7 @@ class Ledger:
         if kind == "function":
             where = f" ({reply.fault[0]}, line {reply.fault[1]})" if reply.fault else ""
             detail = reply.detail + where
-            self._tell("step 1 failed on song %s: %s", attempt, detail, "step_1_failed")
+            self._tell("step 1 failed on number %s: %s", attempt, detail, "step_1_failed")
 
     def unsent(self, attempt: PendingNumber, reply: Reply) -> None:
         """Take back the request counted for an attempt that sent none; tell what is wrong with it."""
@@ -384,7 +384,7 @@ class Ledger:
         self.tally.retries -= attempt.requests > 1
         if reply.found and reply.detail:
             self.tally.outside_session += 1
-            self._tell("step 1 and song %s: %s", attempt, reply.detail, "step_1_unpaced")
+            self._tell("step 1 and number %s: %s", attempt, reply.detail, "step_1_unpaced")
 
     def _tell(self, message: str, attempt: PendingNumber, detail: str, event: str) -> None:
         """Log what step 1 does wrong, whose author may mend it; the same only once."""

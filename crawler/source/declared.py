@@ -164,7 +164,7 @@ class DeclaredSource:
         if not is_same and self._shape.is_html:
             is_same = urlsplit(text).path == urlsplit(self._address(song_num)).path
         if not is_same:
-            raise PageError("mismatch", f"asked for song {song_num}, got song {short(came)}")
+            raise PageError("mismatch", f"asked for {song_num}, got {short(came)}")
 
 
 def _row(record: Any, field: Field) -> FieldRow:
