@@ -203,7 +203,7 @@ EQUAL: dict[str, dict[str, list[str]]] = {
             "self._current_first = -1",
         ],
         "a range of no numbers has none in any block": [
-            f"self._order = BlockOrder(range(block_first(start), stop if start < stop else {stop}, BLOCK_SIZE))"
+            f"return [_blocks(block_first(start), stop if start < stop else {stop})]"
             for stop in (1, -1)
         ],
         "asks once too often whether there is news": [

@@ -631,6 +631,16 @@ def test_a_plan_of_a_sample_asks_the_sample(start, stop, sample, step):
     assert drain(supply) == spread(range(start, stop), start, step)
 
 
+@pytest.mark.timeout(20)
+def test_a_sample_of_a_vast_range_is_planned_at_once():
+    """Only blocks that hold a number of the sample are looked at, each once."""
+    shelf = Shelf()
+    assert drain(shelf.fill(0, 10**12, options={"sample": 10})) == spread(range(10**12), 0, 10**11)
+    assert len(shelf.entered) == 10
+    close = spread(range(10_010), 0, 1001)
+    assert drain(Shelf().fill(0, 10_010, options={"sample": 10})) == close
+
+
 @given(start=st.integers(0, 10**6), length=st.integers(1, 10**6), sample=st.integers(1, 500))
 def test_a_sample_is_spread_over_the_range(start, length, sample):
     """Each stratum of the range gives one number, the same each time, whatever the cuts."""

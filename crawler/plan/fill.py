@@ -51,9 +51,9 @@ class BlockOrder:
     that nobody has done. There is no claim that could outlive its claimant.
     """
 
-    def __init__(self, firsts: range) -> None:
-        """Begin with all blocks, ascending."""
-        self._stretches: deque[range] = deque([firsts] if firsts else [])
+    def __init__(self, *stretches: range) -> None:
+        """Begin with the blocks of these stretches, ascending."""
+        self._stretches = deque(filter(None, stretches))
 
     def next(self) -> int | None:
         """Take the block to be entered next; None when none is left."""
@@ -126,6 +126,14 @@ def sample_numbers(start: int, stop: int, sample: int | None) -> Sequence[int]:
     return numbers if sample is None else spread(numbers, start, _step(start, stop, sample))
 
 
+def _stretches(start: int, stop: int, step: int) -> list[range]:
+    """Return the blocks of `[start, stop)` that hold one of each `step` numbers."""
+    if step <= BLOCK_SIZE:
+        return [_blocks(block_first(start), stop if start < stop else 0)]
+    firsts = dict.fromkeys(map(block_first, spread(range(start, stop), start, step)))
+    return [_blocks(first, first + BLOCK_SIZE) for first in firsts]
+
+
 def _step(start: int, stop: int, sample: int | None) -> int:
     return 1 if sample is None else max(1, (stop - start) // sample)
 
@@ -172,7 +180,7 @@ class FillSupply:
         self._listing, self._criteria, self._read = listing, criteria, read
         self._on_block, self._limit = on_block, limit
         self._met, self._relist, self._uniform = met, relist, uniform
-        self._order = BlockOrder(range(block_first(start), stop if start < stop else 0, BLOCK_SIZE))
+        self._order = BlockOrder(*_stretches(start, stop, self._step))
         self._ahead: deque[tuple[int, PlannedBlock | Future[PlannedBlock]]] = deque()
         self._current: Iterator[int] = iter(())
         self._current_first = 0
