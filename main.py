@@ -74,7 +74,8 @@ def crawl_songs(request: Request) -> Response:
         except Exception:  # the last door: the framework would answer with the error's own text
             error_id = secrets.token_hex(8)
             logger.exception("unforeseen error %s", error_id)
-            return _unforeseen(error_id)
+            message = f"an error nobody foresaw; the log tells more under {error_id}"
+            return _error(500, "unforeseen", None, message, id=error_id)
 
 
 def _route(request: Request) -> Response:
@@ -249,20 +250,17 @@ def _limits(settings: Settings) -> _Limits:
     return {"max_range": settings.max_range or _MAX_RANGE, "deployed_rate": settings.rate}
 
 
-def _unforeseen(error_id: str) -> Response:
-    message = f"an error nobody foresaw; the log tells more under {error_id}"
-    return _json(500, _error_body("unforeseen", None, message, id=error_id))
-
-
 def _error(
-    status: int, code: str, field: str | None, message: str, headers: dict[str, str] | None = None
+    status: int,
+    code: str,
+    field: str | None,
+    message: str,
+    headers: dict[str, str] | None = None,
+    **more: str,
 ) -> Response:
-    return _json(status, _error_body(code, field, message), headers)
-
-
-def _error_body(code: str, field: str | None, message: str, **more: str) -> bytes:
     error = {"code": code, "field": field, "message": message, **more}
-    return json.dumps({"error": error}).encode()  # ASCII: carries half a surrogate pair, too
+    body = json.dumps({"error": error}).encode()  # ASCII: carries half a surrogate pair, too
+    return _json(status, body, headers)
 
 
 def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:

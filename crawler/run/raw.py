@@ -12,12 +12,11 @@ from typing import Any
 
 import msgspec
 
-from crawler.errors import BlockFormatError
 from crawler.record import UNREADABLE, Record
 from crawler.run.functions import refuse_step_1
 from crawler.run.writer import Save
 from crawler.source.source import Source, traits_of
-from crawler.store.block import ABSENT, MAX_BLOCK_BYTES, BlockInfo
+from crawler.store.block import ABSENT, MAX_BLOCK_BYTES, BlockInfo, broken_block
 from crawler.store.contract import Content, Deadline, Store, update
 
 logger = logging.getLogger("crawler")
@@ -30,6 +29,9 @@ RAW_SIZE = 100
 
 _MAX_TEXT_BYTES = 256 * 2**20  # a hundred bodies of at most 1 MiB each, escaped
 _LEVEL = 6  # measured on 85 bodies, 244 kB: 28 kB in 1.3 ms at level 1, 21 kB in 2.7 ms at 6
+
+
+_THEN = "its raw bodies are then lost, its records are not"
 
 
 class RawPage(msgspec.Struct, omit_defaults=True, gc=False):
@@ -93,9 +95,9 @@ def decode_pages(data: bytes, name: str) -> dict[int, RawPage]:
         text = inflate.decompress(data, _MAX_TEXT_BYTES)
         pages = _decoder.decode_lines(text)
     except (zlib.error, *UNREADABLE) as error:
-        raise _broken(name, str(error)) from error
+        raise broken_block(name, str(error), _THEN) from error
     if not inflate.eof or any(raw_name(page.song_num) != name for page in pages):
-        raise _broken(name, "it is cut, or holds a number of another object")
+        raise broken_block(name, "it is cut, or holds a number of another object", _THEN)
     return {page.song_num: page for page in pages}
 
 
@@ -225,10 +227,3 @@ def _fitting(name: str, pages: dict[int, RawPage]) -> bytes:
         logger.warning("%s is full: the raw body of song %d is not kept", name, largest)
         data = encode_pages(pages)
     return data
-
-
-def _broken(name: str, why: str) -> BlockFormatError:
-    return BlockFormatError(
-        f"{name} cannot be read: {why}. Restore an earlier version of it, or delete it: its raw "
-        f"bodies are then lost, its records are not"
-    )

@@ -217,11 +217,13 @@ def format_block_info(info: BlockInfo) -> str:
     return _encode_info(msgspec.structs.replace(info, token=ABSENT)).decode("ascii")
 
 
-def broken_block(name: str, why: str) -> BlockFormatError:
+def broken_block(
+    name: str, why: str, then: str = "its numbers are then asked again"
+) -> BlockFormatError:
     """Make the error for an object that is not what its name says, with what to do."""
     return BlockFormatError(
         f"{name} cannot be read: {why}. Restore an earlier version of it, or move it out of the "
-        f"store: its numbers are then asked again"
+        f"store: {then}"
     )
 
 
