@@ -64,7 +64,7 @@ class WireSession(requests.Session):
         self.trust_env = False
         self.headers["User-Agent"] = wire.user_agent
         self.headers["Accept-Encoding"] = "gzip"
-        self._returned: dict[tuple[str | None, str | None], WireAnswer] = {}
+        self._returned: dict[tuple[str | None, str | None], WireAnswer | None] = {}
         self._sending = set[int]()  # threads
         self.max_redirects = 10  # each number of a site that redirects for ever costs so many
         self._adapter = WireAdapter(wire)
@@ -150,6 +150,7 @@ class WireSession(requests.Session):
         if thread in self._sending:
             return super().send(request, **options)
         self._sending.add(thread)
+        returned.setdefault(asked, None)  # whatever comes first, this was asked before it
         try:
             response = super().send(request, **options)
         except requests.RequestException as error:
@@ -182,7 +183,7 @@ class WireSession(requests.Session):
 
         Where the function went beneath `session`, what its adapter saw.
         """
-        return list(self._returned.values()) or list(self.answers)
+        return [each for each in self._returned.values() if each] or list(self.answers)
 
     @property
     def was_held_back(self) -> bool:
@@ -207,7 +208,6 @@ class WireAdapter(BaseAdapter):
     def __init__(self, wire: Wire) -> None:
         super().__init__()
         self.answers: list[WireAnswer] = []
-        self.sent, self.was_held_back = 0, False
         self._wire = wire
         self._held_bytes, self._asking = list[int](), list[Any]()
         self._written: tuple[Any, list[bytes]] = (None, [])  # headers, and the lines of them
