@@ -70,7 +70,7 @@ def _moved(attempt: PendingNumber, session: WireSession) -> Reply | None:
 
 
 class _UnrunError(TypeError):
-    """Step 1 is of a kind that calling does not run."""
+    """Calling step 1 brings nothing, whatever the site answers."""
 
 
 def _call(
@@ -78,7 +78,7 @@ def _call(
 ) -> tuple[BaseException | None, tuple[str, int] | None]:
     """Return what step 1 raised, and where, if in its own code."""
     try:
-        _refuse_unrun(attempt.job.function(session, attempt.song_num, appended))
+        _refuse_unrun(attempt.job.function(session, attempt.song_num, appended), appended)
     except HeldBackError:
         return None, None
     except BaseException as error:  # noqa: BLE001 - step 1 is anybody's code, sys.exit() an error
@@ -113,15 +113,19 @@ def _place_of(function: Any) -> tuple[str, int] | None:
     return None if code is None else (code.co_filename, code.co_firstlineno)
 
 
-def _refuse_unrun(returned: Any) -> None:
-    """Refuse what would run the function, and has not.
+def _refuse_unrun(returned: Any, appended: list[Any]) -> None:
+    """Refuse what would run the function, and has not, and what was returned in vain.
 
     Raises:
-        _UnrunError: Step 1 is asynchronous, or a generator.
+        _UnrunError: Step 1 is asynchronous, or a generator, or returned what it should append.
     """
     if inspect.iscoroutine(returned):
         returned.close()  # else Python warns that nobody awaited it
     elif not (inspect.isgenerator(returned) or inspect.isasyncgen(returned)):
+        if returned and not appended and isinstance(returned, tuple | list | dict):
+            raise _UnrunError(
+                "step 1 must append what it found to its third argument, not return it"
+            )
         return
     raise _UnrunError("step 1 must be a plain function: without async, await and yield")
 

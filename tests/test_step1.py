@@ -318,6 +318,21 @@ def test_F5_a_function_that_a_call_does_not_run_is_told_what_to_write(function):
         assert "must be a plain function" in crawl.records[SONG].detail
 
 
+@pytest.mark.parametrize("wrap", [tuple, list, dict], ids=lambda wrap: wrap.__name__)
+def test_F5d_a_function_that_returns_what_it_found_is_told_to_append_it(faulty_site, wrap):
+    """The run ends within ten requests, and a 404 is still one."""
+
+    def function(session, num, _results):
+        page = session.get(f"{faulty_site.url('right')}/songs/{num}")
+        return wrap([(num, page.json()), ("and", "more")])
+
+    assert crawl_with(function, [GONE]).outcomes == {GONE: "missing"}
+    crawl = crawl_with(function, range(1, 200))
+    assert crawl.frontier.stopped_by == "circuit"
+    assert "must append what it found" in crawl.frontier.stop_detail
+    assert crawl.frontier.tally.requests <= 10
+
+
 def raises_while_handling(page):
     """Raise one error because of another."""
     try:
