@@ -636,6 +636,7 @@ def test_the_end_tells_why_numbers_failed_and_whether_a_repeat_helps(tmp_path):
     answer = answer_of(found=7, failed=3, complete=False)
     answer.__dict__["failures"] = {"redirect": 2, "http_418": 1}
     lines = answer_lines(answer, "again")
+    assert lines[2] == "Not complete: 0 not asked, 3 failed."
     assert lines[3] == (
         "  failed: 2 redirect: the site points elsewhere; not followed; asking again will not help"
     )

@@ -111,10 +111,13 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
         return [*lines, "Complete: every number is settled."]
     left = f"{answer.remaining:,} not asked, {answer.failed:,} failed"
     failures: dict[str, int] = answer.__dict__.get("failures", {})
-    why = " ".join(filter(None, [why_not_complete(answer), _ADVICE.get(answer.stopped_by)]))
+    is_hopeless = failures and not answer.remaining and not any(map(is_worth_repeating, failures))
+    why = [why_not_complete(answer), _ADVICE.get(answer.stopped_by)]
+    if is_hopeless and answer.stopped_by == "done":  # it speaks of asking again
+        why = []
     helps = {True: "worth asking again later", False: "asking again will not help"}
     lines += [
-        f"Not complete: {left}. {why}",
+        " ".join(filter(None, [f"Not complete: {left}.", *why])),
         *(
             f"  failed: {n:,} {kind}: {failure_sentence(kind)}; {helps[is_worth_repeating(kind)]}"
             for kind, n in failures.items()
@@ -125,7 +128,7 @@ def answer_lines(answer: Answer, repeat: str) -> list[str]:
         lines += [
             f"  attempts: {n:,} {kind}: {failure_sentence(kind)}" for kind, n in kinds.items()
         ]
-    if failures and not answer.remaining and not any(map(is_worth_repeating, failures)):
+    if is_hopeless:
         return [*lines, "Repeating the command will not help: see to what failed first."]
     return [*lines, f"To go on: {repeat}"]
 

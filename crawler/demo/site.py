@@ -70,7 +70,8 @@ class Connection:
         if reply.fault == "reset":
             return self._reset()
         if self._site.behaviour.gzip and b"gzip" in request.headers.get(b"accept-encoding", b""):
-            reply = _gzipped(reply)
+            body = zlib.compress(reply.body, 1, wbits=31)
+            reply = reply._replace(body=body, extra=reply.extra + b"Content-Encoding: gzip\r\n")
         return await self._send(reply, keep_alive=request.keep_alive)
 
     async def _refuse(self, status: int, message: str) -> bool:
@@ -129,11 +130,6 @@ def parse_request(head: bytes) -> SiteRequest | None:
     wish = headers.get(b"connection", b"").lower()
     keep_alive = wish != b"close" if words[2] == b"HTTP/1.1" else wish == b"keep-alive"
     return SiteRequest(words[0], words[1], headers, keep_alive)
-
-
-def _gzipped(reply: SiteReply) -> SiteReply:
-    body = zlib.compress(reply.body, 1, wbits=31)
-    return reply._replace(body=body, extra=reply.extra + b"Content-Encoding: gzip\r\n")
 
 
 class DemoSite:
