@@ -16,6 +16,7 @@ from crawler.store.block import ABSENT
 from crawler.store.contract import Content, Store
 from crawler.store.control import (
     NAME,
+    RUN_SECONDS,
     Control,
     RunObject,
     leave_run_object,
@@ -268,6 +269,32 @@ def test_a_store_in_trouble_costs_only_a_log_line(
     del store
     leave_run_object(FolderStore("/dev/null/nowhere"), a_run(), "aa")
     assert "could not be written" in caplog.text
+
+
+class SlowToDelete(FolderStore):
+    """A store where each deletion takes seven seconds of its own clock."""
+
+    now = 0.0
+
+    def clock(self) -> float:
+        """Return the seconds so far."""
+        return self.now
+
+    def delete(self, name: str, *, timeout: float) -> None:
+        """Delete, slowly."""
+        assert timeout <= RUN_SECONDS - self.now
+        self.now += 7
+        super().delete(name, timeout=timeout)
+
+
+def test_old_runs_are_removed_while_there_is_time(tmp_path: Path) -> None:
+    """The end of a run waits for so long and no longer; the next ones remove the rest."""
+    for days in range(6):
+        leave_run_object(FolderStore(tmp_path), a_run(24 * days), "aa")
+    store = SlowToDelete(tmp_path)
+    leave_run_object(store, a_run(24 * 6), "aa", kept_runs=1)
+    assert store.now == 21
+    assert len(store.list_names("runs/", timeout=5)) == 4
 
 
 def test_the_object_is_plain_json() -> None:

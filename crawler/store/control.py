@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from crawler.answer import Answer
 from crawler.errors import BlockFormatError, StoreError
 from crawler.record import UNREADABLE, Moment
-from crawler.store.contract import Content, Store, update
+from crawler.store.contract import Content, Deadline, Store, update
 
 logger = logging.getLogger("crawler")
 
@@ -198,13 +198,13 @@ def _change(
 RUNS = "runs/"
 KEPT_RUNS = 200
 MAX_REMOVED = 20
-"""So many objects are removed at the end of one run, which is not to wait for more."""
+"""So many objects are removed at the end of one run; the next ones remove the rest."""
 
 READERS = 8
 """Objects read at once: 200 of them, one after the other, would take a bucket 6 s."""
 
 RUN_SECONDS = 20.0
-"""Time for one of these objects; they are worth having, not worth waiting for."""
+"""Time for leaving or reading one of these objects: worth having, not worth waiting for."""
 
 
 class RunObject(msgspec.Struct, kw_only=True):
@@ -242,19 +242,17 @@ def leave_run_object(
 ) -> None:
     """Write a run's object, and remove what is beyond the latest and of an earlier day.
 
-    Trouble is only logged.
+    Takes `RUN_SECONDS` at most; trouble is only logged.
     """
+    deadline, doing = Deadline(RUN_SECONDS, store.clock), f"leaving a run in {store.location}"
+    name = run_name(run.started_at, run_id)
     try:
-        store.write(
-            run_name(run.started_at, run_id),
-            Content(msgspec.json.encode(run), "application/json"),
-            expected=None,
-            timeout=RUN_SECONDS,
-        )
-        names = store.list_names(RUNS, timeout=RUN_SECONDS)[:-kept_runs]
-        for name in names[:MAX_REMOVED]:
-            if name < _runs_of(run.started_at):
-                store.delete(name, timeout=RUN_SECONDS)
+        content = Content(msgspec.json.encode(run), "application/json")
+        store.write(name, content, expected=None, timeout=deadline.left(doing))
+        names = store.list_names(RUNS, timeout=deadline.left(doing))[:-kept_runs]
+        for old in names[:MAX_REMOVED]:
+            if old < _runs_of(run.started_at):
+                store.delete(old, timeout=deadline.left(doing))
     except StoreError as error:
         logger.warning("the run's object could not be written: %s", error)
 
