@@ -2,13 +2,15 @@
 
 import json
 import sys
+import threading
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from crawler.deployment.cloud import DEADLINE_SECONDS, Cloud, CloudError, passing
 from crawler.deployment.gcloud import Done, Exchange, HttpLog, Refusal, refusal_of, run_gcloud
-from crawler.deployment.service import newest_version, order
+from crawler.deployment.service import newest_version, order, read_object, try_version
 from crawler.store.control import decode_control
 from tests.recording_gcp import RecordingGcp, refused
 
@@ -253,6 +255,39 @@ def test_the_newest_version_is_found_though_a_listing_lags(google, states, liste
     kept = dict(gcp.resources)
     gcp.under = lambda _prefix: list(kept.values())[:listed]
     assert newest_version(cloud, "t") == newest
+
+
+def test_what_netrc_says_takes_no_token_s_place(google, tmp_path, monkeypatch):
+    """Requests would send a password of ~/.netrc instead: to Google, and in the trial."""
+    (tmp_path / "netrc").write_text("default login me password hush-hush\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    gcp, cloud = google
+    gcp.objects["b/x"] = b"1"
+    sent = []
+    cloud.session.hooks["response"].append(
+        lambda reply, **_: sent.append(reply.request.headers["Authorization"])
+    )
+    assert read_object(cloud, "gs://b/x")[0] == b"1"
+    assert set(sent) == {"Bearer access"}
+
+    class Trial(BaseHTTPRequestHandler):
+        """A version that answers well, and keeps with which rights it was asked."""
+
+        def do_POST(self) -> None:
+            """Answer."""
+            sent.append(self.headers["Authorization"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"stopped_by": "done", "found": 1, "missing": 0, "requests": 1}')
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trial) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try_version(cloud, url, token="minted", songs=range(1, 2), seconds=9, is_kept=False)
+        server.shutdown()
+    assert sent[-1] == "Bearer minted"
 
 
 def test_an_order_keeps_what_somebody_else_wrote_meanwhile(google):

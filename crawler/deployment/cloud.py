@@ -31,6 +31,11 @@ TRANSIENT = frozenset({0, 408, 429, 500, 502, 503, 504})
 T = TypeVar("T")
 
 
+def as_signed(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leave a request its token, for which requests would put a password of `~/.netrc`."""
+    return request
+
+
 Paragraph = Literal[
     "Google refuses whoever deploys",
     "Google refuses a value",
@@ -162,6 +167,7 @@ class Cloud:
         self._run = run
         self.waits = True  # False: only for what says nothing about the call
         self.session = requests.Session()
+        self.session.auth = as_signed
 
     def persist(self, what: str, attempt: Callable[[], T]) -> T:
         """Repeat a call that raises CloudError for as long as that may pass, with growing pauses.

@@ -15,7 +15,14 @@ from urllib.parse import quote, urlsplit
 import msgspec
 import requests
 
-from crawler.deployment.cloud import MEDIA, TRANSIENT, Cloud, CloudError, DeploymentError
+from crawler.deployment.cloud import (
+    MEDIA,
+    TRANSIENT,
+    Cloud,
+    CloudError,
+    DeploymentError,
+    as_signed,
+)
 from crawler.deployment.gcloud import Refusal, tell
 from crawler.errors import BlockFormatError, SettingsError
 from crawler.settings.reading import read_settings
@@ -172,7 +179,9 @@ def try_version(
 
     def attempt() -> int:
         try:
-            reply = requests.post(f"{url}/", json=body, headers=headers, timeout=(30, seconds))
+            reply = requests.post(
+                f"{url}/", json=body, headers=headers, auth=as_signed, timeout=(30, seconds)
+            )
         except requests.ReadTimeout:
             raise _failed(f"no answer within {seconds:g} s", is_kept) from None
         except requests.RequestException as error:
