@@ -353,7 +353,7 @@ delete() {
   (quiet_queue) || LEFT+=" queue"
   delete_one run services delete "$SERVICE" --region="$REGION"
   (step unwatch "$PROJECT_ID" "$SERVICE") || LEFT+=" alerts"
-  [ "$SECRET" = none ] || delete_one secrets delete "$SECRET"
+  [ "$SECRET" = none ] || delete_secret
   [ -n "$BUILD_ACCOUNT" ] || delete_one projects remove-iam-policy-binding "$PROJECT_ID" \
     --member="serviceAccount:$BUILDER" --role=roles/run.builder --condition=None --format=none
   [ -n "$RUN_ACCOUNT" ] || delete_one iam service-accounts delete "$RUNTIME"
@@ -367,6 +367,23 @@ delete() {
   the APIs that were enabled"
   [ "$WITH_DATA" = yes ] || say "  gs://$BUCKET, with the songs (--delete --with-data takes it, too)"
   [ -z "$QUEUE" ] || say "  queue $QUEUE, paused: a deleted queue's name is barred for 7 days"
+  [ "$SECRET_STAYS" = no ] || say "  the secret $SECRET, which others may read"
+}
+
+# A token that others may read as well, such as another service, is left to them.
+delete_secret() {
+  local readers status=0
+  readers=$(there_is "" secrets get-iam-policy "$SECRET" --flatten='bindings[].members' \
+    --format='value(bindings.members)' && printf '%s' "$FOUND") || status=$?
+  if [ $status != 0 ] && [ $status != "$NOT_THERE" ]; then
+    LEFT+=" secrets-delete"
+  elif grep -v "^serviceAccount:$RUNTIME\$" <<<"$readers" | grep -q .; then
+    SECRET_STAYS=yes
+    delete_one secrets remove-iam-policy-binding "$SECRET" --format=none \
+      --member="serviceAccount:$RUNTIME" --role=roles/secretmanager.secretAccessor
+  else
+    delete_one secrets delete "$SECRET"
+  fi
 }
 
 delete_one() {
@@ -420,7 +437,7 @@ there_is() {
 wrong_usage() { say "deploy.sh: $1"$'\n\n'"$usage" && exit 2; }
 
 JOB_RAN=no QUEUE_RAN=no COMMAND=deploy DRY_RUN=no AGAIN=no WITH_DATA=no
-LEFT='' IF_THERE='' NOT_THERE=4 BUILD=build/deploy
+LEFT='' IF_THERE='' SECRET_STAYS=no NOT_THERE=4 BUILD=build/deploy
 
 main() {
   local option settings

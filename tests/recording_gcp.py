@@ -353,6 +353,9 @@ def _printed(arguments: Sequence[str], found: Json, recorded: str) -> str:
     form = next((word[9:] for word in arguments if word.startswith("--format=")), "")
     if form == "json":
         return json.dumps(found)
+    if "get-iam-policy" in arguments:
+        bindings = found.get("bindings", [])
+        return "".join(f"{member}\n" for each in bindings for member in each["members"])
     if match := re.fullmatch(r"value\((\w+)\)", form):
         return f"{found.get(match[1], '')}\n"
     return recorded

@@ -428,6 +428,20 @@ def test_delete_takes_everything_but_the_songs(cloud):
 
 
 @needs_gcloud
+def test_delete_leaves_a_token_that_another_service_reads(cloud):
+    """Its own right to read it goes; what remains is told."""
+    secret, role = "secretmanager/projects/my-project/secrets/genius-token", "secretAccessor"
+    policy = cloud.gcp.policies[secret]
+    (name,) = [each for each in policy if each.endswith(role)]
+    other = "serviceAccount:song-two-run@my-project.iam.gserviceaccount.com"
+    cloud.gcp.policies[secret] = {name: [*policy[name], other]}
+    done = cloud.deploy("--delete")
+    assert secret in cloud.gcp.resources
+    assert cloud.gcp.policies[secret] == {name: [other]}
+    assert "the secret genius-token, which others may read" in done.stderr
+
+
+@needs_gcloud
 def test_delete_takes_the_songs_only_when_told(cloud):
     """With --with-data the bucket goes, too."""
     cloud.gcp.objects["my-songs/genius/songs/000000000000.jsonl.gz"] = b"x"
