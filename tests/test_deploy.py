@@ -69,6 +69,7 @@ def deployed(gcloud: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A first deployment; nobody changes it."""
     tree, folder = clone(tmp_path_factory.mktemp("tree")), tmp_path_factory.mktemp("config")
     with RecordingGcp() as gcp:
+        gcp.tapes.clear()  # gcloud itself runs, and prints
         cloud = Cloud(gcp, tree, gcloud, folder)
         cloud.output = cloud.deploy()
         yield cloud

@@ -374,7 +374,7 @@ def run(
 def _log_pace(rate: float, announced: str) -> None:
     """Say that the site's own words lower our pace."""
     logger.warning(
-        "pace lowered to %.1f/s as the site announces %s",
+        "pace lowered to %.3g/s as the site announces %s",
         rate,
         announced,
         extra={"event": "pace_lowered", "fields": {"rate": rate, "announced": announced}},
