@@ -322,8 +322,8 @@ def some_of(nums: list[int], *, is_long_held: bool = False) -> list[int]:
 
     A few all; of more every ninth, since a spell of ten may lie in a real gap; of a large group a
     few all over it. Then the first and last number of the longer gaps, and those that stand alone:
-    a retry among the numbers of a gap has no neighbours. What was held for long, behind a cache,
-    may hold spells among all holes of the run: of that these all, however many there are.
+    a retry among the numbers of a gap has no neighbours. What was held for long, behind a cache or
+    since a look failed, may hold spells among all holes: of that these all, however many they are.
     """
     if len(nums) <= ASKED_ALL:
         return nums

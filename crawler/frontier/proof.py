@@ -319,7 +319,8 @@ class Proof:
         group = self._held[: look.group]
         look.group = sum(held.arrived_at <= look.fresh_at for held in group)
         look.arrived = {held.attempt.song_num: held.arrived_at for held in self._held[: look.group]}
-        nums = some_of(list(look.arrived), is_long_held=self.canaries.is_cached)
+        is_long_held = self.canaries.is_cached or self._failed_looks > 0
+        nums = some_of(list(look.arrived), is_long_held=is_long_held)
         self._ask(look, nums)
 
     def _end_look(self) -> None:
