@@ -377,7 +377,7 @@ delete_secret() {
     --format='value(bindings.members)' && printf '%s' "$FOUND") || status=$?
   if [ $status != 0 ] && [ $status != "$NOT_THERE" ]; then
     LEFT+=" secrets-delete"
-  elif grep -v "^serviceAccount:$RUNTIME\$" <<<"$readers" | grep -q .; then
+  elif grep -vxF "serviceAccount:$RUNTIME" <<<"$readers" | grep -q .; then
     SECRET_STAYS=yes
     delete_one secrets remove-iam-policy-binding "$SECRET" --format=none \
       --member="serviceAccount:$RUNTIME" --role=roles/secretmanager.secretAccessor

@@ -106,9 +106,8 @@ def export(args: argparse.Namespace) -> int:
     try:
         report = write(settings.store, args.out, start, stop)
     except OSError as error:
-        why = (
-            os.strerror(error.errno) if error.errno else error
-        )  # pyarrow's own words are its insides
+        # pyarrow's own words name the unfinished file
+        why = os.strerror(error.errno) if error.errno else error
         raise CrawlerError(f"{args.out} cannot be written: {why}") from error
     if args.json:
         print_json(report)

@@ -406,5 +406,5 @@ class Host:
             is_unsent=reply.is_unsent,
             now=now,
             held_seconds=self._held_seconds,
-            asked_seconds=(not verdict.is_overload and reply.retry_after(self._wall())) or 0.0,
+            asked_seconds=0.0 if verdict.is_overload else reply.retry_after(self._wall()) or 0.0,
         )

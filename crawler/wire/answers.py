@@ -293,7 +293,8 @@ def header_fields(lines: Iterable[bytes]) -> list[tuple[str, str]]:
 
 def read_page(attempt: PendingNumber, answer: WireAnswer) -> Reply:
     """Turn an answer about a source's page into a reply; the source takes the info from it."""
-    source = attempt.job.source
+    job = attempt.job
+    source = job.source
     if answer.error is not None:
         detail = _told(source, answer.detail)
         return Reply(
@@ -314,7 +315,6 @@ def read_page(attempt: PendingNumber, answer: WireAnswer) -> Reply:
         return Reply(attempt, status=200, error="missing", headers=answer.headers)
     except Exception as error:  # noqa: BLE001 - a source is anybody's code
         return _no_page(attempt, answer, "function", in_words(error))
-    job = attempt.job
     if job.is_recorded and not job.traits.reads_on_wire:
         trouble = storage_trouble(info)
         if trouble is not None:

@@ -297,9 +297,10 @@ class WireAdapter(BaseAdapter):
             read_seconds,
         )
         self._asking.append(wire_request)
-        answer = self._wire.exchange(wire_request)
-        self._asking.remove(wire_request)
-        return answer
+        try:
+            return self._wire.exchange(wire_request)
+        finally:
+            self._asking.remove(wire_request)
 
 
 def _seconds_asked(timeout: Any) -> tuple[float | None, float | None]:
@@ -372,10 +373,8 @@ class _RawBody:
 
     def __init__(self, answer: WireAnswer, fields: list[tuple[str, str]], body: bytes) -> None:
         self._original_response: Any = None
-        if (
-            b"\nset-cookie:" in answer.text
-        ):  # what requests asks for cookies; each stands for itself
-            message = HTTPMessage()
+        if b"\nset-cookie:" in answer.text:
+            message = HTTPMessage()  # which requests asks for cookies; each stands for itself
             for name, value in fields:
                 message[name] = value
             told = {"msg": message, "close": lambda: None, "isclosed": lambda: True}
